@@ -1,0 +1,68 @@
+//! What can be set on an engine, with the defaults of `docs/SEMANTICS.md`.
+
+use core::time::Duration;
+
+/// What a read does while the peer that has its bytes is known to be unreachable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDisconnect {
+    /// It waits until its deadline.
+    #[default]
+    Wait,
+    /// It fails at once.
+    Fail,
+}
+
+/// What can be set on an engine. Every duration is longer than zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This life of the process, never zero, different from every other: it tells followers that sequence numbers
+    /// began anew. The driver draws it.
+    pub epoch: u64,
+    /// How long a read waits for bytes before it fails.
+    pub read_timeout: Duration,
+    /// What a read does while the peer is known to be unreachable.
+    pub on_disconnect: OnDisconnect,
+    /// Failed attempts in a row, without a byte of progress, after which a waiting read fails.
+    pub max_retries: u32,
+    /// How long the first retry of a fetch waits; doubled each time.
+    pub retry_base: Duration,
+    /// The longest a retry of a fetch waits.
+    pub retry_cap: Duration,
+    /// How long a fetch may bring nothing before it counts as failed.
+    pub stall_timeout: Duration,
+    /// How long the first reconnect waits; doubled each time.
+    pub redial_base: Duration,
+    /// The longest a reconnect waits. There is no last one.
+    pub redial_cap: Duration,
+    /// How far read-ahead runs before a sequential reader at most, in chunks. Zero turns it off.
+    pub read_ahead_chunks: u32,
+    /// How many bytes that nobody waits for yet may be under way at once, in all.
+    pub ahead_bytes: u64,
+    /// How many whole-file fetches run at once; the others wait their turn.
+    pub max_prefetches: usize,
+    /// How long a peer that follows our tree waits for news before it is told that there is none.
+    pub watch_timeout: Duration,
+    /// How many events are kept for peers that come back; who is further behind gets the listing.
+    pub event_log: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            epoch: 1,
+            read_timeout: Duration::from_secs(30),
+            on_disconnect: OnDisconnect::Wait,
+            max_retries: 5,
+            retry_base: Duration::from_millis(100),
+            retry_cap: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(10),
+            redial_base: Duration::from_millis(200),
+            redial_cap: Duration::from_secs(5),
+            read_ahead_chunks: 64,
+            ahead_bytes: 32 * 1024 * 1024,
+            max_prefetches: 8,
+            watch_timeout: Duration::from_secs(20),
+            event_log: 65_536,
+        }
+    }
+}

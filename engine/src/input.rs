@@ -1,0 +1,229 @@
+//! What the engine is told.
+
+use crate::chunk::FrameSet;
+use crate::event::{Observation, Position, TreeUpdate};
+use crate::fault::PeerFault;
+use crate::ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
+use crate::path::{Name, RelPath};
+use crate::record::Stamp;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Somebody asks; exactly one [`crate::Output::Reply`] answers. The number was never used before.
+    Request(ReqId, Request),
+    /// The kernel forgets `lookups` of the times that a reply told it about `ino`. Nothing answers this.
+    Forget {
+        /// Which entry.
+        ino: Ino,
+        /// How many of its lookups.
+        lookups: u64,
+    },
+    /// Frames of a fetch have arrived, were verified, and are held in memory by the driver until they are stored.
+    Arrived(EffectId, FrameSet),
+    /// An effect has ended; exactly once each, also after it was cancelled.
+    Done(EffectId, Done),
+    /// The network told us something.
+    Peer(PeerId, PeerEvent),
+    /// The driver saw something in its own folder.
+    Observed(Observation),
+    /// A person wants something.
+    Command(Command),
+    /// Time has passed. A tick too many changes nothing.
+    Tick,
+}
+
+/// What is asked, by the kernel, by the program itself, or by a peer that reads our folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// A name in a directory. A hit counts as one lookup, until [`Input::Forget`].
+    Lookup {
+        /// The directory.
+        parent: Ino,
+        /// The name in it.
+        name: Name,
+    },
+    /// What is known of an entry.
+    GetAttr {
+        /// Which.
+        ino: Ino,
+    },
+    /// A symlink's target.
+    ReadLink {
+        /// Which.
+        ino: Ino,
+    },
+    /// Opens a file for reading.
+    Open {
+        /// Which.
+        ino: Ino,
+        /// Whether anything but reading is wanted.
+        write: bool,
+    },
+    /// Bytes of an open file. The answer has all of them, except at the end of the file.
+    Read {
+        /// Which open.
+        handle: Handle,
+        /// Where, in bytes.
+        offset: u64,
+        /// How many bytes.
+        len: u32,
+    },
+    /// Ends an open; exactly once each.
+    Release {
+        /// Which open.
+        handle: Handle,
+    },
+    /// Entries of a directory, in an order that stays the same while the directory changes.
+    ReadDir {
+        /// Which directory.
+        ino: Ino,
+        /// The cookie of the last entry that was taken; zero to begin.
+        after: u64,
+        /// The size of the answer as the kernel counts it, in bytes.
+        budget_bytes: u32,
+        /// With attributes; each entry but `.` and `..` then counts as one lookup.
+        plus: bool,
+    },
+    /// All bytes of a file, to be kept. Answered when the last one is stored; the handle keeps the content alive.
+    FetchAll {
+        /// Which open.
+        handle: Handle,
+    },
+    /// A peer wants to read a file of ours at a path, in the version that it names.
+    PeerOpen {
+        /// Who.
+        peer: PeerId,
+        /// Where.
+        path: RelPath,
+        /// Which bytes.
+        stamp: Stamp,
+    },
+    /// A peer wants to know what happens in our tree. Waits, within its deadline, until there is something to tell.
+    PeerWatch {
+        /// Who.
+        peer: PeerId,
+        /// Where the peer stands.
+        cursor: WatchCursor,
+    },
+}
+
+/// Where a peer that follows our tree stands, listing included. Opaque to drivers: hand back the last one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WatchCursor {
+    /// What the peer has applied or will have applied when the listing has ended.
+    pub(crate) position: Position,
+    /// The last path told, while a listing is under way; the root before the first.
+    pub(crate) listing: Option<RelPath>,
+}
+
+impl WatchCursor {
+    /// For a peer that says that it stands at `position`.
+    #[must_use]
+    pub fn at(position: Position) -> WatchCursor {
+        WatchCursor { position, listing: None }
+    }
+}
+
+/// How an effect ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// Of [`crate::Effect::Dial`].
+    Dialed(Result<(), DialError>),
+    /// Of [`crate::Effect::Watch`]: it ends only when something ends it.
+    WatchEnded,
+    /// Of [`crate::Effect::Fetch`]. `Ok` after the last frame was told by [`Input::Arrived`].
+    Fetched(Result<(), FetchError>),
+    /// Of [`crate::Effect::Store`].
+    Stored(Result<(), StoreError>),
+}
+
+/// Why a peer could not be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DialError {
+    /// Nobody answers, or somebody else does. Worth trying again.
+    Unreachable,
+    /// The peer does not let us in: the ticket is revoked or for another share.
+    Denied,
+    /// The peer speaks no version that we speak.
+    Incompatible,
+}
+
+/// Why a fetch brought less than it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchError {
+    /// The connection is gone, and everything on it.
+    LinkLost,
+    /// This stream is gone; the connection may be well.
+    StreamLost,
+    /// It was cancelled by [`crate::Output::Cancel`].
+    Cancelled,
+    /// The owner has other bytes under that path now, or is still taking note of a change.
+    Stale,
+    /// The owner does not share that path any more.
+    Gone,
+    /// The owner cannot read the file.
+    OwnerIo,
+    /// The peer broke a rule: wrong hash, wrong range, too much, too little.
+    Fault(PeerFault),
+}
+
+/// Why a chunk could not be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreError {
+    /// The disk is full.
+    NoSpace,
+    /// The disk failed.
+    Io,
+}
+
+/// What the network told us unasked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// A connection that we dialled is gone.
+    LinkDown {
+        /// Which one; news of an older one is ignored.
+        link: LinkId,
+    },
+    /// Updates of the peer's tree, in the order in which they were sent.
+    Tree {
+        /// The connection they came over; those of an older one are ignored.
+        link: LinkId,
+        /// What happened, oldest first.
+        updates: Vec<TreeUpdate>,
+    },
+    /// The peer sent something that could not even be parsed.
+    Fault {
+        /// The connection it came over.
+        link: LinkId,
+        /// The rule that it broke.
+        fault: PeerFault,
+    },
+}
+
+/// What a person, or the program on behalf of one, wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Follow this peer's tree, and reconnect for ever.
+    Follow {
+        /// Who.
+        peer: PeerId,
+    },
+    /// The network may be back (an interface came up, the machine woke): try every peer that is down at once.
+    NetworkChanged,
+    /// End everything: waiting requests are answered, effects are cancelled, nothing new begins.
+    Shutdown,
+}
+
+/// Which version of which bytes a fetch is about, for the driver to ask the owner for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Our name for these bytes.
+    pub content: ContentId,
+    /// Where the owner has them.
+    pub path: RelPath,
+    /// The owner's name for these bytes.
+    pub stamp: Stamp,
+    /// How many bytes the whole file has.
+    pub size_bytes: u64,
+}

@@ -1,0 +1,338 @@
+//! What the engine wants.
+
+use crate::chunk::FrameSet;
+use crate::event::{Position, TreeUpdate};
+use crate::fault::PeerFault;
+use crate::ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
+use crate::input::{DialError, FetchError, Wanted, WatchCursor};
+use crate::path::{Name, RelPath};
+use crate::record::{Facts, FileTime, Record};
+
+/// One consequence of an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Ends a request.
+    Reply(ReqId, Result<Reply, Errno>),
+    /// Please do this, and report [`crate::Input::Done`] exactly once.
+    Effect(EffectId, Effect),
+    /// This effect is not needed any more. Advice: its `Done` still comes.
+    Cancel(EffectId),
+    /// Something that is worth knowing, and needs no answer.
+    Notice(Notice),
+}
+
+/// The errors that an application can see. The driver maps each to the number of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Errno {
+    /// `ENOENT`: no such entry.
+    NoEntry,
+    /// `EIO`: the bytes cannot be had.
+    Io,
+    /// `ESTALE`: the owner no longer has, or no longer shares, these bytes.
+    Stale,
+    /// `EBADF`: no such handle.
+    BadHandle,
+    /// `ENOTDIR`: a directory is needed.
+    NotDir,
+    /// `EISDIR`: a directory cannot be read like a file.
+    IsDir,
+    /// `EINVAL`: the request makes no sense for this entry.
+    Invalid,
+    /// `EROFS`: the share is read-only.
+    ReadOnly,
+    /// `ENOSPC`: the disk of the store is full.
+    NoSpace,
+}
+
+/// A successful answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// To [`crate::Request::Lookup`].
+    Entry(Attr),
+    /// To [`crate::Request::GetAttr`].
+    Attr(Attr),
+    /// To [`crate::Request::ReadLink`].
+    Target(Box<[u8]>),
+    /// To [`crate::Request::Open`].
+    Opened(Opened),
+    /// To [`crate::Request::Read`]: these bytes are here, in the store or in memory. An empty range is end of file.
+    Read(Span),
+    /// To [`crate::Request::Release`].
+    Released,
+    /// To [`crate::Request::ReadDir`]; an empty list is the end.
+    Entries(Vec<DirEntry>),
+    /// To [`crate::Request::FetchAll`].
+    Fetched(ContentId),
+    /// To [`crate::Request::PeerOpen`]: read it there, if the file still is what `facts` say.
+    PeerOpened(ServedFile),
+    /// To [`crate::Request::PeerWatch`]: at most [`crate::share::WATCH_BATCH`] updates, none if there is no news.
+    Watched {
+        /// What to tell the peer, in this order.
+        updates: Vec<TreeUpdate>,
+        /// What to ask with next.
+        cursor: WatchCursor,
+    },
+}
+
+/// Where the bytes of an answered read are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Where to take the bytes from.
+    pub source: Source,
+    /// The first byte, counted from the start of the file.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u32,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// In the folder itself, opened by the driver when it got [`Reply::Opened`].
+    Local(Handle),
+    /// In the store or in memory, as content.
+    Content(ContentId),
+    /// There are none: the file is empty, or the read began at its end.
+    Nothing,
+}
+
+/// What an open file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Its handle, never used before.
+    pub handle: Handle,
+    /// Where to open it, if its bytes are in our own folder.
+    pub local: Option<RelPath>,
+}
+
+/// A file that a peer may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedFile {
+    /// Where it is.
+    pub path: RelPath,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// When it was last modified.
+    pub modified: FileTime,
+    /// What else the file system must say of it.
+    pub facts: Facts,
+}
+
+/// What `stat` shows of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// Its number.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: AttrKind,
+    /// Bytes of a file, or of a symlink's target; zero for a directory.
+    pub size_bytes: u64,
+    /// Permission bits and set-uid, set-gid and sticky.
+    pub mode: u16,
+    /// When it last changed.
+    pub modified: FileTime,
+    /// Names that it has; a directory has two and one more for each directory in it.
+    pub links: u32,
+}
+
+/// What an entry is, without what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AttrKind {
+    /// An ordinary file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+}
+
+/// One entry of a directory listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// What to pass as `after` to go on behind this entry.
+    pub cookie: u64,
+    /// Its name; `.` and `..` are not names, so this is bytes.
+    pub name: DirEntryName,
+    /// What it is.
+    pub attr: Attr,
+}
+
+/// The name of an entry in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DirEntryName {
+    /// The directory itself.
+    Dot,
+    /// Its parent.
+    DotDot,
+    /// An entry in it.
+    Name(Name),
+}
+
+impl DirEntryName {
+    /// The bytes that a listing shows.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            DirEntryName::Dot => b".",
+            DirEntryName::DotDot => b"..",
+            DirEntryName::Name(name) => name.as_bytes(),
+        }
+    }
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Make a connection to a peer and greet it. Ends with [`crate::Done::Dialed`]; once that was `Ok`, the end of
+    /// the connection is told once, by [`crate::PeerEvent::LinkDown`].
+    Dial {
+        /// Who.
+        peer: PeerId,
+        /// The name of this connection.
+        link: LinkId,
+    },
+    /// Follow the peer's tree from a position on. What comes is told by [`crate::PeerEvent::Tree`].
+    Watch {
+        /// Who.
+        peer: PeerId,
+        /// Over which connection.
+        link: LinkId,
+        /// From where on.
+        position: Position,
+    },
+    /// Bring frames of one chunk. Each is told by [`crate::Input::Arrived`] as it comes.
+    Fetch {
+        /// From whom.
+        peer: PeerId,
+        /// Over which connection.
+        link: LinkId,
+        /// Of which file.
+        wanted: Wanted,
+        /// Which chunk.
+        chunk: u64,
+        /// Which neighbouring frames of it.
+        frames: core::ops::Range<u32>,
+        /// Somebody waits for it: it goes before what nobody waits for yet.
+        urgent: bool,
+    },
+    /// Write a chunk whose frames are all in memory into the store, and then let go of the memory.
+    Store {
+        /// Of which content.
+        content: ContentId,
+        /// How many bytes the whole content has.
+        size_bytes: u64,
+        /// Which chunk.
+        chunk: u64,
+    },
+    /// Let go of the frames of a chunk that are in memory: it will not be completed now.
+    /// Needs no `Done`; it is an effect so that its order among the others is kept.
+    DropFrames {
+        /// Of which content.
+        content: ContentId,
+        /// Which chunk.
+        chunk: u64,
+    },
+    /// Remove a content from the store and from memory; nobody will ask for it again. Needs no `Done`.
+    Discard {
+        /// Which.
+        content: ContentId,
+    },
+    /// Close a connection that was dialled. Needs no `Done`; the link is down already as far as the engine goes.
+    HangUp {
+        /// Who.
+        peer: PeerId,
+        /// Which connection.
+        link: LinkId,
+    },
+}
+
+impl Effect {
+    /// Whether a [`crate::Done`] must come for it.
+    #[must_use]
+    pub fn is_reported(&self) -> bool {
+        match self {
+            Effect::Dial { .. } | Effect::Watch { .. } | Effect::Fetch { .. } | Effect::Store { .. } => true,
+            Effect::DropFrames { .. } | Effect::Discard { .. } | Effect::HangUp { .. } => false,
+        }
+    }
+}
+
+/// Something worth knowing: for the kernel's caches, a log, a progress bar or a test's oracle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The kernel must drop what it caches of an entry: attributes, and the bytes too if `data`.
+    InvalidateInode {
+        /// Which.
+        ino: Ino,
+        /// Whether its bytes (or, for a directory, its listing) changed.
+        data: bool,
+    },
+    /// The kernel must drop what it knows of a name, also that there is nothing under it.
+    InvalidateEntry {
+        /// In which directory.
+        parent: Ino,
+        /// Which name.
+        name: Name,
+    },
+    /// A connection was made.
+    LinkUp {
+        /// To whom.
+        peer: PeerId,
+    },
+    /// A connection was lost.
+    LinkDown {
+        /// To whom.
+        peer: PeerId,
+    },
+    /// An attempt to connect failed; the next one is at `retry_at`.
+    DialFailed {
+        /// To whom.
+        peer: PeerId,
+        /// Why.
+        error: DialError,
+    },
+    /// A peer's listing is whole: the tree shows all of it.
+    Listed {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// A peer broke a rule and was hung up on.
+    PeerFault {
+        /// Who.
+        peer: PeerId,
+        /// Which rule.
+        fault: PeerFault,
+    },
+    /// A chunk could not be had after all retries, or not at all. Whoever waited for it got an error.
+    FetchFailed {
+        /// From whom.
+        peer: PeerId,
+        /// Which file.
+        path: RelPath,
+        /// Which chunk.
+        chunk: u64,
+        /// What went wrong the last time.
+        error: FetchError,
+    },
+    /// The store refused a chunk; downloads go on by themselves when it takes one again.
+    StoreFailed {
+        /// Which content.
+        content: ContentId,
+        /// Why.
+        error: crate::input::StoreError,
+    },
+    /// Something in our own folder cannot be shared as it is.
+    NotShared {
+        /// Where.
+        path: RelPath,
+        /// Which limit it breaks.
+        reason: crate::record::RecordError,
+    },
+    /// A path in our own folder changed, and those who follow were told (for logs and tests).
+    Announced {
+        /// Where.
+        path: RelPath,
+        /// What it is now; `None` if it is gone.
+        record: Option<Record>,
+    },
+}
