@@ -1,1 +1,5 @@
-//! mount
+//! Farshore, the doing of it: FUSE, disk, network, security. It drives the engine and decides nothing itself.
+
+pub mod folder;
+pub mod net;
+pub mod store;

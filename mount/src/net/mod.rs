@@ -1,0 +1,3 @@
+//! Talking to peers: one transport underneath, one client and one server on top.
+
+pub mod transport;
