@@ -62,7 +62,11 @@ pub enum TreeUpdate {
         record: Record,
     },
     /// The listing is whole.
-    End,
+    End {
+        /// The last event that happened while the listing was made. Those up to it are told again, and may name
+        /// what a later one of them removed.
+        settled: u64,
+    },
     /// One event, numbered one more than the last.
     Event {
         /// Its number.

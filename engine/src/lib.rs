@@ -1,27 +1,96 @@
-//! What Farshore does, as a state machine without I/O.
+//! What Farshore does, as a state machine: no I/O, no clock, no threads, no chance of its own, and no content bytes.
+//!
+//! An [`Engine`] holds everything that is known of one share on one device. It is told what happens by
+//! [`Engine::step`] and says what should be done; a driver (the FUSE mount, the simulator, a test) does it and reports.
+//! The contract between them:
+//!
+//! - Each [`Input::Request`] has a number higher than the one before and gets exactly one [`Output::Reply`], in the
+//!   same step or later, and no later than its deadline.
+//! - Each [`Output::Effect`] for which [`Effect::is_reported`] holds gets exactly one [`Input::Done`], also after
+//!   [`Output::Cancel`].
+//! - Outputs are carried out in the order in which they came.
+//! - Time never goes back. When [`Engine::next_timer`] says so, the driver sends a [`Input::Tick`].
+//! - Bytes never pass through here. A driver that fetches frames asks [`Engine::wants`], keeps the verified frames in
+//!   memory, and tells [`Input::Arrived`]; it lets go of them after [`Effect::Store`] has ended or at
+//!   [`Effect::DropFrames`] and [`Effect::Discard`].
+//!
+//! What a driver does wrong panics. What a peer or an application does wrong is data: [`PeerFault`], [`Errno`].
+//!
+//! The smallest driver there is: it shares a folder of one file with itself, in memory.
+//!
+//! ```
+//! use farshore_engine::record::{Facts, FileTime};
+//! use farshore_engine::*;
+//!
+//! let mut engine = Engine::new(Config::default(), 1, Time::ZERO);
+//! let mut out = Vec::new();
+//!
+//! // The driver has looked into its folder.
+//! let seen = Seen {
+//!     kind: SeenKind::File { size_bytes: 5 },
+//!     mode: 0o644,
+//!     modified: FileTime { seconds: 1_700_000_000, nanos: 0 },
+//!     facts: Facts::default(),
+//! };
+//! let path = path::RelPath::parse(b"hello.txt").unwrap();
+//! engine.step(Time::ZERO, Input::Observed(Observation::Found { path, seen }), &mut out);
+//!
+//! // The kernel asks for the name.
+//! out.clear();
+//! let name = path::Name::new(b"hello.txt").unwrap();
+//! let lookup = Request::Lookup { parent: Ino::ROOT, name };
+//! engine.step(Time::from_millis(1), Input::Request(ReqId(1), lookup), &mut out);
+//! let [Output::Reply(ReqId(1), Ok(Reply::Entry(attr)))] = &out[..] else { panic!("{out:?}") };
+//! assert_eq!((attr.size_bytes, attr.kind), (5, AttrKind::File));
+//!
+//! // Nothing waits, so nothing is due.
+//! assert_eq!(engine.next_timer(), None);
+//! engine.check();
+//! ```
 
+pub mod bitmap;
 pub mod chunk;
 pub mod config;
+pub mod download;
 pub mod event;
 pub mod fault;
+pub mod handles;
 pub mod ids;
 pub mod input;
 pub mod output;
 pub mod path;
 pub mod record;
-pub mod share {
-    //! placeholder
-    /// The most updates in one answer to a follower.
-    pub const WATCH_BATCH: usize = 256;
-}
+pub mod share;
 pub mod time;
+pub mod timers;
+pub mod view;
 
+mod backoff;
+mod check;
+mod content;
+mod engine;
+mod fetch;
+mod follow;
+mod kernel;
+mod peers;
+mod readahead;
+mod reads;
+mod rng;
+mod tree;
+
+pub use bitmap::ChunkBitmap;
 pub use config::{Config, OnDisconnect};
+pub use download::DownloadState;
+pub use engine::Engine;
 pub use event::{Change, Observation, Position, Seen, SeenKind, TreeUpdate};
 pub use fault::PeerFault;
+pub use follow::MAX_ENTRIES;
 pub use ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
 pub use input::{Command, DialError, Done, FetchError, Input, PeerEvent, Request, StoreError, Wanted, WatchCursor};
 pub use output::{
     Attr, AttrKind, DirEntry, DirEntryName, Effect, Errno, Notice, Opened, Output, Reply, ServedFile, Source, Span,
 };
+pub use peers::Link;
 pub use time::Time;
+pub use timers::Timer;
+pub use view::View;

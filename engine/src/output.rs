@@ -1,6 +1,5 @@
 //! What the engine wants.
 
-use crate::chunk::FrameSet;
 use crate::event::{Position, TreeUpdate};
 use crate::fault::PeerFault;
 use crate::ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};

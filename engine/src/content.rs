@@ -1,0 +1,110 @@
+//! One version of one file's bytes, as far as they are here, and what is under way of the rest.
+
+use crate::bitmap::ChunkBitmap;
+use crate::chunk::{FrameSet, chunk_range, chunks_touched};
+use crate::download::DownloadState;
+use crate::ids::{EffectId, Ino, PeerId, ReqId};
+use crate::path::RelPath;
+use crate::record::Stamp;
+use crate::time::Time;
+use core::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One version of one file's bytes.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) ino: Ino,
+    /// Who has the bytes.
+    pub(crate) peer: PeerId,
+    pub(crate) stamp: Stamp,
+    pub(crate) size_bytes: u64,
+    /// Where the peer has them: follows the tree while the file has a name, and then stays.
+    pub(crate) path: RelPath,
+    /// The chunks that are in the store. `None` only for an empty file.
+    pub(crate) bitmap: Option<ChunkBitmap>,
+    /// The chunks that are on their way. None of them is in the bitmap.
+    pub(crate) chunks: BTreeMap<u64, ChunkFetch>,
+    /// The reads and whole-file fetches that wait for bytes of it.
+    pub(crate) waiters: BTreeSet<ReqId>,
+    /// How the file as a whole is doing.
+    pub(crate) download: DownloadState,
+}
+
+/// One chunk on its way.
+#[derive(Debug)]
+pub(crate) struct ChunkFetch {
+    /// The frames that are in memory, verified.
+    pub(crate) arrived: FrameSet,
+    pub(crate) phase: Phase,
+    /// How this chunk is doing: its retries are its own.
+    pub(crate) download: DownloadState,
+}
+
+/// Where a chunk stands on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nobody waits for it; it is fetched when there is room for it.
+    Queued,
+    /// Asked for. One or two requests: from the first frame that is needed on, and what lies before it.
+    Fetching(Vec<(EffectId, FrameSet)>),
+    /// The last attempt failed; the next one is at this time.
+    Backoff(Time),
+    /// The peer is not connected; it is asked for when the peer is back.
+    Parked,
+    /// All frames are in memory and are being written.
+    Storing(EffectId),
+    /// All frames are in memory; the store refused them and is asked again at this time.
+    StoreBackoff(Time),
+}
+
+impl ChunkFetch {
+    pub(crate) fn new(chunk_bytes: u64, max_retries: u32, now: Time) -> ChunkFetch {
+        ChunkFetch {
+            arrived: FrameSet::EMPTY,
+            phase: Phase::Queued,
+            download: DownloadState::new(chunk_bytes, max_retries, now),
+        }
+    }
+}
+
+impl Content {
+    /// Whether chunk number `chunk` is in the store.
+    pub(crate) fn has(&self, chunk: u64) -> bool {
+        self.bitmap.as_ref().is_some_and(|bitmap| bitmap.has(chunk))
+    }
+
+    /// Whether every byte is in the store.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.bitmap.as_ref().is_none_or(ChunkBitmap::is_complete)
+    }
+
+    /// Whether every byte of `range` is in the store or in memory. The range lies inside the file.
+    pub(crate) fn is_here(&self, range: &Range<u64>) -> bool {
+        let Some(bitmap) = &self.bitmap else { return true };
+        if bitmap.has_range(range.start, range.end - range.start) {
+            return true;
+        }
+        chunks_touched(range).all(|chunk| {
+            let arrived = self.chunks.get(&chunk).map_or(FrameSet::EMPTY, |fetch| fetch.arrived);
+            bitmap.has(chunk) || arrived.contains(FrameSet::touched(chunk, range))
+        })
+    }
+
+    /// The chunks of which `range` needs frames that are not here, each with those frames.
+    pub(crate) fn missing(&self, range: &Range<u64>) -> Vec<(u64, FrameSet)> {
+        chunks_touched(range)
+            .filter(|chunk| !self.has(*chunk))
+            .filter_map(|chunk| {
+                let arrived = self.chunks.get(&chunk).map_or(FrameSet::EMPTY, |fetch| fetch.arrived);
+                let needed = FrameSet::touched(chunk, range).minus(arrived);
+                (!needed.is_empty()).then_some((chunk, needed))
+            })
+            .collect()
+    }
+
+    /// All frames of chunk number `chunk`.
+    pub(crate) fn all_frames(&self, chunk: u64) -> FrameSet {
+        let bytes = chunk_range(chunk, self.size_bytes);
+        FrameSet::all(bytes.end - bytes.start)
+    }
+}

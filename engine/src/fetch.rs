@@ -1,0 +1,469 @@
+//! Bringing chunks: what is asked for, when, again after a failure, and what becomes of what arrives.
+//!
+//! A chunk that is neither in the store nor unwanted is in [`Content::chunks`], in exactly one [`Phase`]. The way is
+//! `Queued -> Fetching -> Storing -> present`, with `Backoff` after a failure and `Parked` without a connection.
+
+use crate::backoff;
+use crate::bitmap::ChunkBitmap;
+use crate::chunk::{FRAME_SIZE, FrameSet, chunk_range, chunks_touched};
+use crate::content::{ChunkFetch, Content, Phase};
+use crate::download::DownloadState;
+use crate::engine::{Engine, Running};
+use crate::ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId};
+use crate::input::{FetchError, StoreError, Wanted};
+use crate::output::{Effect, Notice, Output};
+use crate::reads::{Patience, Waiting};
+use crate::record::Kind;
+use crate::time::Time;
+use crate::timers::Timer;
+use crate::tree::Origin;
+use core::ops::Range;
+use std::collections::BTreeSet;
+
+impl Engine {
+    /// The content of a file that a peer has, made at first use; `None` for what is not such a file.
+    pub(crate) fn content_of(&mut self, ino: Ino) -> Option<ContentId> {
+        let node = self.tree.get(ino)?;
+        if node.content.is_some() {
+            return node.content;
+        }
+        let (Origin::Peer(peer), Kind::File { size_bytes, stamp }) = (node.origin, &node.record.kind) else {
+            return None;
+        };
+        let (size_bytes, stamp, path) = (*size_bytes, *stamp, self.tree.path_of(ino)?);
+        let id = self.next_content();
+        let content = Content {
+            ino,
+            peer,
+            stamp,
+            size_bytes,
+            path,
+            bitmap: ChunkBitmap::new(size_bytes),
+            chunks: std::collections::BTreeMap::new(),
+            waiters: BTreeSet::new(),
+            download: DownloadState::new(size_bytes, self.config.max_retries, self.now),
+        };
+        self.contents.insert(id, content);
+        if let Some(node) = self.tree.get_mut(ino) {
+            node.content = Some(id);
+        }
+        Some(id)
+    }
+
+    /// Notes a read of `range` for read-ahead, and queues what lies ahead.
+    pub(crate) fn run_ahead(&mut self, handle: Handle, id: ContentId, range: &Range<u64>) {
+        let (Some(file), Some(content)) = (self.handles.get_mut(handle), self.contents.get(&id)) else { return };
+        let Some(bitmap) = &content.bitmap else { return };
+        let ahead = file.read_ahead.note(range, bitmap.total(), self.config.read_ahead_chunks);
+        if bitmap.is_complete() {
+            return;
+        }
+        for chunk in ahead {
+            self.queue(id, chunk);
+        }
+    }
+
+    /// Puts a chunk into the queue of those that nobody waits for yet.
+    fn queue(&mut self, id: ContentId, chunk: u64) {
+        let (max_retries, now) = (self.config.max_retries, self.now);
+        let Some(content) = self.contents.get_mut(&id) else { return };
+        if content.has(chunk) || content.chunks.contains_key(&chunk) {
+            return;
+        }
+        let bytes = chunk_range(chunk, content.size_bytes);
+        content.chunks.insert(chunk, ChunkFetch::new(bytes.end - bytes.start, max_retries, now));
+        self.ahead.push_back((id, chunk));
+    }
+
+    /// Somebody waits for `needed` frames of a chunk that is not in the store.
+    pub(crate) fn want_chunk(&mut self, id: ContentId, chunk: u64, needed: FrameSet, out: &mut Vec<Output>) {
+        self.queue(id, chunk);
+        let Some(fetch) = self.contents.get(&id).and_then(|content| content.chunks.get(&chunk)) else { return };
+        match fetch.phase {
+            // Its entry in the queue is passed over from now on.
+            Phase::Queued => self.issue(id, chunk, Some(needed), out),
+            Phase::Fetching(_) | Phase::Backoff(_) | Phase::Parked | Phase::Storing(_) | Phase::StoreBackoff(_) => {}
+        }
+    }
+
+    /// Fetches what nobody waits for yet, as much as is allowed to be under way at once.
+    pub(crate) fn fetch_ahead(&mut self, out: &mut Vec<Output>) {
+        while !self.stopping && self.ahead_bytes < self.config.ahead_bytes {
+            let Some((id, chunk)) = self.ahead.pop_front().or_else(|| self.next_of_whole_files()) else { return };
+            let queued =
+                |content: &Content| content.chunks.get(&chunk).is_some_and(|fetch| fetch.phase == Phase::Queued);
+            if self.contents.get(&id).is_some_and(queued) {
+                self.issue(id, chunk, None, out);
+            }
+        }
+    }
+
+    /// Queues and takes the next chunk for those who want whole files, oldest first. Parked and failed chunks are not
+    /// missing in this sense: they come by themselves.
+    fn next_of_whole_files(&mut self) -> Option<(ContentId, u64)> {
+        let whole = self.waiting.values().filter_map(|waiting| match waiting {
+            Waiting::All(waiter) => Some(waiter.content),
+            Waiting::Read(_) | Waiting::Watch { .. } => None,
+        });
+        let mut found = None;
+        for id in whole.take(self.config.max_prefetches) {
+            let Some(content) = self.contents.get(&id) else { continue };
+            if self.link_to(content.peer).is_none() {
+                continue;
+            }
+            let Some(bitmap) = &content.bitmap else { continue };
+            let mut from = 0;
+            while let Some(chunk) = bitmap.next_missing(from) {
+                if !content.chunks.contains_key(&chunk) {
+                    found = Some((id, chunk));
+                    break;
+                }
+                from = chunk + 1;
+            }
+            if found.is_some() {
+                break;
+            }
+        }
+        let (id, chunk) = found?;
+        self.queue(id, chunk);
+        self.ahead.pop_back()
+    }
+
+    /// Asks for the frames of a chunk that are not in memory: from the first one that is `needed` on, and then what lies
+    /// before it. Without a connection the chunk is parked.
+    fn issue(&mut self, id: ContentId, chunk: u64, needed: Option<FrameSet>, out: &mut Vec<Output>) {
+        let Some(content) = self.contents.get_mut(&id) else { return };
+        if let Some(path) = self.tree.path_of(content.ino) {
+            content.path = path;
+        }
+        let Some(content) = self.contents.get(&id) else { return };
+        let peer = content.peer;
+        let Some(link) = self.link_to(peer) else {
+            return self.set_phase(id, chunk, Phase::Parked);
+        };
+        let Some(fetch) = content.chunks.get(&chunk) else { return };
+        let missing = content.all_frames(chunk).minus(fetch.arrived);
+        let first = needed.and_then(|needed| needed.runs().next()).map_or(0, |run| run.start);
+        let behind = FrameSet::span(first, crate::chunk::FRAMES_PER_CHUNK);
+        let wanted =
+            Wanted { content: id, path: content.path.clone(), stamp: content.stamp, size_bytes: content.size_bytes };
+        let mut requests = Vec::with_capacity(2);
+        for (part, urgent) in [(missing.minus(missing.minus(behind)), needed.is_some()), (missing.minus(behind), false)]
+        {
+            for frames in part.runs() {
+                let ahead_bytes = if urgent { 0 } else { u64::from(frames.end - frames.start) * FRAME_SIZE };
+                self.ahead_bytes += ahead_bytes;
+                let stall_at = self.now + self.config.stall_timeout;
+                let issued_at = self.now;
+                let running = Running::Fetch { content: id, chunk, peer, link, ahead_bytes, issued_at, stall_at };
+                let set = FrameSet::span(frames.start, frames.end);
+                let wanted = wanted.clone();
+                let effect = self.effect(running, Effect::Fetch { peer, link, wanted, chunk, frames, urgent }, out);
+                self.timers.set(stall_at, Timer::Stall(effect));
+                requests.push((effect, set));
+            }
+        }
+        self.set_phase(id, chunk, Phase::Fetching(requests));
+    }
+
+    fn set_phase(&mut self, id: ContentId, chunk: u64, phase: Phase) {
+        if let Some(fetch) = self.contents.get_mut(&id).and_then(|content| content.chunks.get_mut(&chunk)) {
+            fetch.phase = phase;
+        }
+    }
+
+    pub(crate) fn on_arrived(&mut self, effect: EffectId, frames: FrameSet, out: &mut Vec<Output>) {
+        let now = self.now;
+        let (id, chunk, peer) = match self.running.get(&effect) {
+            Some(Running::Fetch { content, chunk, peer, .. }) => (*content, *chunk, *peer),
+            Some(Running::Abandoned) => return,
+            other => panic!("frames arrived for effect {effect}, which is {other:?}"),
+        };
+        self.note_frame_from(peer);
+        let Some(content) = self.contents.get_mut(&id) else { return };
+        let all = content.all_frames(chunk);
+        let Some(fetch) = content.chunks.get_mut(&chunk) else { return };
+        let Phase::Fetching(requests) = &mut fetch.phase else { return };
+        for (request, rest) in requests.iter_mut() {
+            if *request == effect {
+                assert!(rest.contains(frames), "effect {effect} brought frames that it was not asked for");
+                *rest = rest.minus(frames);
+            }
+        }
+        let new = frames.minus(fetch.arrived);
+        let whole = chunk_range(chunk, content.size_bytes);
+        let bytes: u64 = new
+            .runs()
+            .map(|run| crate::chunk::frames_range(chunk, &run, content.size_bytes))
+            .map(|range| range.end - range.start)
+            .sum();
+        fetch.arrived = fetch.arrived.union(new);
+        fetch.download.update_progress(whole.start, bytes, now);
+        content.download.update_progress(whole.start, bytes, now);
+        let complete = fetch.arrived == all;
+        self.totals.fetched_bytes += bytes;
+        self.note_progress(id, chunk);
+        if complete {
+            self.store(id, chunk, out);
+        }
+        self.wake(id, out);
+    }
+
+    /// Has a chunk whose frames are all in memory written. Its requests may end later; nothing depends on that.
+    fn store(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
+        let Some(content) = self.contents.get(&id) else { return };
+        let bytes = chunk_range(chunk, content.size_bytes);
+        let ahead_bytes = bytes.end - bytes.start;
+        let size_bytes = content.size_bytes;
+        self.drop_requests(id, chunk, false, out);
+        self.ahead_bytes += ahead_bytes;
+        let running = Running::Store { content: id, chunk, ahead_bytes };
+        let effect = self.effect(running, Effect::Store { content: id, size_bytes, chunk }, out);
+        self.set_phase(id, chunk, Phase::Storing(effect));
+    }
+
+    pub(crate) fn on_stored(
+        &mut self,
+        id: ContentId,
+        chunk: u64,
+        result: Result<(), StoreError>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(content) = self.contents.get_mut(&id) else { return };
+        match result {
+            Ok(()) => {
+                content.chunks.remove(&chunk);
+                if let Some(bitmap) = &mut content.bitmap {
+                    bitmap.set(chunk);
+                }
+                self.wake(id, out);
+            }
+            Err(error) => {
+                out.push(Output::Notice(Notice::StoreFailed { content: id, error }));
+                self.totals.store_failures += 1;
+                if self.is_wanted_whole(id) {
+                    // Whoever wants the whole file waits until there is room for it.
+                    let at = self.now + self.config.retry_cap;
+                    self.timers.set(at, Timer::Retry(id, chunk));
+                    self.set_phase(id, chunk, Phase::StoreBackoff(at));
+                } else {
+                    // Readers have had the bytes from memory; nothing is owed to anybody.
+                    self.forget_chunk(id, chunk, out);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_fetched(
+        &mut self,
+        effect: EffectId,
+        id: ContentId,
+        chunk: u64,
+        link: LinkId,
+        result: Result<(), FetchError>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(content) = self.contents.get_mut(&id) else { return };
+        let peer = content.peer;
+        let Some(fetch) = content.chunks.get_mut(&chunk) else { return };
+        let Phase::Fetching(requests) = &mut fetch.phase else { return };
+        let Some(at) = requests.iter().position(|(request, _)| *request == effect) else { return };
+        let (_, rest) = requests.remove(at);
+        let error = match result {
+            // The other request brings what is left.
+            Ok(()) if rest.is_empty() => {
+                debug_assert!(!requests.is_empty(), "a chunk was whole and nobody noticed");
+                return;
+            }
+            Ok(()) => FetchError::Fault(crate::fault::PeerFault::TooLittle),
+            Err(error) => error,
+        };
+        if error == FetchError::LinkLost && self.link_to(peer).is_none_or(|up| up == link) {
+            // No attempt of ours has failed: the peer is away, or we are about to be told so.
+            self.drop_requests(id, chunk, true, out);
+            return self.set_phase(id, chunk, Phase::Parked);
+        }
+        self.fetch_failed(id, chunk, error, out);
+    }
+
+    /// An attempt at a chunk has failed. Whoever waits for it, and has attempts left, gets another one a little later.
+    pub(crate) fn fetch_failed(&mut self, id: ContentId, chunk: u64, error: FetchError, out: &mut Vec<Output>) {
+        self.drop_requests(id, chunk, true, out);
+        self.totals.failed_fetches += 1;
+        let patience = self.note_failure(id, chunk, error, out);
+        let Some(content) = self.contents.get_mut(&id) else { return };
+        content.download.record_attempt();
+        let (peer, path) = (content.peer, content.path.clone());
+        let Some(fetch) = content.chunks.get_mut(&chunk) else { return };
+        let failures = fetch.download.record_attempt();
+        match patience {
+            Patience::SomeLeft => {}
+            Patience::NobodyWaited if fetch.download.can_retry() => {}
+            Patience::NobodyWaited => return self.forget_chunk(id, chunk, out),
+            Patience::NoneLeft => {
+                out.push(Output::Notice(Notice::FetchFailed { peer, path, chunk, error }));
+                return self.forget_chunk(id, chunk, out);
+            }
+        }
+        let wait = backoff::delay(self.config.retry_base, self.config.retry_cap, failures, &mut self.rng);
+        let at = self.now + wait;
+        self.timers.set(at, Timer::Retry(id, chunk));
+        self.set_phase(id, chunk, Phase::Backoff(at));
+    }
+
+    pub(crate) fn on_retry(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
+        let Some(content) = self.contents.get(&id) else { return };
+        match content.chunks.get(&chunk).map(|fetch| &fetch.phase) {
+            Some(Phase::Backoff(_)) => {
+                let needed = self.needed_by_waiters(content, chunk);
+                self.issue(id, chunk, needed, out);
+            }
+            Some(Phase::StoreBackoff(_)) => self.store(id, chunk, out),
+            Some(Phase::Queued | Phase::Fetching(_) | Phase::Parked | Phase::Storing(_)) | None => {}
+        }
+    }
+
+    /// The frames of a chunk that reads wait for; `None` if nobody does.
+    fn needed_by_waiters(&self, content: &Content, chunk: u64) -> Option<FrameSet> {
+        let arrived = content.chunks.get(&chunk).map_or(FrameSet::EMPTY, |fetch| fetch.arrived);
+        let needed = content
+            .waiters
+            .iter()
+            .filter_map(|id| match self.waiting.get(id)? {
+                Waiting::Read(waiter) => Some(FrameSet::touched(chunk, &waiter.range(content.size_bytes))),
+                Waiting::All(_) | Waiting::Watch { .. } => None,
+            })
+            .fold(FrameSet::EMPTY, FrameSet::union)
+            .minus(arrived);
+        (!needed.is_empty()).then_some(needed)
+    }
+
+    pub(crate) fn on_stall(&mut self, effect: EffectId, out: &mut Vec<Output>) {
+        let Some(Running::Fetch { content, chunk, peer, issued_at, .. }) = self.running.get(&effect) else { return };
+        let (id, chunk, since) = (*content, *chunk, *issued_at);
+        // A fetch waits for those before it: only a peer that brings nothing at all has stalled.
+        let moved_at = self.last_frame_from(*peer).unwrap_or(since).max(since);
+        let next = moved_at + self.config.stall_timeout;
+        if next > self.now {
+            if let Some(Running::Fetch { stall_at, .. }) = self.running.get_mut(&effect) {
+                *stall_at = next;
+            }
+            return self.timers.set(next, Timer::Stall(effect));
+        }
+        self.fetch_failed(id, chunk, FetchError::StreamLost, out);
+    }
+
+    /// The peer is back: what was parked is asked for, first of all what somebody waits for.
+    pub(crate) fn unpark(&mut self, peer: PeerId, out: &mut Vec<Output>) {
+        let parked: Vec<(ContentId, u64)> = self
+            .contents
+            .iter()
+            .filter(|(_, content)| content.peer == peer)
+            .flat_map(|(id, content)| content.chunks.iter().map(|(chunk, fetch)| (*id, *chunk, &fetch.phase)))
+            .filter(|(.., phase)| **phase == Phase::Parked)
+            .map(|(id, chunk, _)| (id, chunk))
+            .collect();
+        for (id, chunk) in parked {
+            let needed = self.contents.get(&id).and_then(|content| self.needed_by_waiters(content, chunk));
+            if needed.is_some() {
+                self.issue(id, chunk, needed, out);
+            } else {
+                self.set_phase(id, chunk, Phase::Queued);
+                self.ahead.push_back((id, chunk));
+            }
+        }
+    }
+
+    /// The peer is away: what was asked of it will not come.
+    pub(crate) fn park(&mut self, peer: PeerId, out: &mut Vec<Output>) {
+        let fetching: Vec<(ContentId, u64)> = self
+            .contents
+            .iter()
+            .filter(|(_, content)| content.peer == peer)
+            .flat_map(|(id, content)| content.chunks.iter().map(|(chunk, fetch)| (*id, *chunk, &fetch.phase)))
+            .filter(|(.., phase)| matches!(phase, Phase::Fetching(_)))
+            .map(|(id, chunk, _)| (id, chunk))
+            .collect();
+        for (id, chunk) in fetching {
+            self.drop_requests(id, chunk, true, out);
+            self.set_phase(id, chunk, Phase::Parked);
+        }
+    }
+
+    /// Gives up the requests of a chunk. Those that have brought everything end by themselves and need no cancelling.
+    fn drop_requests(&mut self, id: ContentId, chunk: u64, cancel: bool, out: &mut Vec<Output>) {
+        let Some(fetch) = self.contents.get_mut(&id).and_then(|content| content.chunks.get_mut(&chunk)) else {
+            return;
+        };
+        let requests = match &mut fetch.phase {
+            Phase::Fetching(requests) => std::mem::take(requests),
+            Phase::Queued | Phase::Backoff(_) | Phase::Parked | Phase::Storing(_) | Phase::StoreBackoff(_) => return,
+        };
+        for (effect, _) in requests {
+            self.abandon(effect, cancel, out);
+        }
+    }
+
+    fn abandon(&mut self, effect: EffectId, cancel: bool, out: &mut Vec<Output>) {
+        let Some(running) = self.running.get_mut(&effect) else { return };
+        match std::mem::replace(running, Running::Abandoned) {
+            Running::Fetch { ahead_bytes, stall_at, .. } => {
+                self.ahead_bytes -= ahead_bytes;
+                self.timers.unset(stall_at, Timer::Stall(effect));
+            }
+            Running::Store { ahead_bytes, .. } => self.ahead_bytes -= ahead_bytes,
+            Running::Dial { .. } | Running::Watch { .. } | Running::Abandoned => {}
+        }
+        if cancel {
+            out.push(Output::Cancel(effect));
+        }
+    }
+
+    /// A chunk is not on its way any more, and not present either: whoever wants it begins anew.
+    fn forget_chunk(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
+        self.drop_requests(id, chunk, true, out);
+        let Some(content) = self.contents.get_mut(&id) else { return };
+        let Some(fetch) = content.chunks.remove(&chunk) else { return };
+        match fetch.phase {
+            Phase::Backoff(at) | Phase::StoreBackoff(at) => self.timers.unset(at, Timer::Retry(id, chunk)),
+            Phase::Storing(effect) => self.abandon(effect, false, out),
+            Phase::Queued | Phase::Fetching(_) | Phase::Parked => {}
+        }
+        if !fetch.arrived.is_empty() {
+            self.effect_unreported(Effect::DropFrames { content: id, chunk }, out);
+        }
+    }
+
+    /// Nobody reads the file any more: what is under way is given up, except what only has to be written.
+    pub(crate) fn abandon_fetches(&mut self, id: ContentId, out: &mut Vec<Output>) {
+        let Some(content) = self.contents.get(&id) else { return };
+        let open: Vec<u64> = content
+            .chunks
+            .iter()
+            .filter(|(_, fetch)| !matches!(fetch.phase, Phase::Storing(_)))
+            .map(|(chunk, _)| *chunk)
+            .collect();
+        for chunk in open {
+            self.forget_chunk(id, chunk, out);
+        }
+    }
+
+    fn is_wanted_whole(&self, id: ContentId) -> bool {
+        self.contents.get(&id).is_some_and(|content| {
+            content.waiters.iter().any(|waiter| matches!(self.waiting.get(waiter), Some(Waiting::All(_))))
+        })
+    }
+
+    /// Whether something still is to come for every frame that a waiting read needs; for [`Engine::check`].
+    pub(crate) fn is_on_its_way(&self, content: &Content, range: &Range<u64>) -> bool {
+        chunks_touched(range).filter(|chunk| !content.has(*chunk)).all(|chunk| {
+            content.chunks.get(&chunk).is_some_and(|fetch| match &fetch.phase {
+                Phase::Fetching(requests) => !requests.is_empty(),
+                Phase::Backoff(at) | Phase::StoreBackoff(at) => *at > Time::ZERO,
+                Phase::Parked => true,
+                Phase::Storing(effect) => self.running.contains_key(effect),
+                Phase::Queued => false,
+            })
+        })
+    }
+}

@@ -1,0 +1,284 @@
+//! Taking over a peer's tree: its listing, then its events. Nothing that a peer says is believed further than it fits.
+
+use crate::engine::Engine;
+use crate::event::{Change, Position, TreeUpdate};
+use crate::fault::PeerFault;
+use crate::ids::{Ino, LinkId, PeerId};
+use crate::output::{Notice, Output};
+use crate::path::{Name, RelPath};
+use crate::record::{Kind, Record};
+use crate::tree::{Node, Origin};
+
+/// The most entries that one share may have. Peers cannot make us remember more.
+pub const MAX_ENTRIES: u64 = 1 << 24;
+
+/// A listing that is being told.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// What it names carries this mark.
+    mark: u64,
+    /// Where we stand when it has ended.
+    position: Position,
+}
+
+impl Engine {
+    pub(crate) fn on_tree(&mut self, peer: PeerId, link: LinkId, updates: Vec<TreeUpdate>, out: &mut Vec<Output>) {
+        if self.link_to(peer) != Some(link) {
+            return;
+        }
+        self.note_news_from(peer);
+        for update in updates {
+            if let Err(fault) = self.apply(peer, update, out) {
+                return self.on_fault(peer, link, fault, out);
+            }
+        }
+    }
+
+    fn apply(&mut self, id: PeerId, update: TreeUpdate, out: &mut Vec<Output>) -> Result<(), PeerFault> {
+        match update {
+            TreeUpdate::Begin { position } => {
+                if position.epoch == 0 {
+                    return Err(PeerFault::OutOfRange("epoch"));
+                }
+                let mark = self.next_mark();
+                let peer = self.peers.get_mut(&id).ok_or(PeerFault::OutOfPlace)?;
+                peer.listing = Some(Listing { mark, position });
+                Ok(())
+            }
+            TreeUpdate::Entry { path, record } => {
+                let listing = self.peers.get(&id).and_then(|peer| peer.listing.as_ref());
+                let mark = listing.ok_or(PeerFault::OutOfPlace)?.mark;
+                self.put(id, &path, record, false, mark, out)
+            }
+            TreeUpdate::End { settled } => self.end_listing(id, settled, out),
+            TreeUpdate::Event { seq, change } => self.apply_event(id, seq, change, out),
+        }
+    }
+
+    fn end_listing(&mut self, id: PeerId, settled: u64, out: &mut Vec<Output>) -> Result<(), PeerFault> {
+        let peer = self.peers.get_mut(&id).ok_or(PeerFault::OutOfPlace)?;
+        let Listing { mark, position } = peer.listing.take().ok_or(PeerFault::OutOfPlace)?;
+        if settled < position.seq {
+            return Err(PeerFault::OutOfRange("settled"));
+        }
+        peer.position = position;
+        peer.settled = settled;
+        peer.listed = true;
+        let unnamed: Vec<Ino> = self
+            .tree
+            .iter()
+            .filter(|(ino, node)| node.origin == Origin::Peer(id) && node.mark != mark && *ino != Ino::ROOT)
+            .map(|(ino, _)| ino)
+            .collect();
+        for ino in unnamed {
+            self.remove(ino, out);
+        }
+        out.push(Output::Notice(Notice::Listed { peer: id }));
+        Ok(())
+    }
+
+    fn apply_event(&mut self, id: PeerId, seq: u64, change: Change, out: &mut Vec<Output>) -> Result<(), PeerFault> {
+        let peer = self.peers.get_mut(&id).ok_or(PeerFault::OutOfPlace)?;
+        if peer.listing.is_some() || peer.position.epoch == 0 {
+            return Err(PeerFault::OutOfPlace);
+        }
+        if peer.position.seq.checked_add(1) != Some(seq) {
+            return Err(PeerFault::Gap);
+        }
+        let told_again = seq <= peer.settled;
+        peer.position.seq = seq;
+        let mark = self.last_mark;
+        let applied = match change {
+            Change::Put { path, record, replaced } => self.put(id, &path, record, replaced && !told_again, mark, out),
+            Change::Remove { path } if path.is_root() => Err(PeerFault::Root),
+            Change::Remove { path } => {
+                if let Some(ino) = self.tree.resolve(path.names()) {
+                    self.remove(ino, out);
+                }
+                Ok(())
+            }
+            Change::Rename { from, to, record } => self.apply_rename(id, &from, &to, record, !told_again, out),
+        };
+        match applied {
+            // What the listing no longer had, a later event explains.
+            Err(PeerFault::NoParent | PeerFault::BelowFile) if told_again => Ok(()),
+            applied => applied,
+        }
+    }
+
+    /// A path has this record now.
+    fn put(
+        &mut self,
+        peer: PeerId,
+        path: &RelPath,
+        record: Record,
+        replaced: bool,
+        mark: u64,
+        out: &mut Vec<Output>,
+    ) -> Result<(), PeerFault> {
+        record.check()?;
+        let origin = Origin::Peer(peer);
+        let Some((parents, name)) = path.split_last() else {
+            if record.kind != Kind::Dir {
+                return Err(PeerFault::Root);
+            }
+            self.update(Ino::ROOT, record, origin, mark, out);
+            return Ok(());
+        };
+        let parent = self.directory(parents)?;
+        match self.tree.child(parent, name.as_bytes()) {
+            Some(ino) if !replaced && self.is_same_kind(ino, &record) => self.update(ino, record, origin, mark, out),
+            existing => {
+                if let Some(ino) = existing {
+                    self.remove(ino, out);
+                }
+                if self.tree.len() >= MAX_ENTRIES {
+                    return Err(PeerFault::TooManyEntries(MAX_ENTRIES));
+                }
+                self.add(parent, name.clone(), record, origin, mark, out);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_rename(
+        &mut self,
+        peer: PeerId,
+        from: &RelPath,
+        to: &RelPath,
+        record: Record,
+        replaced: bool,
+        out: &mut Vec<Output>,
+    ) -> Result<(), PeerFault> {
+        let Some((parents, name)) = to.split_last() else { return Err(PeerFault::Root) };
+        if from.is_root() {
+            return Err(PeerFault::Root);
+        }
+        if from != to && from.is_prefix_of(to) {
+            return Err(PeerFault::IntoItself);
+        }
+        let mark = self.last_mark;
+        match self.tree.resolve(from.names()) {
+            Some(ino) if self.is_same_kind(ino, &record) => {
+                record.check()?;
+                let parent = self.directory(parents)?;
+                self.rename(ino, parent, name.clone(), out);
+                self.update(ino, record, Origin::Peer(peer), mark, out);
+                Ok(())
+            }
+            // A directory that we never heard of comes without what it holds.
+            _ if record.kind == Kind::Dir => Err(PeerFault::Gap),
+            other => {
+                if let Some(ino) = other {
+                    self.remove(ino, out);
+                }
+                self.put(peer, to, record, replaced, mark, out)
+            }
+        }
+    }
+
+    fn directory(&self, path: &[Name]) -> Result<Ino, PeerFault> {
+        let mut at = Ino::ROOT;
+        for name in path {
+            if !self.tree.get(at).is_some_and(Node::is_dir) {
+                return Err(PeerFault::BelowFile);
+            }
+            at = self.tree.child(at, name.as_bytes()).ok_or(PeerFault::NoParent)?;
+        }
+        if self.tree.get(at).is_some_and(Node::is_dir) { Ok(at) } else { Err(PeerFault::BelowFile) }
+    }
+
+    fn is_same_kind(&self, ino: Ino, record: &Record) -> bool {
+        self.tree
+            .get(ino)
+            .is_some_and(|node| core::mem::discriminant(&node.record.kind) == core::mem::discriminant(&record.kind))
+    }
+
+    // What follows changes the tree and tells the kernel; our own folder's changes come through here too.
+
+    /// Adds an entry under a free name.
+    pub(crate) fn add(
+        &mut self,
+        parent: Ino,
+        name: Name,
+        record: Record,
+        origin: Origin,
+        mark: u64,
+        out: &mut Vec<Output>,
+    ) -> Ino {
+        self.invalidate_name(parent, name.clone(), out);
+        self.tree.insert(parent, name, record, origin, mark)
+    }
+
+    /// Gives an entry a new record of the same kind. If its bytes are others now, those who read it read the new ones.
+    pub(crate) fn update(&mut self, ino: Ino, record: Record, origin: Origin, mark: u64, out: &mut Vec<Output>) {
+        let Some(node) = self.tree.get_mut(ino) else { return };
+        node.mark = mark;
+        node.origin = origin;
+        if node.record == record {
+            return;
+        }
+        let data = match (&node.record.kind, &record.kind) {
+            (Kind::Dir, Kind::Dir) => false,
+            (before, after) => before != after,
+        };
+        node.record = record;
+        if node.is_known_to_kernel(ino) {
+            out.push(Output::Notice(Notice::InvalidateInode { ino, data }));
+        }
+        if data {
+            self.replace_content(ino, out);
+        }
+    }
+
+    fn replace_content(&mut self, ino: Ino, out: &mut Vec<Output>) {
+        let Some(old) = self.tree.get_mut(ino).and_then(|node| node.content.take()) else { return };
+        let waiters = self.discard(old, out).map(|content| content.waiters).unwrap_or_default();
+        if waiters.is_empty() {
+            return;
+        }
+        match self.content_of(ino) {
+            Some(new) => self.move_waiters(waiters.into_iter().collect(), new, out),
+            None => waiters.into_iter().for_each(|id| self.finish(id, Err(crate::Errno::Stale), out)),
+        }
+    }
+
+    /// Takes an entry, and everything below it, out of the tree. Whoever has something of it open keeps it.
+    pub(crate) fn remove(&mut self, ino: Ino, out: &mut Vec<Output>) {
+        let Some((parent, name)) = self.tree.get(ino).and_then(|node| node.place.clone()) else { return };
+        for inner in self.tree.within(ino) {
+            let content = self.tree.get(inner).and_then(|node| node.content);
+            if let (Some(content), Some(path)) = (content, self.tree.path_of(inner))
+                && let Some(content) = self.contents.get_mut(&content)
+            {
+                content.path = path;
+            }
+        }
+        let gone = self.tree.unlink(ino);
+        self.invalidate_name(parent, name, out);
+        for ino in gone {
+            self.reap(ino, out);
+        }
+    }
+
+    /// Gives an entry another name, and removes what stood there.
+    pub(crate) fn rename(&mut self, ino: Ino, parent: Ino, name: Name, out: &mut Vec<Output>) {
+        let Some((old_parent, old_name)) = self.tree.get(ino).and_then(|node| node.place.clone()) else { return };
+        if (old_parent, &old_name) == (parent, &name) {
+            return;
+        }
+        if let Some(other) = self.tree.child(parent, name.as_bytes()) {
+            self.remove(other, out);
+        }
+        self.tree.rename(ino, parent, name.clone());
+        self.invalidate_name(old_parent, old_name, out);
+        self.invalidate_name(parent, name, out);
+    }
+
+    fn invalidate_name(&mut self, parent: Ino, name: Name, out: &mut Vec<Output>) {
+        if self.tree.get(parent).is_some_and(|node| node.is_known_to_kernel(parent)) {
+            out.push(Output::Notice(Notice::InvalidateEntry { parent, name }));
+            out.push(Output::Notice(Notice::InvalidateInode { ino: parent, data: true }));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What the kernel asks about the tree: all of it answered from memory, at once.
+
+use crate::content::Content;
+use crate::engine::Engine;
+use crate::ids::{Handle, Ino, ReqId};
+use crate::input::Request;
+use crate::output::{DirEntry, DirEntryName, Effect, Errno, Opened, Output, Reply};
+use crate::path::Name;
+use crate::record::Kind;
+use crate::tree::{Node, Origin};
+
+/// What one entry of a listing costs in the kernel's buffer without its name: `struct fuse_dirent`.
+const DIRENT_BYTES: u32 = 24;
+
+/// The same with attributes: `struct fuse_direntplus`.
+const DIRENTPLUS_BYTES: u32 = 152;
+
+/// Cookies of the two entries that every directory has.
+const DOT_COOKIE: u64 = 1;
+const DOT_DOT_COOKIE: u64 = 2;
+
+impl Engine {
+    pub(crate) fn on_request(&mut self, id: ReqId, request: Request, out: &mut Vec<Output>) {
+        let result = match request {
+            Request::Lookup { parent, name } => self.lookup(parent, &name),
+            Request::GetAttr { ino } => self.node(ino).map(|node| Reply::Attr(node.attr(ino))),
+            Request::ReadLink { ino } => self.read_link(ino),
+            Request::Open { ino, write } => self.open(ino, write),
+            Request::Release { handle } => self.release(handle, out),
+            Request::ReadDir { ino, after, budget_bytes, plus } => self.read_dir(ino, after, budget_bytes, plus),
+            Request::PeerOpen { peer: _, path, stamp } => self.peer_open(&path, stamp),
+            Request::Read { handle, offset, len } => return self.read(id, handle, offset, len, out),
+            Request::FetchAll { handle } => return self.fetch_all(id, handle, out),
+            Request::PeerWatch { peer: _, cursor } => return self.peer_watch(id, cursor, out),
+        };
+        self.reply(id, result, out);
+    }
+
+    pub(crate) fn on_forget(&mut self, ino: Ino, lookups: u64, out: &mut Vec<Output>) {
+        let Some(node) = self.tree.get_mut(ino) else { return };
+        node.lookups = node.lookups.saturating_sub(lookups);
+        self.reap(ino, out);
+    }
+
+    /// Lets go of an entry, and of its bytes, if it has no name and nobody knows it any more.
+    pub(crate) fn reap(&mut self, ino: Ino, out: &mut Vec<Output>) {
+        if let Some(content) = self.tree.reap(ino).and_then(|node| node.content) {
+            self.discard(content, out);
+        }
+    }
+
+    fn node(&self, ino: Ino) -> Result<&Node, Errno> {
+        // An entry that is gone while the kernel still has its number: the file behind it does not exist any more.
+        self.tree.get(ino).ok_or(Errno::Stale)
+    }
+
+    fn lookup(&mut self, parent: Ino, name: &Name) -> Result<Reply, Errno> {
+        if !self.node(parent)?.is_dir() {
+            return Err(Errno::NotDir);
+        }
+        let ino = self.tree.child(parent, name.as_bytes()).ok_or(Errno::NoEntry)?;
+        let node = self.tree.get_mut(ino).ok_or(Errno::NoEntry)?;
+        node.lookups += 1;
+        Ok(Reply::Entry(node.attr(ino)))
+    }
+
+    fn read_link(&self, ino: Ino) -> Result<Reply, Errno> {
+        match &self.node(ino)?.record.kind {
+            Kind::Symlink { target } => Ok(Reply::Target(target.clone())),
+            Kind::File { .. } | Kind::Dir => Err(Errno::Invalid),
+        }
+    }
+
+    fn open(&mut self, ino: Ino, write: bool) -> Result<Reply, Errno> {
+        let node = self.node(ino)?;
+        match node.record.kind {
+            Kind::File { .. } => {}
+            Kind::Dir => return Err(Errno::IsDir),
+            Kind::Symlink { .. } => return Err(Errno::Invalid),
+        }
+        if write {
+            return Err(Errno::ReadOnly);
+        }
+        let local = match node.origin {
+            Origin::Local(_) => Some(self.tree.path_of(ino).ok_or(Errno::Stale)?),
+            Origin::Peer(_) => None,
+        };
+        if let Some(node) = self.tree.get_mut(ino) {
+            node.opens.open();
+        }
+        Ok(Reply::Opened(Opened { handle: self.handles.open(ino), local }))
+    }
+
+    fn release(&mut self, handle: Handle, out: &mut Vec<Output>) -> Result<Reply, Errno> {
+        let file = self.handles.release(handle).ok_or(Errno::BadHandle)?;
+        self.end_waits_on(handle, out);
+        if let Some(node) = self.tree.get_mut(file.ino)
+            && node.opens.release() == 0
+            && let Some(content) = node.content
+        {
+            self.abandon_fetches(content, out);
+        }
+        self.reap(file.ino, out);
+        Ok(Reply::Released)
+    }
+
+    fn read_dir(&mut self, dir: Ino, after: u64, budget_bytes: u32, plus: bool) -> Result<Reply, Errno> {
+        let node = self.node(dir)?;
+        if !node.is_dir() {
+            return Err(Errno::NotDir);
+        }
+        let parent = node.place.as_ref().map_or(dir, |(parent, _)| *parent);
+        let attr_of = |ino: Ino| self.tree.get(ino).map(|node| node.attr(ino));
+        let dots = [(DOT_COOKIE, DirEntryName::Dot, dir), (DOT_DOT_COOKIE, DirEntryName::DotDot, parent)]
+            .into_iter()
+            .filter(|(cookie, ..)| *cookie > after)
+            .filter_map(|(cookie, name, ino)| Some(DirEntry { cookie, name, attr: attr_of(ino)? }));
+        let children = self.tree.children_after(dir, Ino(after.max(DOT_DOT_COOKIE))).filter_map(|(ino, node)| {
+            let (_, name) = node.place.as_ref()?;
+            Some(DirEntry { cookie: ino.0, name: DirEntryName::Name(name.clone()), attr: node.attr(ino) })
+        });
+        let mut left = budget_bytes;
+        let entries: Vec<DirEntry> = dots
+            .chain(children)
+            .map_while(|entry| {
+                left = left.checked_sub(dirent_bytes(&entry.name, plus))?;
+                Some(entry)
+            })
+            .collect();
+        if plus {
+            for entry in entries.iter().filter(|entry| matches!(entry.name, DirEntryName::Name(_))) {
+                if let Some(node) = self.tree.get_mut(entry.attr.ino) {
+                    node.lookups += 1;
+                }
+            }
+        }
+        Ok(Reply::Entries(entries))
+    }
+
+    /// Lets go of a content: nothing of it will be asked for again. Nobody waits for it any more.
+    pub(crate) fn discard(&mut self, id: crate::ids::ContentId, out: &mut Vec<Output>) -> Option<Content> {
+        self.abandon_fetches(id, out);
+        let content = self.contents.remove(&id)?;
+        self.effect_unreported(Effect::Discard { content: id }, out);
+        Some(content)
+    }
+}
+
+/// What an entry costs in the kernel's buffer: entries begin at multiples of eight bytes.
+fn dirent_bytes(name: &DirEntryName, plus: bool) -> u32 {
+    let fixed = if plus { DIRENTPLUS_BYTES } else { DIRENT_BYTES };
+    // A name has at most 255 bytes.
+    fixed + (name.as_bytes().len() as u32).next_multiple_of(8)
+}

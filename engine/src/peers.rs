@@ -1,0 +1,199 @@
+//! Connections to the peers that we follow: dialled, watched, dialled again for ever.
+
+use crate::backoff;
+use crate::engine::{Engine, Running};
+use crate::event::Position;
+use crate::fault::PeerFault;
+use crate::follow::Listing;
+use crate::ids::{EffectId, LinkId, PeerId};
+use crate::input::DialError;
+use crate::output::{Effect, Notice, Output};
+use crate::time::Time;
+use crate::timers::Timer;
+
+/// A peer that we follow.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) link: Link,
+    /// Where we stand in its events.
+    pub(crate) position: Position,
+    /// Events up to this one may be told for the second time, after a listing.
+    pub(crate) settled: u64,
+    /// Its listing, while it is being told.
+    pub(crate) listing: Option<Listing>,
+    /// Whether its tree has been told as a whole, ever.
+    pub(crate) listed: bool,
+    /// Attempts to connect in a row that came to nothing.
+    failures: u32,
+    /// When it last sent a frame.
+    last_frame_at: Option<Time>,
+}
+
+/// How things stand with the connection to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// It is being made.
+    Dialing(EffectId, LinkId),
+    /// The next attempt is at this time.
+    Waiting(Time),
+    /// It is there.
+    Up(LinkId),
+    /// The engine has been shut down.
+    Ended,
+}
+
+impl Engine {
+    /// The connection to a peer, if there is one.
+    pub(crate) fn link_to(&self, peer: PeerId) -> Option<LinkId> {
+        match self.peers.get(&peer)?.link {
+            Link::Up(link) => Some(link),
+            Link::Dialing(..) | Link::Waiting(_) | Link::Ended => None,
+        }
+    }
+
+    pub(crate) fn note_frame_from(&mut self, peer: PeerId) {
+        let now = self.now;
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.last_frame_at = Some(now);
+        }
+    }
+
+    pub(crate) fn last_frame_from(&self, peer: PeerId) -> Option<Time> {
+        self.peers.get(&peer).and_then(|peer| peer.last_frame_at)
+    }
+
+    pub(crate) fn follow(&mut self, id: PeerId, out: &mut Vec<Output>) {
+        if self.stopping || self.peers.contains_key(&id) {
+            return;
+        }
+        let peer = Peer {
+            link: Link::Waiting(self.now),
+            position: Position::default(),
+            settled: 0,
+            listing: None,
+            listed: false,
+            failures: 0,
+            last_frame_at: None,
+        };
+        self.peers.insert(id, peer);
+        self.dial(id, out);
+    }
+
+    fn dial(&mut self, peer: PeerId, out: &mut Vec<Output>) {
+        let link = self.next_link();
+        let effect = self.effect(Running::Dial { peer, link }, Effect::Dial { peer, link }, out);
+        self.set_link(peer, Link::Dialing(effect, link));
+    }
+
+    fn set_link(&mut self, peer: PeerId, link: Link) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.link = link;
+        }
+    }
+
+    pub(crate) fn on_dialed(&mut self, id: PeerId, link: LinkId, result: Result<(), DialError>, out: &mut Vec<Output>) {
+        match result {
+            Ok(()) => {
+                self.set_link(id, Link::Up(link));
+                out.push(Output::Notice(Notice::LinkUp { peer: id }));
+                let position = self.peers.get(&id).map(|peer| peer.position).unwrap_or_default();
+                self.effect(Running::Watch { peer: id, link }, Effect::Watch { peer: id, link, position }, out);
+                self.unpark(id, out);
+            }
+            Err(error) => {
+                out.push(Output::Notice(Notice::DialFailed { peer: id, error }));
+                self.redial_later(id);
+            }
+        }
+    }
+
+    /// Waits before the next attempt, longer each time. A connection that was made, but over which nothing came, was not
+    /// worth more than none: else a peer that drops every caller would be called without a pause.
+    fn redial_later(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.failures = peer.failures.saturating_add(1);
+        let wait = backoff::delay(self.config.redial_base, self.config.redial_cap, peer.failures, &mut self.rng);
+        let at = self.now + wait;
+        peer.link = Link::Waiting(at);
+        self.timers.set(at, Timer::Redial(id));
+    }
+
+    pub(crate) fn on_redial(&mut self, peer: PeerId, out: &mut Vec<Output>) {
+        if self.peers.get(&peer).is_some_and(|peer| matches!(peer.link, Link::Waiting(_))) {
+            self.dial(peer, out);
+        }
+    }
+
+    /// The network may be back: nobody is waited for any longer.
+    pub(crate) fn redial_all(&mut self, out: &mut Vec<Output>) {
+        let waiting: Vec<(PeerId, Time)> = self
+            .peers
+            .iter()
+            .filter_map(|(id, peer)| match peer.link {
+                Link::Waiting(at) => Some((*id, at)),
+                Link::Dialing(..) | Link::Up(_) | Link::Ended => None,
+            })
+            .collect();
+        for (id, at) in waiting {
+            self.timers.unset(at, Timer::Redial(id));
+            self.dial(id, out);
+        }
+    }
+
+    pub(crate) fn on_link_down(&mut self, id: PeerId, link: LinkId, out: &mut Vec<Output>) {
+        if self.link_to(id) != Some(link) {
+            return;
+        }
+        out.push(Output::Notice(Notice::LinkDown { peer: id }));
+        self.redial_later(id);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            // Half a listing is no listing. The next one begins anew.
+            peer.listing = None;
+        }
+        for (effect, running) in &mut self.running {
+            if matches!(running, Running::Watch { link: on, .. } if *on == link) {
+                *running = Running::Abandoned;
+                out.push(Output::Cancel(*effect));
+            }
+        }
+        self.park(id, out);
+        self.fail_waiters_of(id, out);
+    }
+
+    pub(crate) fn on_watch_ended(&mut self, peer: PeerId, link: LinkId, out: &mut Vec<Output>) {
+        if self.link_to(peer) == Some(link) {
+            self.hang_up(peer, link, out);
+        }
+    }
+
+    pub(crate) fn on_fault(&mut self, peer: PeerId, link: LinkId, fault: PeerFault, out: &mut Vec<Output>) {
+        if self.link_to(peer) != Some(link) {
+            return;
+        }
+        self.totals.peer_faults += 1;
+        out.push(Output::Notice(Notice::PeerFault { peer, fault }));
+        self.hang_up(peer, link, out);
+    }
+
+    fn hang_up(&mut self, peer: PeerId, link: LinkId, out: &mut Vec<Output>) {
+        self.effect_unreported(Effect::HangUp { peer, link }, out);
+        self.on_link_down(peer, link, out);
+    }
+
+    /// News came over the connection: it is worth something.
+    pub(crate) fn note_news_from(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.failures = 0;
+        }
+    }
+
+    pub(crate) fn hang_up_all(&mut self, out: &mut Vec<Output>) {
+        let links: Vec<(PeerId, Link)> = self.peers.iter().map(|(id, peer)| (*id, peer.link)).collect();
+        for (peer, link) in links {
+            self.set_link(peer, Link::Ended);
+            if let Link::Up(link) = link {
+                self.effect_unreported(Effect::HangUp { peer, link }, out);
+            }
+        }
+    }
+}

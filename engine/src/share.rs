@@ -1,0 +1,325 @@
+//! Our own folder: what the driver sees in it becomes the tree, and numbered events for those who follow.
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::event::{Change, Position, Seen, SeenKind, TreeUpdate};
+use crate::ids::{Ino, ReqId};
+use crate::input::WatchCursor;
+use crate::output::{Errno, Notice, Output, Reply, ServedFile};
+use crate::path::RelPath;
+use crate::reads::Waiting;
+use crate::record::{Facts, FileTime, Kind, Record, Stamp};
+use crate::timers::Timer;
+use crate::tree::{Node, Origin};
+use std::collections::VecDeque;
+
+/// The most updates in one answer to a follower.
+pub const WATCH_BATCH: usize = 256;
+
+/// The events of our own folder, as far as they are kept.
+#[derive(Debug)]
+pub(crate) struct Share {
+    epoch: u64,
+    /// The last of these has number `last`.
+    log: VecDeque<Change>,
+    last: u64,
+    capacity: usize,
+    /// The last event that renamed a directory: a listing that was under way then may have missed what moved.
+    last_dir_rename: u64,
+    /// Directories that are being read, innermost last, each with the mark that was current when it began.
+    scans: Vec<(RelPath, u64)>,
+    /// The path that the file system said was renamed last: its new inode time is explained by that.
+    moved: Option<RelPath>,
+}
+
+impl Share {
+    pub(crate) fn new(config: &Config) -> Share {
+        Share {
+            epoch: config.epoch,
+            log: VecDeque::new(),
+            last: 0,
+            capacity: config.event_log,
+            last_dir_rename: 0,
+            scans: Vec::new(),
+            moved: None,
+        }
+    }
+
+    /// Where a follower stands that knows everything.
+    pub(crate) fn position(&self) -> Position {
+        Position { epoch: self.epoch, seq: self.last }
+    }
+
+    fn can_resume(&self, position: Position) -> bool {
+        let oldest = self.last - self.log.len() as u64;
+        position.epoch == self.epoch && (oldest..=self.last).contains(&position.seq)
+    }
+
+    fn append(&mut self, change: Change) {
+        self.last += 1;
+        if let Change::Rename { record: Record { kind: Kind::Dir, .. }, .. } = change {
+            self.last_dir_rename = self.last;
+        }
+        if self.log.len() == self.capacity {
+            self.log.pop_front();
+        }
+        self.log.push_back(change);
+    }
+
+    /// The events behind `seq`, oldest first.
+    fn events_after(&self, seq: u64) -> impl Iterator<Item = TreeUpdate> {
+        let known = self.last - self.log.len() as u64;
+        // A position that can be resumed is at most as old as the log is long.
+        let skip = seq.saturating_sub(known) as usize;
+        let numbers = seq.max(known) + 1..;
+        self.log.iter().skip(skip).zip(numbers).map(|(change, seq)| TreeUpdate::Event { seq, change: change.clone() })
+    }
+}
+
+// What the driver sees.
+
+impl Engine {
+    pub(crate) fn on_found(&mut self, path: &RelPath, seen: Seen, out: &mut Vec<Output>) {
+        let moved = self.share.moved.take().is_some_and(|moved| moved == *path);
+        let existing = self.tree.resolve(path.names());
+        let stamp = existing.and_then(|ino| self.tree.get(ino)).and_then(|node| kept_stamp(node, &seen, moved));
+        let (record, facts) = record_of(seen, stamp);
+        if let Err(reason) = record.check() {
+            out.push(Output::Notice(Notice::NotShared { path: path.clone(), reason }));
+            return self.on_missing(path.clone(), out);
+        }
+        let mark = self.last_mark;
+        let origin = Origin::Local(facts);
+        let Some((parents, name)) = path.split_last() else {
+            if record.kind == Kind::Dir {
+                self.change(Ino::ROOT, path, record, origin, mark, out);
+            }
+            return;
+        };
+        // Without its directory there is no place for it: the scan of that directory will tell it again.
+        let Some(parent) = self.tree.resolve(parents) else { return };
+        if !self.tree.get(parent).is_some_and(Node::is_dir) {
+            return;
+        }
+        match existing {
+            Some(ino) if self.is_same_thing(ino, &record, facts) => {
+                self.change(ino, path, record, origin, mark, out);
+            }
+            _ => {
+                if let Some(ino) = existing {
+                    self.remove(ino, out);
+                }
+                self.add(parent, name.clone(), record.clone(), origin, mark, out);
+                self.announce(Change::Put { path: path.clone(), record, replaced: existing.is_some() }, out);
+            }
+        }
+    }
+
+    /// Whether what stands at a place is what stood there before, perhaps edited, rather than something put over it.
+    fn is_same_thing(&self, ino: Ino, record: &Record, facts: Facts) -> bool {
+        let Some(node) = self.tree.get(ino) else { return false };
+        match (&node.record.kind, &record.kind, node.origin) {
+            (Kind::File { .. }, Kind::File { .. }, Origin::Local(before)) => before.inode == facts.inode,
+            (Kind::Dir, Kind::Dir, _) | (Kind::Symlink { .. }, Kind::Symlink { .. }, _) => true,
+            _ => false,
+        }
+    }
+
+    fn change(&mut self, ino: Ino, path: &RelPath, record: Record, origin: Origin, mark: u64, out: &mut Vec<Output>) {
+        let changed = self.tree.get(ino).is_some_and(|node| node.record != record);
+        self.update(ino, record.clone(), origin, mark, out);
+        if changed {
+            self.announce(Change::Put { path: path.clone(), record, replaced: false }, out);
+        }
+    }
+
+    pub(crate) fn on_missing(&mut self, path: RelPath, out: &mut Vec<Output>) {
+        let Some(ino) = self.tree.resolve(path.names()) else { return };
+        if ino == Ino::ROOT {
+            // Only what it held can be gone from the tree; that the folder itself vanished is for the driver to say.
+            let held: Vec<Ino> = self.tree.children_after(Ino::ROOT, Ino::ROOT).map(|(child, _)| child).collect();
+            for child in held {
+                self.lose(child, out);
+            }
+            return;
+        }
+        self.lose(ino, out);
+    }
+
+    fn lose(&mut self, ino: Ino, out: &mut Vec<Output>) {
+        let Some(path) = self.tree.path_of(ino) else { return };
+        self.remove(ino, out);
+        self.announce(Change::Remove { path }, out);
+    }
+
+    pub(crate) fn on_moved(&mut self, from: RelPath, to: RelPath, out: &mut Vec<Output>) {
+        let Some(ino) = self.tree.resolve(from.names()) else { return };
+        let Some((parents, name)) = to.split_last() else { return };
+        let Some(parent) = self.tree.resolve(parents) else { return };
+        if ino == Ino::ROOT || from == to || !self.tree.get(parent).is_some_and(Node::is_dir) {
+            return;
+        }
+        if self.tree.is_within(parent, ino) {
+            // Our picture is behind: what we take for its parent has moved as well. The scan that follows sees it.
+            return self.lose(ino, out);
+        }
+        self.rename(ino, parent, name.clone(), out);
+        if !self.share.scans.is_empty() {
+            // It may have moved to where a scan has passed already.
+            for inner in self.tree.within(ino) {
+                if let Some(node) = self.tree.get_mut(inner) {
+                    node.mark = self.last_mark;
+                }
+            }
+        }
+        self.share.moved = Some(to.clone());
+        if let Some(record) = self.tree.get(ino).map(|node| node.record.clone()) {
+            self.announce(Change::Rename { from, to, record }, out);
+        }
+    }
+
+    pub(crate) fn on_scan_begin(&mut self, path: RelPath) {
+        let mark = self.next_mark();
+        self.share.scans.push((path, mark));
+    }
+
+    pub(crate) fn on_scan_end(&mut self, path: &RelPath, out: &mut Vec<Output>) {
+        let Some(at) = self.share.scans.iter().rposition(|(scanned, _)| scanned == path) else { return };
+        let (_, mark) = self.share.scans.remove(at);
+        let Some(top) = self.tree.resolve(path.names()) else { return };
+        let unseen = |ino: &Ino| *ino != top && self.tree.get(*ino).is_some_and(|node| node.mark < mark);
+        let unseen: Vec<Ino> = self.tree.within(top).into_iter().filter(unseen).collect();
+        for ino in unseen {
+            self.lose(ino, out);
+        }
+    }
+
+    fn announce(&mut self, change: Change, out: &mut Vec<Output>) {
+        let (path, record) = match &change {
+            Change::Put { path, record, .. } | Change::Rename { to: path, record, .. } => {
+                (path.clone(), Some(record.clone()))
+            }
+            Change::Remove { path } => (path.clone(), None),
+        };
+        self.share.append(change);
+        out.push(Output::Notice(Notice::Announced { path, record }));
+        self.tell_followers(out);
+    }
+}
+
+/// The stamp that a file keeps: the one it has, if nothing suggests that its bytes may have changed.
+///
+/// The inode's own time also changes when a file is renamed or its mode is set. Where one of these explains it, the
+/// bytes are taken to be the same; anything unexplained is a new version.
+fn kept_stamp(node: &Node, seen: &Seen, moved: bool) -> Option<Stamp> {
+    let (Kind::File { size_bytes, stamp }, Origin::Local(facts)) = (&node.record.kind, node.origin) else {
+        return None;
+    };
+    let SeenKind::File { size_bytes: seen_bytes } = seen.kind else { return None };
+    let untouched = *size_bytes == seen_bytes
+        && node.record.modified == seen.modified
+        && facts.inode == seen.facts.inode
+        && (facts.changed == seen.facts.changed || moved || node.record.mode != seen.mode);
+    untouched.then_some(*stamp)
+}
+
+fn record_of(seen: Seen, kept: Option<Stamp>) -> (Record, Facts) {
+    let kind = match seen.kind {
+        SeenKind::File { size_bytes } => {
+            let stamp = kept.unwrap_or_else(|| seen.facts.stamp(size_bytes, seen.modified));
+            Kind::File { size_bytes, stamp }
+        }
+        SeenKind::Dir => Kind::Dir,
+        SeenKind::Symlink { target } => Kind::Symlink { target },
+    };
+    (Record { kind, mode: seen.mode, modified: seen.modified }, seen.facts)
+}
+
+// What followers ask.
+
+impl Engine {
+    pub(crate) fn peer_open(&self, path: &RelPath, stamp: Stamp) -> Result<Reply, Errno> {
+        let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)).ok_or(Errno::NoEntry)?;
+        match (&node.record.kind, node.origin) {
+            (Kind::File { size_bytes, stamp: ours }, Origin::Local(facts)) if *ours == stamp => {
+                let modified: FileTime = node.record.modified;
+                Ok(Reply::PeerOpened(ServedFile { path: path.clone(), size_bytes: *size_bytes, modified, facts }))
+            }
+            (Kind::File { .. }, Origin::Local(_)) => Err(Errno::Stale),
+            (Kind::File { .. } | Kind::Dir | Kind::Symlink { .. }, _) => Err(Errno::NoEntry),
+        }
+    }
+
+    pub(crate) fn peer_watch(&mut self, id: ReqId, cursor: WatchCursor, out: &mut Vec<Output>) {
+        let (updates, cursor) = self.news(cursor);
+        if !updates.is_empty() || self.stopping {
+            return self.reply(id, Ok(Reply::Watched { updates, cursor }), out);
+        }
+        let until = self.now + self.config.watch_timeout;
+        self.timers.set(until, Timer::NoNews(id));
+        self.waiting.insert(id, Waiting::Watch { cursor, until });
+    }
+
+    pub(crate) fn on_no_news(&mut self, id: ReqId, out: &mut Vec<Output>) {
+        if let Some(Waiting::Watch { cursor, .. }) = self.waiting.get(&id) {
+            let cursor = cursor.clone();
+            self.finish(id, Ok(Reply::Watched { updates: Vec::new(), cursor }), out);
+        }
+    }
+
+    fn tell_followers(&mut self, out: &mut Vec<Output>) {
+        let watching: Vec<(ReqId, WatchCursor)> = self
+            .waiting
+            .iter()
+            .filter_map(|(id, waiting)| match waiting {
+                Waiting::Watch { cursor, .. } => Some((*id, cursor.clone())),
+                Waiting::Read(_) | Waiting::All(_) => None,
+            })
+            .collect();
+        for (id, cursor) in watching {
+            let (updates, cursor) = self.news(cursor);
+            if !updates.is_empty() {
+                self.finish(id, Ok(Reply::Watched { updates, cursor }), out);
+            }
+        }
+    }
+
+    /// What to tell a follower who stands at `cursor`, and where it stands then.
+    fn news(&self, mut cursor: WatchCursor) -> (Vec<TreeUpdate>, WatchCursor) {
+        let mut updates = Vec::new();
+        // A directory that was renamed may have moved from what is still to be listed to what has been.
+        let overtaken = cursor.listing.is_some() && self.share.last_dir_rename > cursor.position.seq;
+        if overtaken || cursor.listing.is_none() && !self.share.can_resume(cursor.position) {
+            cursor = WatchCursor { position: self.share.position(), listing: Some(RelPath::ROOT) };
+            updates.push(TreeUpdate::Begin { position: cursor.position });
+            updates.extend(self.entry(Ino::ROOT));
+        }
+        while let Some(at) = cursor.listing.take_if(|_| updates.len() < WATCH_BATCH) {
+            let Some(next) = self.tree.next_in_order(&at) else {
+                updates.push(TreeUpdate::End { settled: self.share.last });
+                break;
+            };
+            // What is in the order of listings has a path.
+            cursor.listing = Some(self.tree.path_of(next).unwrap_or_default());
+            updates.extend(self.entry(next));
+        }
+        if cursor.listing.is_none() {
+            for event in self.share.events_after(cursor.position.seq) {
+                if updates.len() >= WATCH_BATCH {
+                    break;
+                }
+                if let TreeUpdate::Event { seq, .. } = event {
+                    cursor.position.seq = seq;
+                }
+                updates.push(event);
+            }
+        }
+        (updates, cursor)
+    }
+
+    fn entry(&self, ino: Ino) -> Option<TreeUpdate> {
+        let path = self.tree.path_of(ino)?;
+        let record = self.tree.get(ino)?.record.clone();
+        Some(TreeUpdate::Entry { path, record })
+    }
+}

@@ -1,0 +1,360 @@
+//! The tree of the share: which names there are, and what is under them.
+//!
+//! Entries are keyed by [`Ino`] and know their place; paths are derived. An entry that has lost its name stays as long
+//! as the kernel or an open handle knows it, and not longer.
+
+use crate::handles::OpenCount;
+use crate::ids::{ContentId, Ino, PeerId};
+use crate::output::{Attr, AttrKind};
+use crate::path::{Name, RelPath};
+use crate::record::{Facts, FileTime, Kind, Record};
+use core::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The first number for entries other than the root: cookies below it mean `.` and `..`.
+const FIRST_INO: u64 = 16;
+
+/// Who told us of an entry, and so who has its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Our own folder.
+    Local(Facts),
+    /// A peer.
+    Peer(PeerId),
+}
+
+/// One entry.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// The directory and the name in it; `None` for the root and for what lost its name.
+    pub(crate) place: Option<(Ino, Name)>,
+    pub(crate) record: Record,
+    pub(crate) origin: Origin,
+    /// What a directory holds; `None` for everything else.
+    entries: Option<Box<Entries>>,
+    /// How many of its lookups the kernel has not forgotten.
+    pub(crate) lookups: u64,
+    pub(crate) opens: OpenCount,
+    /// The listing or scan that named it last: what was not named by a whole one is gone.
+    pub(crate) mark: u64,
+    /// Its bytes, as far as they are here, if anybody has asked for any.
+    pub(crate) content: Option<ContentId>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_name: BTreeMap<Name, Ino>,
+    /// The same entries in the order of their numbers, which is the order of listings: it does not change when the
+    /// directory does.
+    by_ino: BTreeSet<Ino>,
+    subdirs: u32,
+}
+
+/// All entries.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    nodes: BTreeMap<Ino, Node>,
+    last_ino: u64,
+}
+
+impl Node {
+    fn new(record: Record, origin: Origin, place: Option<(Ino, Name)>, mark: u64) -> Node {
+        let entries = matches!(record.kind, Kind::Dir).then(Box::default);
+        Node { place, record, origin, entries, lookups: 0, opens: OpenCount::default(), mark, content: None }
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.entries.is_some()
+    }
+
+    fn is_linked(&self, ino: Ino) -> bool {
+        self.place.is_some() || ino == Ino::ROOT
+    }
+
+    /// Whether the kernel may remember anything of it.
+    pub(crate) fn is_known_to_kernel(&self, ino: Ino) -> bool {
+        self.lookups > 0 || ino == Ino::ROOT
+    }
+
+    pub(crate) fn attr(&self, ino: Ino) -> Attr {
+        let (kind, links) = match (&self.record.kind, &self.entries) {
+            (Kind::File { .. }, _) => (AttrKind::File, 1),
+            (Kind::Symlink { .. }, _) => (AttrKind::Symlink, 1),
+            (Kind::Dir, entries) => (AttrKind::Dir, 2 + entries.as_ref().map_or(0, |entries| entries.subdirs)),
+        };
+        Attr {
+            ino,
+            kind,
+            size_bytes: self.record.size_bytes(),
+            mode: self.record.mode,
+            modified: self.record.modified,
+            links: if self.is_linked(ino) { links } else { 0 },
+        }
+    }
+}
+
+impl Tree {
+    /// A tree with nothing but its root.
+    pub(crate) fn new(origin: Origin) -> Tree {
+        let record = Record { kind: Kind::Dir, mode: 0o755, modified: FileTime::default() };
+        let root = Node::new(record, origin, None, 0);
+        Tree { nodes: BTreeMap::from([(Ino::ROOT, root)]), last_ino: FIRST_INO - 1 }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.nodes.len() as u64
+    }
+
+    pub(crate) fn get(&self, ino: Ino) -> Option<&Node> {
+        self.nodes.get(&ino)
+    }
+
+    pub(crate) fn get_mut(&mut self, ino: Ino) -> Option<&mut Node> {
+        self.nodes.get_mut(&ino)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Ino, &Node)> {
+        self.nodes.iter().map(|(ino, node)| (*ino, node))
+    }
+
+    /// The entry called `name` in the directory `parent`.
+    pub(crate) fn child(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
+        self.entries(parent)?.by_name.get(name).copied()
+    }
+
+    /// The entry at `path`.
+    pub(crate) fn resolve(&self, path: &[Name]) -> Option<Ino> {
+        path.iter().try_fold(Ino::ROOT, |parent, name| self.child(parent, name.as_bytes()))
+    }
+
+    /// Where an entry is; `None` if it, or a directory above it, has lost its name.
+    pub(crate) fn path_of(&self, ino: Ino) -> Option<RelPath> {
+        let mut names = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let (parent, name) = self.get(at)?.place.as_ref()?;
+            names.push(name.clone());
+            at = *parent;
+        }
+        names.reverse();
+        RelPath::new(names).ok()
+    }
+
+    /// The entries of a directory with a number above `after`, in the order of their numbers.
+    pub(crate) fn children_after(&self, dir: Ino, after: Ino) -> impl Iterator<Item = (Ino, &Node)> {
+        self.entries(dir)
+            .into_iter()
+            .flat_map(move |entries| entries.by_ino.range((Bound::Excluded(after), Bound::Unbounded)))
+            .filter_map(|ino| Some((*ino, self.get(*ino)?)))
+    }
+
+    /// The first entry behind `path` in the order of listings: directories before what they hold, and names in order.
+    /// `path` itself need not exist any more.
+    pub(crate) fn next_in_order(&self, path: &RelPath) -> Option<Ino> {
+        if let Some(first) = self.resolve(path.names()).and_then(|ino| self.entries(ino)?.by_name.values().next()) {
+            return Some(*first);
+        }
+        (1..=path.names().len()).rev().find_map(|depth| {
+            let (name, parents) = path.names()[..depth].split_last()?;
+            let siblings = self.entries(self.resolve(parents)?)?;
+            let behind = (Bound::Excluded(name.clone()), Bound::Unbounded);
+            siblings.by_name.range(behind).next().map(|(_, ino)| *ino)
+        })
+    }
+
+    /// Adds an entry. The name must be free and the parent a directory.
+    pub(crate) fn insert(&mut self, parent: Ino, name: Name, record: Record, origin: Origin, mark: u64) -> Ino {
+        self.last_ino += 1;
+        let ino = Ino(self.last_ino);
+        let node = Node::new(record, origin, Some((parent, name.clone())), mark);
+        let is_dir = node.is_dir();
+        self.nodes.insert(ino, node);
+        self.link(parent, name, ino, is_dir);
+        ino
+    }
+
+    /// Takes an entry and everything below it out of the tree. Returns them all, the top one first; those that the
+    /// kernel or a handle knows stay until they are forgotten.
+    pub(crate) fn unlink(&mut self, ino: Ino) -> Vec<Ino> {
+        self.detach(ino);
+        let gone = self.within(ino);
+        for at in &gone {
+            if let Some(node) = self.get_mut(*at) {
+                node.place = None;
+                if let Some(entries) = &mut node.entries {
+                    **entries = Entries::default();
+                }
+            }
+        }
+        gone
+    }
+
+    /// An entry and everything below it, each directory before what it holds.
+    pub(crate) fn within(&self, ino: Ino) -> Vec<Ino> {
+        let mut found = vec![ino];
+        let mut next = 0;
+        while let Some(at) = found.get(next).copied() {
+            next += 1;
+            found.extend(self.entries(at).into_iter().flat_map(|entries| &entries.by_ino));
+        }
+        found
+    }
+
+    /// Gives an entry another place. The name must be free, the parent a directory, and not below the entry.
+    pub(crate) fn rename(&mut self, ino: Ino, parent: Ino, name: Name) {
+        self.detach(ino);
+        let Some(node) = self.get_mut(ino) else { return };
+        node.place = Some((parent, name.clone()));
+        let is_dir = node.is_dir();
+        self.link(parent, name, ino, is_dir);
+    }
+
+    /// Drops an entry that has no name and that nobody knows any more. Returns what it held.
+    pub(crate) fn reap(&mut self, ino: Ino) -> Option<Node> {
+        let node = self.get(ino)?;
+        if node.is_linked(ino) || node.lookups > 0 || node.opens.count() > 0 {
+            return None;
+        }
+        self.nodes.remove(&ino)
+    }
+
+    /// Whether `ino` is `above` or lies below it.
+    pub(crate) fn is_within(&self, ino: Ino, above: Ino) -> bool {
+        let mut at = Some(ino);
+        while let Some(here) = at {
+            if here == above {
+                return true;
+            }
+            at = self.get(here).and_then(|node| node.place.as_ref()).map(|(parent, _)| *parent);
+        }
+        false
+    }
+
+    /// Says what about the tree contradicts itself.
+    pub(crate) fn check(&self) {
+        let mut linked = 1;
+        for (ino, node) in self.iter() {
+            assert_eq!(node.is_dir(), matches!(node.record.kind, Kind::Dir), "entry {ino} is and is not a directory");
+            if let Some((parent, name)) = &node.place {
+                assert_eq!(self.child(*parent, name.as_bytes()), Some(ino), "entry {ino} is not where it says it is");
+            } else if ino != Ino::ROOT {
+                let known = node.lookups > 0 || node.opens.count() > 0;
+                assert!(known, "entry {ino} has no name, and nobody knows it");
+            }
+            let Some(entries) = &node.entries else { continue };
+            linked += entries.by_name.len() as u64;
+            let numbers: BTreeSet<Ino> = entries.by_name.values().copied().collect();
+            assert_eq!(numbers, entries.by_ino, "directory {ino} has two opinions of what it holds");
+            let subdirs = numbers.iter().filter(|child| self.get(**child).is_some_and(Node::is_dir)).count();
+            assert_eq!(subdirs, entries.subdirs as usize, "directory {ino} miscounts its directories");
+        }
+        let placed = self.iter().filter(|(ino, node)| node.is_linked(*ino)).count() as u64;
+        assert_eq!(linked, placed, "an entry is in a directory but has no place, or the other way round");
+    }
+
+    fn entries(&self, dir: Ino) -> Option<&Entries> {
+        self.get(dir)?.entries.as_deref()
+    }
+
+    fn link(&mut self, parent: Ino, name: Name, ino: Ino, is_dir: bool) {
+        let Some(entries) = self.get_mut(parent).and_then(|node| node.entries.as_deref_mut()) else {
+            panic!("entry {parent} is not a directory, but something was put into it");
+        };
+        let before = entries.by_name.insert(name, ino);
+        assert!(before.is_none(), "a name in directory {parent} was given twice");
+        entries.by_ino.insert(ino);
+        entries.subdirs += u32::from(is_dir);
+    }
+
+    fn detach(&mut self, ino: Ino) {
+        let Some(node) = self.get(ino) else { return };
+        let is_dir = node.is_dir();
+        let Some((parent, name)) = node.place.clone() else { return };
+        if let Some(entries) = self.get_mut(parent).and_then(|node| node.entries.as_deref_mut()) {
+            entries.by_name.remove(&name);
+            entries.by_ino.remove(&ino);
+            entries.subdirs -= u32::from(is_dir);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Stamp;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    fn record(kind: Kind) -> Record {
+        Record { kind, mode: 0o644, modified: FileTime::default() }
+    }
+
+    fn file() -> Record {
+        record(Kind::File { size_bytes: 1, stamp: Stamp(1) })
+    }
+
+    fn tree() -> (Tree, Ino, Ino) {
+        let origin = Origin::Local(Facts::default());
+        let mut tree = Tree::new(origin);
+        let dir = tree.insert(Ino::ROOT, name("d"), record(Kind::Dir), origin, 0);
+        let leaf = tree.insert(dir, name("f"), file(), origin, 0);
+        tree.check();
+        (tree, dir, leaf)
+    }
+
+    #[test]
+    fn paths_are_derived_and_follow_a_rename() {
+        let (mut tree, dir, leaf) = tree();
+        tree.rename(dir, Ino::ROOT, name("e"));
+        tree.check();
+        assert_eq!(tree.path_of(leaf).unwrap().to_bytes(), b"e/f");
+        assert_eq!(tree.resolve(RelPath::parse(b"e/f").unwrap().names()), Some(leaf));
+        assert!(tree.is_within(leaf, dir) && !tree.is_within(dir, leaf));
+    }
+
+    #[test]
+    fn what_loses_its_name_stays_until_nobody_knows_it() {
+        let (mut tree, dir, leaf) = tree();
+        tree.get_mut(leaf).unwrap().lookups = 1;
+        assert_eq!(tree.unlink(dir), [dir, leaf]);
+        assert!(tree.reap(dir).is_some());
+        assert!(tree.reap(leaf).is_none(), "the kernel still knows it");
+        assert_eq!(tree.get(leaf).unwrap().attr(leaf).links, 0);
+        tree.get_mut(leaf).unwrap().lookups = 0;
+        assert!(tree.reap(leaf).is_some());
+        tree.check();
+        assert_eq!(tree.len(), 1);
+    }
+
+    #[test]
+    fn numbers_are_never_reused() {
+        let (mut tree, _, leaf) = tree();
+        tree.unlink(leaf);
+        tree.reap(leaf);
+        let again = tree.insert(Ino::ROOT, name("f"), file(), Origin::Local(Facts::default()), 0);
+        assert!(again > leaf);
+    }
+
+    #[test]
+    fn the_order_of_listings_has_parents_first_and_survives_removals() {
+        let origin = Origin::Local(Facts::default());
+        let (mut tree, ..) = tree();
+        tree.insert(Ino::ROOT, name("z"), file(), origin, 0);
+        tree.insert(Ino::ROOT, name("a"), file(), origin, 0);
+        let walk = |tree: &Tree| {
+            let mut at = RelPath::ROOT;
+            let mut seen = Vec::new();
+            while let Some(ino) = tree.next_in_order(&at) {
+                at = tree.path_of(ino).unwrap();
+                seen.push(at.to_string());
+            }
+            seen
+        };
+        assert_eq!(walk(&tree), ["a", "d", "d/f", "z"]);
+        let here = RelPath::parse(b"d/f").unwrap();
+        tree.unlink(tree.resolve(&here.names()[..1]).unwrap());
+        assert_eq!(tree.path_of(tree.next_in_order(&here).unwrap()).unwrap().to_string(), "z");
+    }
+}
