@@ -215,8 +215,8 @@ fn a_damaged_list_is_refused_and_left_alone() {
         good.replace(&share, &share[1..]),
         good.replace(&share, &share.replace(|_| true, "g")),
         good.replace(&peer(1).to_string(), "01"),
-        good.replace(&format!("\"{}\"", place.folder.display()), "\"folder\""),
-        good.replace(&format!("\"{}\"", place.folder.display()), "{\"hex\": \"2g\"}"),
+        good.replace(&format!("\"{}\"", entry.path.display()), "\"folder\""),
+        good.replace(&format!("\"{}\"", entry.path.display()), "{\"hex\": \"2g\"}"),
         good.replace(&once, &format!("{once},\n{once}")),
     ];
     for (number, text) in damaged.iter().enumerate() {

@@ -3,7 +3,7 @@
 use super::*;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -199,15 +199,31 @@ async fn a_caller_without_a_device_key_is_refused() {
     let _tls = dial_with(config, &host.address).await;
     host.next_refused().await;
 
-    // A key of another kind, signing by another scheme than those that were offered.
+    // A key of another kind.
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let certificate = CertificateParams::default().self_signed(&key).unwrap().der().clone();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let signer = default_provider().key_provider.load_private_key(key).unwrap();
+    let signer = Stubborn(default_provider().key_provider.load_private_key(key).unwrap());
+    let signer: Arc<dyn SigningKey> = Arc::new(signer);
     let mut config = anonymous().with_client_cert_resolver(resolver(CertifiedKey::new(vec![certificate], signer)));
     config.alpn_protocols = vec![ALPN.to_vec()];
     let _tls = dial_with(config, &host.address).await;
-    host.next_refused().await;
+    let error = host.next_refused().await;
+    assert!(error.to_string().contains("UnadvertisedSigScheme"), "{error}");
+}
+
+/// A key that signs in its own way, whatever the other side asked for.
+#[derive(Debug)]
+struct Stubborn(Arc<dyn SigningKey>);
+
+impl SigningKey for Stubborn {
+    fn choose_scheme(&self, _offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        self.0.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256])
+    }
+
+    fn algorithm(&self) -> rustls::SignatureAlgorithm {
+        self.0.algorithm()
+    }
 }
 
 #[tokio::test]
@@ -314,8 +330,10 @@ async fn what_fails_below_tls_keeps_its_kind_and_names_the_address() {
     let error = transport.listen(&taken.address()).await.err().expect("it is taken");
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&taken.address()), "{error}");
-    let gone = taken.address();
-    drop(taken);
+    // A port that is ours, so that nobody else can begin to listen there, and where we do not listen.
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gone = deaf.local_addr().unwrap().to_string();
     let error = transport.connect(&gone, bob.id()).await.err().expect("nobody is there");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     assert!(error.to_string().contains(&gone), "{error}");
