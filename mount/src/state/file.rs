@@ -1,0 +1,142 @@
+//! The list of shares as a file: JSON, for people to read, with every field checked on the way in.
+//!
+//! ```json
+//! {
+//!   "version": 1,
+//!   "shares": [
+//!     { "path": "/srv/films", "share": "32 hex digits", "secret": "32 hex digits", "devices": ["64 hex digits"] }
+//!   ]
+//! }
+//! ```
+//!
+//! A path that is not UTF-8 stands as `{"hex": "its bytes"}`.
+
+use super::{DEVICES_MAX, Overwrite, ShareEntry, StateError, write_durably};
+use crate::identity::parse_device_id;
+use crate::ticket::{Secret, ShareId};
+use data_encoding::HEXLOWER;
+use farshore_engine::PeerId;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SharesFile {
+    version: u32,
+    shares: Vec<StoredShare>,
+}
+
+/// Read first: what else stands in the file depends on it.
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredShare {
+    path: StoredPath,
+    share: String,
+    secret: String,
+    devices: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredPath {
+    Text(String),
+    Bytes { hex: String },
+}
+
+/// The shares in the file; none if there is no file.
+///
+/// # Errors
+/// It cannot be read, or any field of it is not what it should be.
+pub(super) fn load(path: &Path) -> Result<Vec<ShareEntry>, StateError> {
+    let json = match fs::read(path) {
+        Ok(json) => json,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(StateError::Read { path: path.to_owned(), source }),
+    };
+    let damaged = |reason: String| StateError::Damaged { path: path.to_owned(), reason };
+    let VersionOnly { version } = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+    if version > VERSION {
+        return Err(StateError::Newer { path: path.to_owned() });
+    }
+    if version < VERSION {
+        return Err(damaged(format!("there is no format version {version}")));
+    }
+    let file: SharesFile = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+    let shares = file.shares.into_iter().map(parse_share).collect::<Result<Vec<_>, _>>().map_err(damaged)?;
+    check_unique(&shares).map_err(damaged)?;
+    Ok(shares)
+}
+
+/// Replaces the file by one with these shares.
+///
+/// # Errors
+/// It cannot be written; the old one is then as it was.
+pub(super) fn save(path: &Path, shares: &[ShareEntry]) -> Result<(), StateError> {
+    let failed = |source| StateError::Write { path: path.to_owned(), source };
+    let file = SharesFile { version: VERSION, shares: shares.iter().map(store_share).collect() };
+    let mut json = serde_json::to_vec_pretty(&file).map_err(|error| failed(error.into()))?;
+    json.push(b'\n');
+    write_durably(path, &json, Overwrite::Allowed).map_err(failed)
+}
+
+fn store_share(entry: &ShareEntry) -> StoredShare {
+    StoredShare {
+        path: match entry.path.to_str() {
+            Some(text) => StoredPath::Text(text.to_owned()),
+            None => StoredPath::Bytes { hex: HEXLOWER.encode(entry.path.as_os_str().as_bytes()) },
+        },
+        share: entry.share.to_string(),
+        secret: HEXLOWER.encode(&entry.secret.0),
+        devices: entry.devices.iter().map(PeerId::to_string).collect(),
+    }
+}
+
+/// The entry, or what is wrong with it. Says nothing of the secret.
+fn parse_share(stored: StoredShare) -> Result<ShareEntry, String> {
+    let path = match stored.path {
+        StoredPath::Text(text) => PathBuf::from(text),
+        StoredPath::Bytes { hex } => {
+            let bytes = HEXLOWER.decode(hex.as_bytes()).map_err(|_| format!("{hex:?} is not the hex of a path"))?;
+            PathBuf::from(OsString::from_vec(bytes))
+        }
+    };
+    if !path.is_absolute() {
+        return Err(format!("the path {path:?} is not absolute"));
+    }
+    let share = parse_hex(&stored.share).ok_or_else(|| format!("{:?} is not a share id", stored.share))?;
+    let secret = parse_hex(&stored.secret).ok_or_else(|| format!("the secret of {path:?} is not 32 hex digits"))?;
+    let devices = stored
+        .devices
+        .iter()
+        .map(|id| parse_device_id(id).map_err(|_| format!("{id:?} is not a device id")))
+        .collect::<Result<_, _>>()?;
+    Ok(ShareEntry { path, share: ShareId(share), secret: Secret(secret), devices })
+}
+
+fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
+}
+
+/// One entry per folder and per id: with two, revoking one would leave the other.
+fn check_unique(shares: &[ShareEntry]) -> Result<(), String> {
+    for (i, entry) in shares.iter().enumerate() {
+        if shares[..i].iter().any(|other| other.path == entry.path || other.share == entry.share) {
+            return Err(format!("the share of {:?} stands in it twice", entry.path));
+        }
+        if entry.devices.len() > DEVICES_MAX {
+            return Err(format!("the share of {:?} has too many devices", entry.path));
+        }
+    }
+    Ok(())
+}
