@@ -29,6 +29,12 @@ impl Asked {
         Asked { chunk, missing, size_bytes }
     }
 
+    /// The frames that have not come yet.
+    #[must_use]
+    pub fn missing(&self) -> Range<u32> {
+        self.missing.clone()
+    }
+
     /// Takes a frame if it is the next one, whole, and matches its hash. Nothing changes otherwise.
     ///
     /// # Errors
