@@ -104,7 +104,7 @@ impl Sharing {
             false => state.share_for(&folder)?,
         };
         let owner = identity.id();
-        let transport = Arc::new(TlsTransport::new(identity)?);
+        let transport = Arc::new(TlsTransport::new(identity));
         let listener = transport.listen(&options.listen).await.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => ShareError::InUse { address: options.listen.clone() },
             _ => ShareError::Listen { address: options.listen.clone(), source },

@@ -127,7 +127,7 @@ async fn set_up(folder: PathBuf, scratch: &Path) -> Result<Stage, Failure> {
 
     let store_dir = scratch.join("store");
     let store = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
-    let transport = Arc::new(TlsTransport::new(reader.identity()?).map_err(Failure::failed)?);
+    let transport = Arc::new(TlsTransport::new(reader.identity()?));
     let node = join(&ticket, transport, store as Arc<dyn Store>, Config::default()).await?;
     let mountpoint = scratch.join("mount");
     fs::create_dir(&mountpoint)?;

@@ -126,7 +126,6 @@ impl From<ShareError> for Failure {
             ShareError::NotAFolder { .. } | ShareError::Ticket(_) => Failure::usage(error),
             ShareError::State(_)
             | ShareError::Identity(_)
-            | ShareError::Transport(_)
             | ShareError::Folder(_)
             | ShareError::InUse { .. }
             | ShareError::Listen { .. }
@@ -196,7 +195,7 @@ fn in_runtime<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T,
 fn prepare(state: Option<PathBuf>, ticket: &str) -> Result<(Ticket, State, Arc<TlsTransport>), Failure> {
     let ticket = Ticket::parse(ticket)?;
     let state = State::open(state)?;
-    let transport = Arc::new(TlsTransport::new(state.identity()?).map_err(Failure::failed)?);
+    let transport = Arc::new(TlsTransport::new(state.identity()?));
     Ok((ticket, state, transport))
 }
 
