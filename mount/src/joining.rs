@@ -6,7 +6,7 @@ use crate::sharing::random_u64;
 use crate::store::Store;
 use crate::ticket::Ticket;
 use farshore_engine::{Config, DialError, Notice, PeerId};
-use farshore_proto::{Hello, Secret, ShareId};
+use farshore_proto::Hello;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -50,9 +50,8 @@ pub async fn join(
     store: Arc<dyn Store>,
     config: Config,
 ) -> Result<Arc<Node>, JoinError> {
-    let secret = Some(Secret(ticket.secret().0));
     let agent = concat!("farshore ", env!("CARGO_PKG_VERSION"));
-    let hello = Hello::new(ShareId(ticket.share().0), secret, agent);
+    let hello = Hello::new(ticket.share(), Some(*ticket.secret()), agent);
     let route = Route { addresses: ticket.addresses().to_vec(), hello };
     let node = Node::start(Parts {
         config: Config { epoch: random_u64() | 1, ..config },

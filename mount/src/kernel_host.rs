@@ -77,9 +77,7 @@ impl fuse::Host for KernelHost {
 fn invalidation_of(notice: &Notice) -> Option<Invalidation> {
     match notice {
         Notice::InvalidateInode { ino, data } => Some(Invalidation::Inode { ino: *ino, data: *data }),
-        Notice::InvalidateEntry { parent, name } => {
-            Some(Invalidation::Entry { parent: *parent, name: name.clone() })
-        }
+        Notice::InvalidateEntry { parent, name } => Some(Invalidation::Entry { parent: *parent, name: name.clone() }),
         Notice::LinkUp { .. }
         | Notice::LinkDown { .. }
         | Notice::DialFailed { .. }

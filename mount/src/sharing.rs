@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -118,10 +118,9 @@ impl Sharing {
 
         let (told, vanished) = watch::channel(false);
         let (ready, is_ready) = oneshot::channel();
-        let late_node = Arc::new(std::sync::OnceLock::<Arc<Node>>::new());
-        let sink = folder_sink(folder.clone(), late_node.clone(), ready, told);
-        let watched = folder.clone();
-        let served = DiskFolder::open(&folder, None)?;
+        let late = LateNode::default();
+        let watcher = Watcher::start(&folder, folder_sink(folder.clone(), late.clone(), ready, told))?;
+        let served = DiskFolder::open(&folder, Some(watcher.recheck())).inspect_err(|_| late.set(None))?;
         let node = Node::start(Parts {
             config: Config { epoch: random_u64() | 1, ..Config::default() },
             seed: random_u64(),
@@ -132,9 +131,7 @@ impl Sharing {
             peers: BTreeMap::new(),
         });
         node.on_notice(Box::new(log_notice));
-        // Nobody reads the cell before it is set: the watcher starts below.
-        let _ = late_node.set(node.clone());
-        let watcher = Watcher::start(&watched, sink)?;
+        late.set(Some(node.clone()));
         if is_ready.await.is_err() {
             return Err(ShareError::Vanished(folder));
         }
@@ -193,17 +190,27 @@ fn canonical(folder: &Path) -> Result<PathBuf, ShareError> {
     }
 }
 
+/// The node, for a watcher that is started before it: the watcher waits for it. `None` if there will be none.
+#[derive(Clone, Default)]
+struct LateNode(Arc<OnceLock<Option<Arc<Node>>>>);
+
+impl LateNode {
+    fn set(&self, node: Option<Arc<Node>>) {
+        assert!(self.0.set(node).is_ok(), "it is set once");
+    }
+}
+
 /// What the watcher tells goes to the node.
 fn folder_sink(
     folder: PathBuf,
-    node: Arc<std::sync::OnceLock<Arc<Node>>>,
+    node: LateNode,
     ready: oneshot::Sender<()>,
     vanished: watch::Sender<bool>,
 ) -> impl Fn(FolderEvent) + Send + 'static {
     let ready = std::sync::Mutex::new(Some(ready));
     move |event| match event {
         FolderEvent::Observed(observations) => {
-            if let Some(node) = node.get() {
+            if let Some(node) = node.0.wait() {
                 node.observe(observations);
             }
         }
@@ -214,6 +221,9 @@ fn folder_sink(
                 // Whoever waited may have given up.
                 let _ = ready.send(());
             }
+        }
+        FolderEvent::Unwatched(error) => {
+            tracing::warn!("{error}; until then changes show up to ten seconds late, or longer in a large folder");
         }
         FolderEvent::Vanished => {
             tracing::error!("the shared folder {} is gone", folder.display());

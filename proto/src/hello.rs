@@ -10,15 +10,19 @@ use farshore_engine::{PeerFault, Position};
 /// The longest agent text, in bytes.
 pub const MAX_AGENT_BYTES: usize = 64;
 
-/// A share, by the name that its owner drew for it.
+/// A share, by the name that its owner drew for it. It is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareId(pub [u8; 16]);
 
+impl fmt::Display for ShareId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl fmt::Debug for ShareId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Share(")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str(")")
+        write!(f, "Share({self})")
     }
 }
 

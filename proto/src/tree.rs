@@ -49,7 +49,7 @@ fn parse_update(update: v1::TreeUpdate) -> Result<TreeUpdate, PeerFault> {
         tree_update::Kind::Entry(v1::Entry { path, record }) => {
             TreeUpdate::Entry { path: path::parse(&path)?, record: parse_record(record)? }
         }
-        tree_update::Kind::End(v1::End {}) => TreeUpdate::End,
+        tree_update::Kind::End(v1::End { settled }) => TreeUpdate::End { settled },
         tree_update::Kind::Event(v1::Event { seq, change }) => {
             TreeUpdate::Event { seq, change: parse_change(change.ok_or(PeerFault::Missing("change"))?)? }
         }
@@ -98,7 +98,7 @@ fn encode_update(update: &TreeUpdate) -> v1::TreeUpdate {
         TreeUpdate::Entry { path, record } => {
             tree_update::Kind::Entry(v1::Entry { path: path::encode(path), record: Some(encode_record(record)) })
         }
-        TreeUpdate::End => tree_update::Kind::End(v1::End {}),
+        TreeUpdate::End { settled } => tree_update::Kind::End(v1::End { settled: *settled }),
         TreeUpdate::Event { seq, change } => {
             tree_update::Kind::Event(v1::Event { seq: *seq, change: Some(encode_change(change)) })
         }

@@ -57,7 +57,7 @@ fn watch() {
 fn tree() {
     let begin = TreeUpdate::Begin { position: Position { epoch: 7, seq: 9 } };
     assert_eq!(update(begin), "0a0d0a0b0907000000000000001009");
-    assert_eq!(update(TreeUpdate::End), "0a021a00");
+    assert_eq!(update(TreeUpdate::End { settled: 5 }), "0a041a020805");
     assert_eq!(
         update(TreeUpdate::Entry { path: path("a/bc"), record: file() }),
         "0a20121e0a01610a02626312150a0c08ac0211080706050403020120a40328033003"

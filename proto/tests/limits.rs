@@ -29,7 +29,8 @@ fn updates() {
     assert_eq!(fault(None), PeerFault::Missing("update"));
     assert_eq!(fault(Some(tree_update::Kind::Begin(v1::Begin { epoch: 0, seq: 1 }))), PeerFault::OutOfRange("epoch"));
     assert_eq!(fault(Some(tree_update::Kind::Event(v1::Event { seq: 1, change: None }))), PeerFault::Missing("change"));
-    let updates = vec![v1::TreeUpdate { kind: Some(tree_update::Kind::End(v1::End {})) }; MAX_BATCH_UPDATES + 1];
+    let updates =
+        vec![v1::TreeUpdate { kind: Some(tree_update::Kind::End(v1::End { settled: 1 })) }; MAX_BATCH_UPDATES + 1];
     assert_eq!(parse_batch(v1::TreeBatch { updates: updates[1..].to_vec() }).unwrap().len(), MAX_BATCH_UPDATES);
     assert_eq!(parse_batch(v1::TreeBatch { updates }), Err(PeerFault::TooMany(MAX_BATCH_UPDATES)));
 }

@@ -56,7 +56,7 @@ fn updates() -> impl Strategy<Value = TreeUpdate> {
     prop_oneof![
         (1u64.., any::<u64>()).prop_map(|(epoch, seq)| TreeUpdate::Begin { position: Position { epoch, seq } }),
         (paths(0), records()).prop_map(|(path, record)| TreeUpdate::Entry { path, record }),
-        Just(TreeUpdate::End),
+        any::<u64>().prop_map(|settled| TreeUpdate::End { settled }),
         (any::<u64>(), changes()).prop_map(|(seq, change)| TreeUpdate::Event { seq, change }),
     ]
 }
@@ -173,7 +173,7 @@ fn batches_are_split_by_bytes_and_by_number() {
     let received: Vec<_> = split.iter().flat_map(|batch| parse_batch(sent(batch, MAX_REPLY_BYTES)).unwrap()).collect();
     assert_eq!(received, large);
 
-    let many = vec![TreeUpdate::End; 2 * MAX_BATCH_UPDATES + 1];
+    let many = vec![TreeUpdate::End { settled: 1 }; 2 * MAX_BATCH_UPDATES + 1];
     let lens: Vec<_> = batches(&many).iter().map(|batch| sent(batch, MAX_REPLY_BYTES).updates.len()).collect();
     assert_eq!(lens, [MAX_BATCH_UPDATES, MAX_BATCH_UPDATES, 1]);
 

@@ -158,7 +158,10 @@ async fn walk(stage: &Stage) -> Result<(), Failure> {
         return Err(Failure::failed(format!("the mount shows {entries} entries of {bytes} bytes, not {there:?}")));
     }
     let fetched = fetched(stage);
-    println!("3. all {entries} entries, {bytes} bytes, are listed after {:?}; {fetched} bytes were fetched", begun.elapsed());
+    println!(
+        "3. all {entries} entries, {bytes} bytes, are listed after {:?}; {fetched} bytes were fetched",
+        begun.elapsed()
+    );
     Ok(())
 }
 
@@ -242,7 +245,10 @@ async fn cut_in_mid_read(stage: &Stage) -> Result<(), Failure> {
     println!("5. the link is cut when {cut_at} of {size} bytes of {} were read", path.display());
     wait_for_link(stage, false).await?;
     tokio::time::sleep(CUT_FOR).await;
-    println!("   after {CUT_FOR:?} without a link {} bytes were read, and the reader waits", read.load(Ordering::Relaxed));
+    println!(
+        "   after {CUT_FOR:?} without a link {} bytes were read, and the reader waits",
+        read.load(Ordering::Relaxed)
+    );
     stage.link.heal();
     stage.reader.network_changed();
     wait_for_link(stage, true).await?;

@@ -99,7 +99,7 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
         for dir in &dirs {
             note(&tally, &bar, dir, make_dir(output, dir));
         }
-        let one = |one| async { (one, fetch_one(node, output, one, &tally).await) };
+        let one = |one| async move { (one, fetch_one(node, output, one).await) };
         let mut through = stream::iter(others.iter().copied().map(one)).buffer_unordered(AT_ONCE);
         while let Some((one, result)) = through.next().await {
             tally.done_bytes.fetch_add(size(one), Ordering::Relaxed);
@@ -141,9 +141,7 @@ fn list(node: &Node, tops: &[RelPath]) -> Result<Vec<Wanted>, Failure> {
                 // Directories above what is wanted are made, but nothing else of them is fetched.
                 is_wanted(path) && (record.kind == Kind::Dir || tops.iter().any(|top| top.is_prefix_of(path)))
             })
-            .filter_map(|(path, record)| {
-                Some(Wanted { ino: view.resolve(&path)?, record: record.clone(), path })
-            })
+            .filter_map(|(path, record)| Some(Wanted { ino: view.resolve(&path)?, record: record.clone(), path }))
             .collect();
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
@@ -168,7 +166,7 @@ fn note(tally: &Tally, bar: &ProgressBar, wanted: &Wanted, result: Result<Outcom
     };
 }
 
-async fn fetch_one(node: &Node, output: &Path, wanted: &Wanted, tally: &Tally) -> Result<Outcome, String> {
+async fn fetch_one(node: &Node, output: &Path, wanted: &Wanted) -> Result<Outcome, String> {
     let path = target(output, &wanted.path);
     check_parents(output, &wanted.path)?;
     match fs::symlink_metadata(&path) {
@@ -189,20 +187,11 @@ async fn fetch_one(node: &Node, output: &Path, wanted: &Wanted, tally: &Tally) -
             keep_empty(&path, mode, modified).map_err(|error| error.to_string())?;
             Ok(Outcome::Fetched)
         }
-        Kind::File { .. } => {
-            let _ = tally;
-            fetch_file(node, wanted.ino, path, mode, modified).await
-        }
+        Kind::File { .. } => fetch_file(node, wanted.ino, path, mode, modified).await,
     }
 }
 
-async fn fetch_file(
-    node: &Node,
-    ino: Ino,
-    path: PathBuf,
-    mode: u16,
-    modified: FileTime,
-) -> Result<Outcome, String> {
+async fn fetch_file(node: &Node, ino: Ino, path: PathBuf, mode: u16, modified: FileTime) -> Result<Outcome, String> {
     let opened = node.reply(Request::Open { ino, write: false }).await.map_err(say)?;
     let Reply::Opened(opened) = opened else { return Err(say(Errno::Io)) };
     let fetched = node.reply(Request::FetchAll { handle: opened.handle }).await;
@@ -221,12 +210,9 @@ fn say(errno: Errno) -> String {
     match errno {
         Errno::Stale | Errno::NoEntry => "the owner changed it or does not share it any more; try again",
         Errno::NoSpace => "the disk is full",
-        Errno::Io
-        | Errno::BadHandle
-        | Errno::NotDir
-        | Errno::IsDir
-        | Errno::Invalid
-        | Errno::ReadOnly => "its bytes could not be had from the owner in time",
+        Errno::Io | Errno::BadHandle | Errno::NotDir | Errno::IsDir | Errno::Invalid | Errno::ReadOnly => {
+            "its bytes could not be had from the owner in time"
+        }
     }
     .to_owned()
 }

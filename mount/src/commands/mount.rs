@@ -1,7 +1,7 @@
 //! `farshore mount`: joins a share and mounts it until it is unmounted or told to stop.
 
 use super::{Failure, daemon, prepare, stop_signal};
-use crate::fuse::{Ended, MountOptions, Mounted, check_mountpoint};
+use crate::fuse::{self, Ended, MountOptions, Mounted};
 use crate::joining::join;
 use crate::kernel_host::KernelHost;
 use crate::store::{DiskStore, Store};
@@ -65,7 +65,7 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
         return Err(Failure::usage("this version of Farshore mounts read-only; leave out `-o rw`"));
     }
     // Before anything else is set up: a bad mountpoint is the most likely slip.
-    check_mountpoint(&args.mountpoint)?;
+    fuse::prepare(&args.mountpoint)?;
     let store_dir = args.store.unwrap_or_else(|| state.dir().join("store").join(ticket.share().to_string()));
     let store = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
     let config = Config {

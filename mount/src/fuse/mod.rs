@@ -20,7 +20,7 @@ mod session;
 
 pub use error::MountError;
 pub use host::{Answer, Host, Readable, StatFs};
-pub use mountpoint::{prepare as check_mountpoint, unmount};
+pub use mountpoint::{prepare, unmount};
 pub use notifier::{Invalidation, Notifier};
 pub use options::{MountOptions, OptionError, Owner};
 pub use session::{Ended, Mounted};

@@ -29,7 +29,7 @@ pub fn unmount(path: &Path) -> Result<(), MountError> {
 
 /// Checks that `path` can be mounted on and returns it, absolute and without symlinks. A mount of ours whose process is
 /// gone is taken down first.
-pub(super) fn prepare(path: &Path) -> Result<PathBuf, MountError> {
+pub fn prepare(path: &Path) -> Result<PathBuf, MountError> {
     let path = resolve(path)?;
     if let Some(mount) = find(&path)? {
         if !is_stale(&path) {

@@ -24,7 +24,10 @@ pub struct Bytes {
 
 enum Place {
     /// In memory as far as `frames` go (each with its offset, in order), in the store otherwise.
-    Content { content: Arc<Content>, frames: Vec<(u64, Frame)> },
+    Content {
+        content: Arc<Content>,
+        frames: Vec<(u64, Frame)>,
+    },
     /// In our own folder.
     Local(Handle),
     Nothing,

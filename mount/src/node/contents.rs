@@ -3,8 +3,8 @@
 use super::answers::Bytes;
 use crate::store::{Store, Stored};
 use bytes::Bytes as Frame;
-use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, FRAMES_PER_CHUNK, chunks_touched};
 use farshore_engine::ContentId;
+use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, FRAMES_PER_CHUNK, chunks_touched};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,9 +1,9 @@
 //! What changes together with the engine, under one lock, and what an output leaves to be done without it.
 
+use super::NoticeSink;
 use super::answers::{Answer, Bytes};
 use super::contents::Content;
 use super::effects::Job;
-use super::NoticeSink;
 use crate::net::client::{CancelSignal, Canceller, Link, cancel_pair};
 use farshore_engine::{
     ContentId, Effect, EffectId, Engine, Errno, Input, LinkId, Notice, Output, Reply, ReqId, Source, Span, Time,

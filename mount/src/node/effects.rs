@@ -15,8 +15,17 @@ use std::sync::Arc;
 /// An effect with everything that it needs, looked up while the lock was held. `on` is the connection that it is to use,
 /// if that still is there.
 pub(super) enum Job {
-    Dial { peer: PeerId, link: LinkId },
-    Watch { peer: PeerId, link: LinkId, on: Option<Arc<Link>>, position: Position, cancel: CancelSignal },
+    Dial {
+        peer: PeerId,
+        link: LinkId,
+    },
+    Watch {
+        peer: PeerId,
+        link: LinkId,
+        on: Option<Arc<Link>>,
+        position: Position,
+        cancel: CancelSignal,
+    },
     Fetch {
         on: Option<Arc<Link>>,
         content: Arc<Content>,
@@ -26,7 +35,12 @@ pub(super) enum Job {
         urgent: bool,
         cancel: CancelSignal,
     },
-    Store { content: Arc<Content>, size_bytes: u64, chunk: u64, frames: Vec<Frame> },
+    Store {
+        content: Arc<Content>,
+        size_bytes: u64,
+        chunk: u64,
+        frames: Vec<Frame>,
+    },
     /// The content is gone.
     StoreNothing,
 }

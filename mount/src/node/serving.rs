@@ -7,8 +7,8 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
 use farshore_engine::{Errno, PeerId, Reply, Request, TreeUpdate, WatchCursor};
 use farshore_proto::Hello;
-use futures_util::future::BoxFuture;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
 /// Decides who may read our folder.

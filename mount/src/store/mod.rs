@@ -38,3 +38,5 @@ pub trait Stored: Send + Sync + 'static {
         modified: farshore_engine::record::FileTime,
     ) -> BoxFuture<'static, io::Result<()>>;
 }
+mod tmp;
+pub use tmp::*;
