@@ -4,7 +4,7 @@
 //! it ends, and somebody else decides whether to dial again.
 
 use super::line::{Line, LineEnd, raised};
-use super::pool::Pool;
+use super::pool::Pools;
 use super::transport::{Conn, Transport};
 use super::{CALL_LIMIT, CONNECT_LIMIT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
 use bytes::Bytes;
@@ -17,7 +17,6 @@ use farshore_proto::{
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper_util::rt::TokioIo;
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -32,6 +31,9 @@ const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// The same for all streams of a connection together.
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+
+/// How many closed streams are remembered, so that what still comes on them can be told from nonsense.
+const MAX_CLOSED_STREAMS: usize = 1024;
 
 /// The next address is tried when the one before has not answered for this long.
 const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
@@ -49,7 +51,7 @@ pub struct Link {
     client: FarshoreClient<Channel>,
     hang_up: watch::Sender<bool>,
     line: LineEnd,
-    pools: Mutex<BTreeMap<ContentId, Pool>>,
+    pools: Mutex<Pools>,
 }
 
 impl Link {
@@ -108,7 +110,7 @@ impl Link {
             .max_decoding_message_size(MAX_REPLY_BYTES)
             .max_encoding_message_size(MAX_REQUEST_BYTES);
         let reply = client.hello(hello.encode()).await.map_err(|status| {
-            tracing::debug!("{peer:?} answers the greeting with {}: {}", status.code(), status.message());
+            tracing::debug!("{peer:?} answers the greeting with {}: {:?}", status.code(), status.message());
             refusal(&status)
         })?;
         let welcome = Welcome::parse(reply.get_ref()).map_err(|fault| {
@@ -163,7 +165,7 @@ impl Link {
         }
         let stream = {
             let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-            pools.entry(wanted.content).or_default().stream(&self.client, &self.line, wanted, chunk)
+            pools.stream(&self.client, &self.line, wanted, chunk)
         };
         stream.fetch(chunk, frames, urgent, cancel, on_frame).await
     }
@@ -171,7 +173,7 @@ impl Link {
     /// Closes the streams of a content, and with them the owner's lease on it. Fetches that are still under way end
     /// with [`FetchError::StreamLost`].
     pub fn close_content(&self, content: ContentId) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).remove(&content);
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).close(content);
     }
 
     /// Waits until the connection is gone, for whatever reason: the peer or the network closed it, it fell silent, or
@@ -210,6 +212,8 @@ async fn channel_over(line: Line<()>) -> Result<Channel, tonic::transport::Error
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(HTTP2_FRAME_BYTES)
+        // What is still on its way on streams that were closed is no offence of the peer's.
+        .http2_max_concurrent_reset_streams(MAX_CLOSED_STREAMS)
         .connect_with_connector(connector)
         .await
 }

@@ -11,6 +11,7 @@ mod pool_stream;
 pub mod server;
 mod server_calls;
 mod server_leases;
+mod server_lobby;
 mod server_read;
 pub mod tls;
 pub mod transport;

@@ -8,18 +8,59 @@ use super::line::LineEnd;
 use super::pool_stream::{Command, Event, Group, ReadStream};
 use bytes::Bytes;
 use farshore_engine::chunk::{FRAMES_PER_CHUNK, STREAM_POOL_SIZE, stream_of};
-use farshore_engine::{FetchError, Wanted};
+use farshore_engine::{ContentId, FetchError, Wanted};
 use farshore_proto::v1::farshore_client::FarshoreClient;
 use farshore_proto::{Asked, MAX_WAITING_REQUESTS};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tonic::transport::Channel;
 
+/// How many contents have streams at once. The owner takes 1024 streams on one connection.
+const MAX_POOLS: usize = 240;
+
+/// The streams of a link.
+#[derive(Default)]
+pub(super) struct Pools {
+    pools: BTreeMap<ContentId, Pool>,
+    /// Counts uses, to know which pool was used last.
+    uses: u64,
+}
+
+impl Pools {
+    /// The stream that chunk number `chunk` travels on. Opens what has to be opened; does not wait for it.
+    ///
+    /// If too many contents have streams, those of the one that has been idle for longest are closed.
+    pub(super) fn stream(
+        &mut self,
+        client: &FarshoreClient<Channel>,
+        line: &LineEnd,
+        wanted: &Wanted,
+        chunk: u64,
+    ) -> StreamHandle {
+        if self.pools.len() >= MAX_POOLS && !self.pools.contains_key(&wanted.content) {
+            let idle = self.pools.iter().filter(|(_, pool)| pool.is_idle());
+            let longest = idle.min_by_key(|(_, pool)| pool.last_use).map(|(content, _)| *content);
+            longest.map(|content| self.pools.remove(&content));
+        }
+        self.uses += 1;
+        let pool = self.pools.entry(wanted.content).or_default();
+        pool.last_use = self.uses;
+        pool.stream(client, line, wanted, chunk)
+    }
+
+    /// Closes the streams of a content.
+    pub(super) fn close(&mut self, content: ContentId) {
+        self.pools.remove(&content);
+    }
+}
+
 /// The streams of one content. Dropping it closes them.
 #[derive(Default)]
-pub(super) struct Pool {
+struct Pool {
+    last_use: u64,
     slots: [Option<Slot>; STREAM_POOL_SIZE as usize],
 }
 
@@ -36,8 +77,12 @@ impl Drop for Slot {
 }
 
 impl Pool {
-    /// The stream that chunk number `chunk` travels on. Opens what has to be opened; does not wait for it.
-    pub(super) fn stream(
+    fn is_idle(&self) -> bool {
+        let mut streams = self.slots.iter().flatten().map(|slot| &slot.stream);
+        streams.all(|stream| stream.room.available_permits() == MAX_WAITING_REQUESTS || !stream.is_alive())
+    }
+
+    fn stream(
         &mut self,
         client: &FarshoreClient<Channel>,
         line: &LineEnd,

@@ -6,6 +6,7 @@
 
 use super::line::{Line, raised};
 use super::server_calls::Calls;
+use super::server_lobby::{Lobby, Place, ShownOut};
 use super::transport::{Caller, Conn, Listener};
 use super::{HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
 use crate::folder::{ServeError, ServedBytes};
@@ -20,7 +21,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
@@ -53,7 +54,7 @@ pub trait Host: Send + Sync + 'static {
 /// How long a caller may take to prove who it is, and then to greet, each.
 const PROVE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How many callers may be on their way in at once; the others wait outside.
+/// How many callers may be on their way in at once; more than that, and the oldest are hung up on.
 const MAX_UNGREETED: usize = 64;
 
 /// How long to wait when no caller can be taken, for example because too many files are open.
@@ -95,9 +96,12 @@ pub async fn serve(listener: Box<dyn Listener>, host: Arc<dyn Host>, shutdown: i
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(HTTP2_FRAME_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
+        // Who opens many files and changes its mind closes as many streams at once.
+        .http2_max_pending_accept_reset_streams(Some(MAX_STREAMS as usize))
         .serve_with_incoming_shutdown(Gate { calls }, incoming, raised(stopped));
     let mut server = std::pin::pin!(server);
     tokio::select! {
+        biased;
         () = shutdown => {}
         () = accept(listener, ready, cut_off) => {}
         ended = &mut server => {
@@ -120,12 +124,12 @@ async fn accept(
     ready: mpsc::Sender<Line<Arc<Visitor>>>,
     cut_off: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(MAX_UNGREETED));
+    let lobby = Lobby::new(MAX_UNGREETED);
     let mut callers = JoinSet::new();
-    while let Ok(permit) = room.clone().acquire_owned().await {
+    loop {
         match listener.accept().await {
             Ok(caller) => {
-                callers.spawn(prove(caller, permit, ready.clone(), cut_off.clone()));
+                callers.spawn(prove(caller, lobby.enter(), ready.clone(), cut_off.clone()));
             }
             Err(error) => {
                 tracing::warn!("cannot take a connection at {}: {error}; trying again", listener.address());
@@ -138,13 +142,18 @@ async fn accept(
 
 async fn prove(
     caller: Caller,
-    permit: OwnedSemaphorePermit,
+    (place, shown_out): (Place, ShownOut),
     ready: mpsc::Sender<Line<Arc<Visitor>>>,
     cut_off: watch::Receiver<bool>,
 ) {
-    match timeout(PROVE_LIMIT, caller).await {
+    let proved = tokio::select! {
+        biased;
+        proved = timeout(PROVE_LIMIT, caller) => proved,
+        () = shown_out.clone().wait() => return,
+    };
+    match proved {
         // An error means that the server is shutting down.
-        Ok(Ok(conn)) => drop(ready.send(Visitor::receive(conn, permit, cut_off)).await),
+        Ok(Ok(conn)) => drop(ready.send(Visitor::receive(conn, place, shown_out, cut_off)).await),
         Ok(Err(error)) => tracing::debug!("a caller did not prove who it is: {error}"),
         Err(_) => tracing::debug!("a caller did not prove who it is within {PROVE_LIMIT:?}"),
     }
@@ -161,9 +170,9 @@ pub(super) struct Visitor {
 /// How far a visitor has come.
 enum Phase {
     /// It has not greeted yet, and takes one of the places for such visitors.
-    Outside { place: OwnedSemaphorePermit },
+    Outside { place: Place },
     /// Its greeting is being considered.
-    Greeting { _place: OwnedSemaphorePermit },
+    Greeting { _place: Place },
     /// It was let in.
     Inside,
     /// It was not let in, or left. Nothing that it says counts any more.
@@ -171,14 +180,15 @@ enum Phase {
 }
 
 impl Visitor {
-    fn receive(conn: Conn, place: OwnedSemaphorePermit, cut_off: watch::Receiver<bool>) -> Line<Arc<Visitor>> {
+    fn receive(conn: Conn, place: Place, shown_out: ShownOut, cut_off: watch::Receiver<bool>) -> Line<Arc<Visitor>> {
         let (phase, seen) = watch::channel(Phase::Outside { place });
         let chunks = Arc::new(Semaphore::new(MAX_CHUNKS_IN_MEMORY));
         let visitor = Arc::new(Visitor { peer: conn.peer, chunks, phase });
         let hang_up = async move {
             tokio::select! {
+                biased;
                 () = raised(cut_off) => {}
-                () = overstayed(seen) => {}
+                () = overstayed(seen, shown_out) => {}
             }
         };
         Line::new(conn.io, visitor, hang_up.boxed()).0
@@ -213,15 +223,21 @@ impl Visitor {
     }
 }
 
-/// Ends when a visitor has been on the line for long enough without being let in, or after it has left.
-async fn overstayed(mut phase: watch::Receiver<Phase>) {
+/// Ends when a visitor has been on the line for long enough without being let in, when its place is needed before
+/// that, or after it has left.
+async fn overstayed(mut phase: watch::Receiver<Phase>, shown_out: ShownOut) {
     // Each borrowed value is let go at once: it is a lock.
     let settled = phase.wait_for(|phase| matches!(phase, Phase::Inside | Phase::Away)).map(drop);
-    if timeout(PROVE_LIMIT, settled).await.is_ok() {
-        drop(phase.wait_for(|phase| matches!(phase, Phase::Away)).await);
-        // Time for the last answer to get through.
-        sleep(SHUTDOWN_GRACE).await;
+    tokio::select! {
+        // Who is let in gives back the place, so this comes first.
+        biased;
+        () = settled => {}
+        () = shown_out.wait() => return,
+        () = sleep(PROVE_LIMIT) => return,
     }
+    drop(phase.wait_for(|phase| matches!(phase, Phase::Away)).await);
+    // Time for the last answer to get through.
+    sleep(SHUTDOWN_GRACE).await;
 }
 
 impl Connected for Line<Arc<Visitor>> {

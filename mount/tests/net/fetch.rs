@@ -210,3 +210,44 @@ async fn a_size_that_is_not_the_files_gets_nothing() {
     let greedy = wanted(1, "a", 1, 10 * CHUNK_SIZE);
     assert_eq!(within(fetch(&link, &greedy, 0, 0..4, false)).await, Err(FetchError::Stale));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_files_may_be_read_over_one_link() {
+    let owner = Owner::new();
+    let file = owner.put("a", 1, 10);
+    let running = start(owner).await;
+    let link = dial(&running.network).await.unwrap();
+    for content in 1..=1000 {
+        let fetched = within(fetch(&link, &wanted(content, "a", 1, 10), 0, 0..1, false)).await;
+        assert!(fetched.is_ok(), "{content}: {fetched:?}");
+    }
+    assert_eq!(file.reads.lock().unwrap().len(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changing_ones_mind_a_hundred_times_does_not_cost_the_link() {
+    let owner = Owner::new();
+    owner.put("a", 1, 100 * CHUNK_SIZE);
+    let running = start(owner).await;
+    let link = dial(&running.network).await.unwrap();
+    let mut lost = 0;
+    // At every stage: not sent yet, opening, with bytes on their way.
+    for turns in [0, 1, 2, 3, 5, 8, 13, 21, 34] {
+        let contents = (1..=100).map(|content| wanted(content, "a", 1, 100 * CHUNK_SIZE));
+        let fetches = contents.map(|wanted| {
+            let link = &link;
+            async move { fetch(link, &wanted, wanted.content.0 % 100, 0..4, false).await.err() }
+        });
+        let close = async {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+            (1..=100).for_each(|content| link.close_content(ContentId(content)));
+        };
+        let (errors, ()) = within(async { tokio::join!(join_all(fetches), close) }).await;
+        assert!(errors.iter().all(|error| matches!(error, None | Some(FetchError::StreamLost))), "{turns}: {errors:?}");
+        lost += errors.iter().flatten().count();
+    }
+    assert!(lost > 300, "{lost}");
+    assert!(within(fetch(&link, &wanted(1, "a", 1, 100 * CHUNK_SIZE), 0, 0..4, false)).await.is_ok());
+}
