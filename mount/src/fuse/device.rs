@@ -95,11 +95,12 @@ fn mount_with_helper(path: &Path, options: &MountOptions) -> Result<OwnedFd, Mou
     received.map_err(system)
 }
 
-/// Runs the first helper that is there.
+/// Runs the first helper that is there and that this user may run.
 fn spawn_helper<T>(mut run: impl FnMut(&mut Command) -> io::Result<T>) -> io::Result<T> {
     for helper in HELPERS {
         match run(&mut Command::new(helper)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A directory of the search path that this user may not look into says "denied" as well.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {}
             other => return other,
         }
     }

@@ -61,8 +61,9 @@ pub enum MountError {
     NoFuse(io::Error),
     /// The helper that mounts for ordinary users is not installed.
     #[error(
-        "only root may mount directly, and fusermount3, which mounts for others, is not installed: install the \
-         package `fuse3` (a container whose root may not mount needs the capability SYS_ADMIN instead)"
+        "only root may mount directly, and fusermount3, which mounts for others, is not installed or may not be run \
+         by this user: install the package `fuse3` (a container whose root may not mount needs the capability \
+         SYS_ADMIN instead)"
     )]
     NoHelper,
     /// The helper said no.

@@ -52,23 +52,26 @@ pub(super) fn find(path: &Path) -> Result<Option<Mount>, MountError> {
     mountinfo::at(path).map_err(|error| system("find out what is mounted on", path, error))
 }
 
+/// Whether this very mount, and not another one in its place, is still in the mount table.
+pub(super) fn is_up(mount: &Mount) -> Result<bool, MountError> {
+    let seen = find(&mount.path)?;
+    Ok(seen.is_some_and(|seen| (seen.id, seen.device) == (mount.id, mount.device)))
+}
+
 /// Takes `mount` out of the tree at once, whoever uses it, and ends its connection as far as this user may.
 pub(super) fn detach(mount: &Mount) -> Result<(), MountError> {
     // Forced, so that calls that wait for an answer end now and do not keep the unmounting waiting.
     let flags = UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
     match rustix::mount::unmount(&mount.path, flags) {
         Ok(()) => Ok(()),
-        // It is gone: somebody else was faster.
-        Err(Errno::INVAL | Errno::NOENT) => Ok(()),
         Err(Errno::PERM) => {
-            let path = mount.path.as_os_str();
-            device::helper(
-                &mount.path,
-                &["-u", "-z", "--"].map(OsStr::new).into_iter().chain([path]).collect::<Vec<_>>(),
-            )?;
+            let arguments = ["-u", "-z", "--"].map(OsStr::new);
+            device::helper(&mount.path, &[&arguments[..], &[mount.path.as_os_str()]].concat())?;
             abort(mount);
             Ok(())
         }
+        // Somebody else was faster.
+        Err(_) if !is_up(mount)? => Ok(()),
         Err(error) => Err(system("unmount", &mount.path, error.into())),
     }
 }

@@ -54,7 +54,8 @@ impl Default for MountOptions {
             atime: true,
             owner: Owner::current(),
             threads: std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)),
-            read_ahead_kib: 2048,
+            // A chunk: with more, a fault somewhere in a mapped file would fetch chunks that nobody looks at.
+            read_ahead_kib: 512,
         }
     }
 }

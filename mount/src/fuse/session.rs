@@ -50,12 +50,11 @@ impl Mounted {
     pub fn mount<H: Host>(host: Arc<H>, mountpoint: &Path, options: MountOptions) -> Result<Mounted, MountError> {
         let path = mountpoint::prepare(mountpoint)?;
         let connection = device::mount(&path, &options)?;
-        let mount = match mountpoint::find(&path)? {
-            Some(mount) if mount.is_farshore() => mount,
-            Some(_) | None => return Err(MountError::NotMounted(path)),
+        let Some(mount) = mountpoint::find(&path)?.filter(Mount::is_farshore) else {
+            // Somebody was quick to unmount it, or to mount over it.
+            return Err(MountError::NotMounted(path));
         };
-        let started = start(host, connection, &mount, &options);
-        match started {
+        match start(host, connection, &mount, &options) {
             Ok(mounted) => {
                 raise_read_ahead(&mount, options.read_ahead_kib);
                 Ok(mounted)
@@ -106,7 +105,7 @@ impl Mounted {
     }
 
     fn end(&mut self) -> Result<(), MountError> {
-        if !self.ending.has_ended() && is_up(&self.mount)? {
+        if !self.ending.has_ended() && mountpoint::is_up(&self.mount)? {
             mountpoint::detach(&self.mount)?;
         }
         if self.ending.wait_for(UNMOUNT_PATIENCE) {
@@ -174,7 +173,7 @@ struct Serving {
 impl Serving {
     fn finish(self, result: io::Result<()>) {
         // A connection that was cut leaves a mount behind which only says "not connected".
-        if is_up(&self.mount).unwrap_or(false)
+        if mountpoint::is_up(&self.mount).unwrap_or(false)
             && let Err(error) = mountpoint::detach(&self.mount)
         {
             tracing::error!(%error, "the mount stays behind");
@@ -188,12 +187,6 @@ impl Serving {
             }
         });
     }
-}
-
-/// Whether this very mount, and not another one in its place, is still in the mount table.
-fn is_up(mount: &Mount) -> Result<bool, MountError> {
-    let seen = mountpoint::find(&mount.path)?;
-    Ok(seen.is_some_and(|seen| (seen.id, seen.device) == (mount.id, mount.device)))
 }
 
 /// Lets the kernel read ahead further than the 128 KiB that FUSE may ask for. Only root can; it is no loss of

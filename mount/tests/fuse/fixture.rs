@@ -86,6 +86,24 @@ pub(crate) fn alone() -> Option<MutexGuard<'static, ()>> {
     Some(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// Whether this process may do what only root may; says loudly if not.
+pub(crate) fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("\n*** SKIPPED: needs root ***\n");
+    }
+    root
+}
+
+/// Whether this process may cut a connection that a program still uses; says loudly if not.
+pub(crate) fn may_cut() -> bool {
+    let may = rustix::process::geteuid().is_root() || is_mounted(Path::new("/sys/fs/fuse/connections"));
+    if !may {
+        eprintln!("\n*** SKIPPED: needs root or /sys/fs/fuse/connections ***\n");
+    }
+    may
+}
+
 /// Whether anything is mounted on `path`.
 pub(crate) fn is_mounted(path: &Path) -> bool {
     let escaped = path.to_str().unwrap().replace(' ', "\\040");

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -112,6 +113,41 @@ fn each_of_ten_thousand_entries_is_listed_once() {
     }
     for ino in inodes {
         eventually("a lookup was counted that the kernel never heard of", || fixture.tree.lookups(ino) == 0);
+    }
+}
+
+/// Programs bring buffers of any size; what does not fit into one is neither lost nor counted.
+#[test]
+fn listings_fit_buffers_of_any_size() {
+    for buffer_bytes in [300, 4096, 5000, 9001, 40_000, 200_000] {
+        let tree = Tree::new();
+        let names: BTreeSet<Vec<u8>> = (0..700)
+            .map(|number: usize| {
+                vec![b'x'; number % 200 + 2].into_iter().chain(format!("{number}").into_bytes()).collect()
+            })
+            .collect();
+        let inodes: Vec<u64> = names.iter().map(|name| tree.file(1, name, Vec::new())).collect();
+        let Some(fixture) = Fixture::new(tree) else { return };
+
+        let dir = fs::File::open(fixture.root()).unwrap();
+        let mut buffer = vec![MaybeUninit::uninit(); buffer_bytes];
+        let mut listing = rustix::fs::RawDir::new(&dir, &mut buffer);
+        let mut seen = BTreeSet::new();
+        while let Some(entry) = listing.next() {
+            let name = entry.unwrap().file_name().to_owned();
+            // Looking at entries keeps the kernel asking for attributes with the names.
+            assert!(rustix::fs::stat(fixture.root().join(OsStr::from_bytes(name.to_bytes()))).is_ok());
+            assert!(seen.insert(name.into_bytes()), "an entry comes twice");
+        }
+        let mut expected = names.clone();
+        expected.extend([b".".to_vec(), b"..".to_vec()]);
+        assert!(seen == expected, "with a buffer of {buffer_bytes} bytes");
+        assert!(fixture.tree.count("readdirplus") > 1, "names with attributes");
+
+        names.iter().for_each(|name| fixture.tree.inval_entry(1, name));
+        for ino in inodes {
+            eventually("a lookup was counted that the kernel never heard of", || fixture.tree.lookups(ino) == 0);
+        }
     }
 }
 
