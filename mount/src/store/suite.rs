@@ -92,7 +92,7 @@ fn subjects() -> Vec<Box<dyn Subject>> {
 
 /// Bytes that differ from place to place and from content to content.
 fn sample(content: u64, len: u64) -> Bytes {
-    (0..len).map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(content * 97) >> 13) as u8).collect()
+    (0..len).map(|at| at.wrapping_mul(2_654_435_761).wrapping_add(content * 97).to_le_bytes()[2]).collect()
 }
 
 fn frames(bytes: &Bytes) -> Vec<Bytes> {

@@ -358,11 +358,14 @@ impl Worker {
                 self.skip(Skipped::new(path, reason));
             }
             Some(Sight::There(there)) if there.is_directory() => {
-                let id = there.id;
-                self.tell_there(path.clone(), there);
                 // A directory that was closed to us is shown empty, as by a scan.
-                if self.watched.at(path) != Some(id) || scan::open(&self.beneath, path).is_err() {
-                    self.scan(path, Some(id))?;
+                if self.watched.at(path) == Some(there.id) && scan::open(&self.beneath, path).is_ok() {
+                    self.tell_there(path.clone(), there);
+                } else {
+                    // There may have been a file with other names.
+                    let others = self.links.gone(path);
+                    self.note_all(others);
+                    self.scan(path, Some(there))?;
                 }
             }
             Some(Sight::There(there)) => {
@@ -472,11 +475,11 @@ impl Worker {
         Ok(())
     }
 
-    fn scan(&mut self, path: &RelPath, expected: Option<InodeId>) -> Result<(), Stopped> {
+    fn scan(&mut self, path: &RelPath, there: Option<There>) -> Result<(), Stopped> {
         self.hand_over();
         self.round += 1;
         let beneath = Arc::clone(&self.beneath);
-        scan::scan(&beneath, path, expected, self)?;
+        scan::scan(&beneath, path, there, self)?;
         for watch in self.watched.forget_unmet(path, self.round) {
             self.inotify.unwatch(watch);
         }

@@ -1,7 +1,7 @@
 //! What only a disk does: leftovers, locks, full file systems.
 
 use super::{DiskStore, OpenError};
-use crate::store::{Store, Stored};
+use crate::store::Store;
 use bytes::Bytes;
 use farshore_engine::ContentId;
 use farshore_engine::record::FileTime;
