@@ -105,9 +105,10 @@ impl Sharing {
         };
         let owner = identity.id();
         let transport = Arc::new(TlsTransport::new(identity));
-        let listener = transport.listen(&options.listen).await.map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => ShareError::InUse { address: options.listen.clone() },
-            _ => ShareError::Listen { address: options.listen.clone(), source },
+        let listener = transport.listen(&options.listen).await.map_err(|source| {
+            let address = options.listen.clone();
+            let in_use = source.kind() == io::ErrorKind::AddrInUse;
+            if in_use { ShareError::InUse { address } } else { ShareError::Listen { address, source } }
         })?;
         let address = listener.address();
         let advertise = match options.advertise.is_empty() {

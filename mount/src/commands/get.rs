@@ -7,7 +7,7 @@ use super::ls::parse_path;
 use super::{Failure, prepare, stop_signal};
 use crate::joining::join;
 use crate::node::Node;
-use crate::store::{DiskStore, Store, keep_empty};
+use crate::store::{DiskStore, Store};
 use clap::Args;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record};
@@ -181,10 +181,6 @@ async fn fetch_one(node: &Node, output: &Path, wanted: &Wanted) -> Result<Outcom
         Kind::Symlink { target: text } => {
             std::os::unix::fs::symlink(OsString::from_vec(text.to_vec()), &path).map_err(|error| error.to_string())?;
             set_time(&path, modified)?;
-            Ok(Outcome::Fetched)
-        }
-        Kind::File { size_bytes: 0, .. } => {
-            keep_empty(&path, mode, modified).map_err(|error| error.to_string())?;
             Ok(Outcome::Fetched)
         }
         Kind::File { .. } => fetch_file(node, wanted.ino, path, mode, modified).await,

@@ -86,16 +86,13 @@ impl There {
     }
 }
 
-/// Looks at `path`, which is not the root.
-pub(super) fn look(beneath: &Beneath, path: &RelPath) -> Sight {
-    let Some((_, name)) = path.split_last() else {
-        return Sight::Nothing;
-    };
-    match beneath.parent(path) {
-        Ok(parent) => look_in(parent.as_fd(), name.as_bytes()),
-        Err(error) if is_gone(error) => Sight::Nothing,
-        Err(error) => Sight::Skip(SkipReason::Attributes(error.raw_os_error())),
-    }
+/// Looks at `path`, which is not the root, in the directory `parent`. `None` if what holds it by name is not that
+/// directory (any more): then nothing can be said of what is meant by `path`.
+pub(super) fn look(beneath: &Beneath, path: &RelPath, parent: InodeId) -> Option<Sight> {
+    let (_, name) = path.split_last()?;
+    let directory = beneath.parent(path).ok()?;
+    let stat = rustix::fs::fstat(&directory).ok()?;
+    (InodeId::of(&stat) == parent).then(|| look_in(directory.as_fd(), name.as_bytes()))
 }
 
 /// Looks at `name` in an open directory.

@@ -11,7 +11,9 @@ pub use look::{SkipReason, Skipped};
 pub use watch::{Recheck, Watcher};
 
 use bytes::Bytes;
-use farshore_engine::{Observation, ServedFile};
+use farshore_engine::path::RelPath;
+use farshore_engine::{Errno, Observation, ServedFile};
+use std::fs::File;
 use futures_util::future::BoxFuture;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -21,6 +23,15 @@ use std::sync::Arc;
 pub trait Folder: Send + Sync + 'static {
     /// Opens a file for serving, if it still is what the engine says of it.
     fn open(&self, served: ServedFile) -> BoxFuture<'static, Result<Arc<dyn ServedBytes>, ServeError>>;
+
+    /// Opens a file for programs on this machine, who read it through a mount of the folder. Waits for the disk only.
+    ///
+    /// # Errors
+    /// What a program is to see. A folder that is not on disk has no such files.
+    fn open_local(&self, path: &RelPath) -> Result<File, Errno> {
+        let _ = path;
+        Err(Errno::Io)
+    }
 }
 
 /// An open file that is being served. Keeps its bytes readable while it lives, also when the file loses its name.

@@ -35,20 +35,26 @@ pub(super) trait Visitor {
     /// A file with several names was found; told by `observed` too.
     fn linked(&mut self, path: &RelPath, there: &There);
     /// Directory `path` was told, but it was not there any more, or another one was, when it was its turn to be read.
-    /// What it holds was not told; and if it was moved together with a directory above it, that one's new name will
-    /// not tell.
+    /// What it holds was not told. It may have been moved together with a directory above it.
     fn lost(&mut self, path: &RelPath);
     /// This is not shared.
     fn skipped(&mut self, skipped: Skipped);
 }
 
-/// Reads everything below `at`, between [`Observation::ScanBegin`] and [`Observation::ScanEnd`].
+/// Reads directory `at`, which was seen as `there`, and everything below it: tells the directory, then what is in it
+/// between [`Observation::ScanBegin`] and [`Observation::ScanEnd`]. If the directory is not there any more, it is
+/// `lost` and nothing is told. The root, for which `there` is `None`, is not told itself.
 ///
 /// # Errors
 /// [`Stopped`] if the visitor said so; the end is then not told.
-pub(super) fn scan(beneath: &Beneath, at: &RelPath, visitor: &mut impl Visitor) -> Result<(), Stopped> {
+pub(super) fn scan(
+    beneath: &Beneath,
+    at: &RelPath,
+    there: Option<There>,
+    visitor: &mut impl Visitor,
+) -> Result<(), Stopped> {
     let names = vec![MaybeUninit::uninit(); NAMES_BYTES];
-    Scan { beneath, visitor, stack: Vec::new(), batch: Vec::with_capacity(BATCH), names }.run(at)
+    Scan { beneath, visitor, stack: Vec::new(), batch: Vec::with_capacity(BATCH), names }.run(at, there)
 }
 
 struct Scan<'a, V> {
@@ -61,6 +67,16 @@ struct Scan<'a, V> {
     names: Vec<MaybeUninit<u8>>,
 }
 
+/// What came of opening a directory.
+enum Entered {
+    /// It is open; seen like this since the visitor was shown it.
+    Open(OwnedFd, There),
+    /// It cannot be read, for this reason.
+    Closed(i32),
+    /// It is not there any more.
+    Lost,
+}
+
 struct Level {
     path: RelPath,
     id: InodeId,
@@ -68,16 +84,36 @@ struct Level {
 }
 
 impl<V: Visitor> Scan<'_, V> {
-    fn run(mut self, at: &RelPath) -> Result<(), Stopped> {
-        self.tell(Observation::ScanBegin { path: at.clone() });
-        self.descend(at.clone(), None)?;
+    fn run(mut self, at: &RelPath, there: Option<There>) -> Result<(), Stopped> {
+        match self.enter(at, there.as_ref())? {
+            Entered::Lost => {
+                self.visitor.lost(at);
+                return Ok(());
+            }
+            Entered::Closed(errno) => {
+                self.tell_directory(at, there);
+                self.tell(Observation::ScanBegin { path: at.clone() });
+                self.skip(at, SkipReason::Unreadable(errno));
+            }
+            Entered::Open(directory, fresh) => {
+                self.tell_directory(at, there.and(Some(fresh.clone())));
+                self.tell(Observation::ScanBegin { path: at.clone() });
+                self.push(at.clone(), &directory, fresh.id);
+            }
+        }
         while let Some(level) = self.stack.last_mut() {
             let Some((name, there)) = level.entries.next() else {
                 self.stack.pop();
                 continue;
             };
             match level.path.join(name.clone()) {
-                Ok(path) => self.entry(path, there)?,
+                Ok(path) if there.is_directory() => self.descend(path, there)?,
+                Ok(path) => {
+                    if there.links > 1 {
+                        self.visitor.linked(&path, &there);
+                    }
+                    self.tell(Observation::Found { path, seen: there.seen });
+                }
                 Err(error) => {
                     let path = native(&level.path).join(OsStr::from_bytes(name.as_bytes()));
                     self.visitor.skipped(Skipped { path, reason: SkipReason::Path(error) });
@@ -89,44 +125,59 @@ impl<V: Visitor> Scan<'_, V> {
         Ok(())
     }
 
-    fn entry(&mut self, path: RelPath, there: There) -> Result<(), Stopped> {
-        let directory = there.is_directory().then_some(there.id);
-        if directory.is_none() && there.links > 1 {
-            self.visitor.linked(&path, &there);
+    /// Tells a directory that was met on the way, and makes it the one whose entries are told next.
+    fn descend(&mut self, path: RelPath, there: There) -> Result<(), Stopped> {
+        match self.enter(&path, Some(&there))? {
+            Entered::Lost => {
+                self.tell_directory(&path, Some(there));
+                self.visitor.lost(&path);
+            }
+            Entered::Closed(errno) => {
+                self.tell_directory(&path, Some(there));
+                self.skip(&path, SkipReason::Unreadable(errno));
+            }
+            Entered::Open(directory, fresh) => {
+                let id = fresh.id;
+                self.tell_directory(&path, Some(fresh));
+                if self.stack.iter().any(|level| level.id == id) {
+                    self.skip(&path, SkipReason::Loop);
+                } else {
+                    self.push(path, &directory, id);
+                }
+            }
         }
-        self.tell(Observation::Found { path: path.clone(), seen: there.seen });
-        if directory.is_some() { self.descend(path, directory) } else { Ok(()) }
+        Ok(())
     }
 
-    /// Opens and lists a directory, and makes it the one whose entries are told next. `expected` is the one that was
-    /// told, if one was.
-    fn descend(&mut self, path: RelPath, expected: Option<InodeId>) -> Result<(), Stopped> {
-        let (directory, id) = match open(self.beneath, &path) {
-            Ok((_, id)) if expected.is_some_and(|expected| expected != id) => {
-                self.visitor.lost(&path);
-                return Ok(());
-            }
+    /// Opens a directory that was seen as `there` and shows it to the visitor.
+    fn enter(&mut self, path: &RelPath, there: Option<&There>) -> Result<Entered, Stopped> {
+        let (directory, id) = match open(self.beneath, path) {
+            Ok((_, id)) if there.is_some_and(|there| there.id != id) => return Ok(Entered::Lost),
             Ok(opened) => opened,
-            Err(error) if is_gone(error) => {
-                if expected.is_some() {
-                    self.visitor.lost(&path);
-                }
-                return Ok(());
-            }
-            Err(error) => {
-                self.skip(&path, SkipReason::Unreadable(error.raw_os_error()));
-                return Ok(());
-            }
+            Err(error) if is_gone(error) => return Ok(Entered::Lost),
+            Err(error) => return Ok(Entered::Closed(error.raw_os_error())),
         };
-        if self.stack.iter().any(|level| level.id == id) {
-            self.skip(&path, SkipReason::Loop);
-            return Ok(());
+        self.visitor.enter(path, directory.as_fd(), id)?;
+        // What happened to it before the visitor knew of it is seen only now.
+        match look_in(directory.as_fd(), c".") {
+            Sight::There(fresh) => Ok(Entered::Open(directory, fresh)),
+            Sight::Nothing => Ok(Entered::Lost),
+            Sight::Skip(SkipReason::Attributes(errno) | SkipReason::Unreadable(errno)) => Ok(Entered::Closed(errno)),
+            Sight::Skip(SkipReason::Socket | SkipReason::Pipe | SkipReason::Device)
+            | Sight::Skip(SkipReason::Path(_) | SkipReason::Loop) => Ok(Entered::Lost),
         }
-        self.visitor.enter(&path, directory.as_fd(), id)?;
+    }
+
+    fn push(&mut self, path: RelPath, directory: &OwnedFd, id: InodeId) {
         let mut entries = self.list(&path, directory.as_fd());
         entries.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         self.stack.push(Level { path, id, entries: entries.into_iter() });
-        Ok(())
+    }
+
+    fn tell_directory(&mut self, path: &RelPath, there: Option<There>) {
+        if let Some(there) = there {
+            self.tell(Observation::Found { path: path.clone(), seen: there.seen });
+        }
     }
 
     fn list(&mut self, path: &RelPath, directory: BorrowedFd<'_>) -> Vec<(Name, There)> {

@@ -2,8 +2,10 @@
 
 use super::contents::Content;
 use bytes::Bytes as Frame;
-use farshore_engine::{Handle, Reply};
+use farshore_engine::Reply;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// A successful answer.
@@ -29,7 +31,7 @@ enum Place {
         frames: Vec<(u64, Frame)>,
     },
     /// In our own folder.
-    Local(Handle),
+    Local(Arc<File>),
     Nothing,
     Lost,
 }
@@ -39,8 +41,8 @@ impl Bytes {
         Bytes { offset, len, place: Place::Content { content, frames } }
     }
 
-    pub(super) fn local(handle: Handle, offset: u64, len: u32) -> Bytes {
-        Bytes { offset, len, place: Place::Local(handle) }
+    pub(super) fn local(file: Arc<File>, offset: u64, len: u32) -> Bytes {
+        Bytes { offset, len, place: Place::Local(file) }
     }
 
     pub(super) fn nothing() -> Bytes {
@@ -54,13 +56,20 @@ impl Bytes {
     /// How many bytes; fewer than were asked for only at the end of the file.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len as usize
+        match &self.place {
+            // The folder itself knows best where its files end.
+            Place::Local(file) => {
+                let size_bytes = file.metadata().map_or(0, |meta| meta.len());
+                size_bytes.saturating_sub(self.offset).min(u64::from(self.len)) as usize
+            }
+            Place::Content { .. } | Place::Nothing | Place::Lost => self.len as usize,
+        }
     }
 
     /// Whether the read began at the end of the file.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Fills `into`, which is [`Bytes::len`] long.
@@ -70,7 +79,8 @@ impl Bytes {
     pub fn read_into(&self, into: &mut [u8]) -> io::Result<()> {
         match &self.place {
             Place::Content { content, frames } => read_content(content, frames, self.offset, into),
-            Place::Local(_) | Place::Lost => Err(io::ErrorKind::NotFound.into()),
+            Place::Local(file) => file.read_exact_at(into, self.offset),
+            Place::Lost => Err(io::ErrorKind::NotFound.into()),
             Place::Nothing => Ok(()),
         }
     }

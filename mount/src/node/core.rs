@@ -6,9 +6,10 @@ use super::contents::Content;
 use super::effects::Job;
 use crate::net::client::{CancelSignal, Canceller, Link, cancel_pair};
 use farshore_engine::{
-    ContentId, Effect, EffectId, Engine, Errno, Input, LinkId, Notice, Output, Reply, ReqId, Source, Span, Time,
+    ContentId, Effect, EffectId, Engine, Errno, Handle, Input, LinkId, Notice, Output, Reply, ReqId, Source, Span, Time,
 };
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::Arc;
 
 /// Runs when a request is answered.
@@ -21,6 +22,8 @@ pub(super) struct Core {
     pub(super) answers: BTreeMap<ReqId, AnswerFn>,
     /// Contents of which there are bytes, or will be.
     pub(super) contents: BTreeMap<ContentId, Arc<Content>>,
+    /// Files of our own folder that are open here.
+    pub(super) locals: BTreeMap<Handle, Arc<File>>,
     /// Connections that were made.
     pub(super) links: BTreeMap<LinkId, Arc<Link>>,
     /// How to tell a running effect that it is not needed any more.
@@ -47,6 +50,7 @@ impl Core {
             engine,
             answers: BTreeMap::new(),
             contents: BTreeMap::new(),
+            locals: BTreeMap::new(),
             links: BTreeMap::new(),
             cancels: BTreeMap::new(),
             sinks: Vec::new(),
@@ -131,10 +135,7 @@ impl Core {
 
     /// Adds to a reply what only the driver has: the bytes.
     fn answer(&self, reply: Reply) -> Answer {
-        match reply {
-            Reply::Read(span) => Answer::Bytes(self.bytes(span)),
-            reply => Answer::Reply(reply),
-        }
+        if let Reply::Read(span) = reply { Answer::Bytes(self.bytes(span)) } else { Answer::Reply(reply) }
     }
 
     fn bytes(&self, span: Span) -> Bytes {
@@ -144,7 +145,10 @@ impl Core {
                 // The engine answers from what was stored, so it is there; an error is better than a panic if not.
                 None => Bytes::lost(span.len),
             },
-            Source::Local(handle) => Bytes::local(handle, span.offset, span.len),
+            Source::Local(handle) => match self.locals.get(&handle) {
+                Some(file) => Bytes::local(file.clone(), span.offset, span.len),
+                None => Bytes::lost(span.len),
+            },
             Source::Nothing => Bytes::nothing(),
         }
     }

@@ -157,8 +157,6 @@ impl Node {
 }
 
 fn store_error(error: &io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => StoreError::NoSpace,
-        _ => StoreError::Io,
-    }
+    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    if is_full { StoreError::NoSpace } else { StoreError::Io }
 }

@@ -17,7 +17,7 @@ use self::core::{Core, Todo};
 use crate::folder::Folder;
 use crate::net::transport::Transport;
 use crate::store::Store;
-use farshore_engine::{Command, Config, Engine, Errno, Ino, Input, Notice, Observation, PeerId, Reply, Request, Time};
+use farshore_engine::{Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time};
 use farshore_proto::Hello;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -118,6 +118,9 @@ impl Node {
     {
         let mut core = self.lock();
         let id = core.next_request();
+        if let Request::Release { handle } = request {
+            core.locals.remove(&handle);
+        }
         core.step(self.now(), Input::Request(id, request));
         let (mine, answer) = match core.take_reply(id) {
             Some(result) => (Some((answer, result)), None),
@@ -129,9 +132,24 @@ impl Node {
         let todo = self.settle(&mut core);
         drop(core);
         if let Some((answer, result)) = mine {
-            answer(result);
+            answer(result.and_then(|found| self.open_local(found)));
         }
         self.carry_out(todo);
+    }
+
+    /// Opens the file behind an answer, if it is one of our own folder.
+    fn open_local(&self, answer: Answer) -> Result<Answer, Errno> {
+        let Answer::Reply(Reply::Opened(Opened { handle, local: Some(path) })) = &answer else { return Ok(answer) };
+        match self.folder.as_ref().ok_or(Errno::Io).and_then(|folder| folder.open_local(path)) {
+            Ok(file) => {
+                self.lock().locals.insert(*handle, Arc::new(file));
+                Ok(answer)
+            }
+            Err(errno) => {
+                self.ask(Request::Release { handle: *handle }, |_| {});
+                Err(errno)
+            }
+        }
     }
 
     /// Asks the engine and waits for the answer.
@@ -187,7 +205,7 @@ impl Node {
     /// Makes a complete content an ordinary file; see [`crate::store::Stored::keep`].
     ///
     /// # Errors
-    /// What the disk says; `NotFound` if there is no such content.
+    /// What the disk says; `AlreadyExists` if something is there.
     pub async fn keep(
         &self,
         content: farshore_engine::ContentId,
@@ -195,11 +213,13 @@ impl Node {
         mode: u16,
         modified: farshore_engine::record::FileTime,
     ) -> std::io::Result<()> {
-        let stored = self.lock().contents.get(&content).and_then(|content| content.stored());
-        match stored {
-            Some(stored) => stored.keep(target, mode, modified).await,
-            None => Err(std::io::ErrorKind::NotFound.into()),
-        }
+        let known = self.lock().contents.get(&content).and_then(|content| content.stored());
+        let stored = match known {
+            Some(stored) => stored,
+            // Nothing was ever stored of it: an empty file.
+            None => self.store.create(content, 0)?,
+        };
+        stored.keep(target, mode, modified).await
     }
 
     /// Ends everything: whoever waits gets an error, connections are closed. Returns when that has ended, or after three

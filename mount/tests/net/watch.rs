@@ -20,7 +20,7 @@ async fn updates_arrive_in_order_however_many() {
     let position = Position { epoch: 4, seq: 9 };
     let mut updates = vec![TreeUpdate::Begin { position }];
     updates.extend((0..5000).map(entry));
-    updates.push(TreeUpdate::End);
+    updates.push(TreeUpdate::End { settled: 1 });
     owner.tell(Ok(updates.clone()));
     let mut watch = link.watch(position).await.unwrap();
     let mut received = Vec::new();
@@ -39,8 +39,8 @@ async fn no_news_for_an_hour_is_no_reason_to_end() {
     let mut watch = link.watch(Position::default()).await.unwrap();
     let quiet = tokio::time::timeout(std::time::Duration::from_secs(3600), watch.next()).await;
     assert!(quiet.is_err(), "{quiet:?}");
-    owner.tell(Ok(vec![TreeUpdate::End]));
-    assert_eq!(within(watch.next()).await, Ok(vec![TreeUpdate::End]));
+    owner.tell(Ok(vec![TreeUpdate::End { settled: 1 }]));
+    assert_eq!(within(watch.next()).await, Ok(vec![TreeUpdate::End { settled: 1 }]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,9 +51,9 @@ async fn an_owner_that_cannot_go_on_ends_the_watch_and_not_the_link() {
     let mut watch = link.watch(Position::default()).await.unwrap();
     owner.tell(Err(Errno::Io));
     assert_eq!(within(watch.next()).await, Err(WatchEnd::StreamLost));
-    owner.tell(Ok(vec![TreeUpdate::End]));
+    owner.tell(Ok(vec![TreeUpdate::End { settled: 1 }]));
     let mut again = link.watch(Position::default()).await.unwrap();
-    assert_eq!(within(again.next()).await, Ok(vec![TreeUpdate::End]));
+    assert_eq!(within(again.next()).await, Ok(vec![TreeUpdate::End { settled: 1 }]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -314,12 +314,11 @@ impl Worker {
 
     /// What stands at `to`, if it is known to be what was last told of at the old name.
     fn renamed(&self, half: &Half, to: &RelPath) -> Option<There> {
-        let Sight::There(there) = look(&self.beneath, to) else { return None };
+        let Some(Sight::There(there)) = self.look(to) else { return None };
         let known = self.watched.at(&half.from);
-        let known_parent = self.is_parent_known(to);
         let certain = if there.is_directory() { known == Some(there.id) } else { known.is_none() && !half.renewed };
         let apart = !half.from.is_prefix_of(to) && !to.is_prefix_of(&half.from);
-        (certain && known_parent && apart).then_some(there)
+        (certain && apart).then_some(there)
     }
 }
 
@@ -343,8 +342,9 @@ impl Worker {
     }
 
     fn look_at(&mut self, path: &RelPath) -> Result<(), Stopped> {
-        match look(&self.beneath, path) {
-            Sight::Nothing => {
+        match self.look(path) {
+            None => self.lost_way(path),
+            Some(Sight::Nothing) => {
                 self.forget(path);
                 self.tell(Observation::Missing { path: path.clone() });
                 if !self.skipped.is_empty() {
@@ -352,22 +352,23 @@ impl Worker {
                     self.skipped.retain(|path, _| !path.starts_with(&gone));
                 }
             }
-            Sight::Skip(reason) => {
+            Some(Sight::Skip(reason)) => {
                 self.forget(path);
                 self.tell(Observation::Missing { path: path.clone() });
                 self.skip(Skipped::new(path, reason));
             }
-            // What it stands in was replaced, and is to be told first, with all it holds.
-            Sight::There(_) if !self.is_parent_known(path) => self.note_parent(path),
-            Sight::There(there) if there.is_directory() => {
-                let known = self.watched.at(path) == Some(there.id);
-                self.tell_there(path.clone(), there);
+            Some(Sight::There(there)) if there.is_directory() => {
                 // A directory that was closed to us is shown empty, as by a scan.
-                if !known || scan::open(&self.beneath, path).is_err() {
-                    self.scan(path)?;
+                if self.watched.at(path) == Some(there.id) && scan::open(&self.beneath, path).is_ok() {
+                    self.tell_there(path.clone(), there);
+                } else {
+                    // There may have been a file with other names.
+                    let others = self.links.gone(path);
+                    self.note_all(others);
+                    self.scan(path, Some(there))?;
                 }
             }
-            Sight::There(there) => {
+            Some(Sight::There(there)) => {
                 self.unwatch_below(path);
                 self.skipped.remove(&native(path));
                 self.tell_there(path.clone(), there);
@@ -376,12 +377,20 @@ impl Worker {
         Ok(())
     }
 
-    fn is_parent_known(&self, path: &RelPath) -> bool {
-        parent(path).is_none_or(|parent| parent.is_root() || self.watched.at(&parent).is_some())
+    /// Looks at `path` in the directory that is known to hold it.
+    fn look(&self, path: &RelPath) -> Option<Sight> {
+        let parent = parent(path)?;
+        let id = if parent.is_root() { self.root_id } else { self.watched.at(&parent)? };
+        look(&self.beneath, path, id)
     }
 
-    fn note_parent(&mut self, path: &RelPath) {
-        if let Some(parent) = parent(path) {
+    /// A directory on the way to `path` is not the one that is known there: notices are still to come, or were of no
+    /// help. Nothing is told of `path`. What is above it is looked at, and whatever was moved is read anew.
+    fn lost_way(&mut self, path: &RelPath) {
+        self.watched.doubt(path);
+        if let Some(parent) = parent(path)
+            && !parent.is_root()
+        {
             self.pending.note(parent, true, Instant::now());
         }
     }
@@ -453,7 +462,7 @@ impl Worker {
         self.pending.take_all();
         self.halves.clear();
         self.links = Links::default();
-        self.scan(&RelPath::ROOT)?;
+        self.scan(&RelPath::ROOT, None)?;
         let now = Instant::now();
         self.no_rescan_before = now + (now - begun);
         self.told_unwatched &= self.incomplete;
@@ -466,11 +475,11 @@ impl Worker {
         Ok(())
     }
 
-    fn scan(&mut self, path: &RelPath) -> Result<(), Stopped> {
+    fn scan(&mut self, path: &RelPath, there: Option<There>) -> Result<(), Stopped> {
         self.hand_over();
         self.round += 1;
         let beneath = Arc::clone(&self.beneath);
-        scan::scan(&beneath, path, self)?;
+        scan::scan(&beneath, path, there, self)?;
         for watch in self.watched.forget_unmet(path, self.round) {
             self.inotify.unwatch(watch);
         }
