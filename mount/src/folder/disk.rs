@@ -141,3 +141,6 @@ async fn blocking<T: Send + 'static>(
     // It fails only if the runtime is being shut down.
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(ServeError::Io))
 }
+
+#[cfg(test)]
+mod tests;
