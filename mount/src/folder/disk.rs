@@ -18,6 +18,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
+use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,6 +55,16 @@ impl Folder for DiskFolder {
             let version = Version { size_bytes: served.size_bytes, modified: served.modified };
             Ok(Arc::new(DiskFile { file, version, path: served.path, recheck }) as Arc<dyn ServedBytes>)
         }))
+    }
+
+    fn open_local(&self, path: &RelPath) -> Result<File, farshore_engine::Errno> {
+        let opened = self.beneath.file(path).and_then(|file| Ok((rustix::fs::fstat(&file)?, file)));
+        match opened {
+            Ok((stat, file)) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => Ok(file.into()),
+            Ok(_) => Err(farshore_engine::Errno::Stale),
+            Err(error) if is_gone(error) => Err(farshore_engine::Errno::Stale),
+            Err(_) => Err(farshore_engine::Errno::Io),
+        }
     }
 }
 
@@ -108,7 +119,10 @@ impl ServedBytes for DiskFile {
 impl DiskFile {
     fn read_now(&self, range: &Range<u64>) -> Result<Bytes, ServeError> {
         let len = range.end.saturating_sub(range.start);
-        debug_assert!(len <= CHUNK_SIZE && range.end <= self.version.size_bytes, "the caller keeps to the contract");
+        // The size of the file, and so the range, is a peer's word.
+        if range.end > self.version.size_bytes {
+            return Err(ServeError::Stale);
+        }
         let len = usize::try_from(len.min(CHUNK_SIZE)).map_err(|_| ServeError::Io)?;
         let mut bytes = Vec::with_capacity(len);
         let mut offset = range.start;
@@ -141,3 +155,6 @@ async fn blocking<T: Send + 'static>(
     // It fails only if the runtime is being shut down.
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(ServeError::Io))
 }
+
+#[cfg(test)]
+mod tests;

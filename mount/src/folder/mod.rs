@@ -13,8 +13,8 @@ pub use watch::{Recheck, Watcher};
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::{Errno, Observation, ServedFile};
-use std::fs::File;
 use futures_util::future::BoxFuture;
+use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub enum FolderEvent {
     /// Everything that was there at the beginning has been told.
     Ready,
     /// Not everything can be watched. The folder is read anew from time to time instead, so that changes are noticed
-    /// late (10 seconds, or longer if reading takes long). Told once.
+    /// late (5 seconds, or longer if reading takes long). Told once.
     Unwatched(FolderError),
     /// The folder was removed, renamed or replaced, or its file system unmounted. Nothing follows.
     Vanished,

@@ -71,8 +71,8 @@ struct Scan<'a, V> {
 enum Entered {
     /// It is open; seen like this since the visitor was shown it.
     Open(OwnedFd, There),
-    /// It cannot be read, for this reason.
-    Closed(i32),
+    /// What it holds is not shared, for this reason.
+    Closed(SkipReason),
     /// It is not there any more.
     Lost,
 }
@@ -90,10 +90,10 @@ impl<V: Visitor> Scan<'_, V> {
                 self.visitor.lost(at);
                 return Ok(());
             }
-            Entered::Closed(errno) => {
+            Entered::Closed(reason) => {
                 self.tell_directory(at, there);
                 self.tell(Observation::ScanBegin { path: at.clone() });
-                self.skip(at, SkipReason::Unreadable(errno));
+                self.skip(at, reason);
             }
             Entered::Open(directory, fresh) => {
                 self.tell_directory(at, there.and(Some(fresh.clone())));
@@ -132,18 +132,14 @@ impl<V: Visitor> Scan<'_, V> {
                 self.tell_directory(&path, Some(there));
                 self.visitor.lost(&path);
             }
-            Entered::Closed(errno) => {
+            Entered::Closed(reason) => {
                 self.tell_directory(&path, Some(there));
-                self.skip(&path, SkipReason::Unreadable(errno));
+                self.skip(&path, reason);
             }
             Entered::Open(directory, fresh) => {
                 let id = fresh.id;
                 self.tell_directory(&path, Some(fresh));
-                if self.stack.iter().any(|level| level.id == id) {
-                    self.skip(&path, SkipReason::Loop);
-                } else {
-                    self.push(path, &directory, id);
-                }
+                self.push(path, &directory, id);
             }
         }
         Ok(())
@@ -153,19 +149,20 @@ impl<V: Visitor> Scan<'_, V> {
     fn enter(&mut self, path: &RelPath, there: Option<&There>) -> Result<Entered, Stopped> {
         let (directory, id) = match open(self.beneath, path) {
             Ok((_, id)) if there.is_some_and(|there| there.id != id) => return Ok(Entered::Lost),
+            Ok((_, id)) if self.stack.iter().any(|level| level.id == id) => {
+                return Ok(Entered::Closed(SkipReason::Loop));
+            }
             Ok(opened) => opened,
             Err(error) if is_gone(error) => return Ok(Entered::Lost),
-            Err(error) => return Ok(Entered::Closed(error.raw_os_error())),
+            Err(error) => return Ok(Entered::Closed(SkipReason::Unreadable(error.raw_os_error()))),
         };
         self.visitor.enter(path, directory.as_fd(), id)?;
         // What happened to it before the visitor knew of it is seen only now.
-        match look_in(directory.as_fd(), c".") {
-            Sight::There(fresh) => Ok(Entered::Open(directory, fresh)),
-            Sight::Nothing => Ok(Entered::Lost),
-            Sight::Skip(SkipReason::Attributes(errno) | SkipReason::Unreadable(errno)) => Ok(Entered::Closed(errno)),
-            Sight::Skip(SkipReason::Socket | SkipReason::Pipe | SkipReason::Device)
-            | Sight::Skip(SkipReason::Path(_) | SkipReason::Loop) => Ok(Entered::Lost),
-        }
+        Ok(match look_in(directory.as_fd(), c".") {
+            Sight::There(fresh) => Entered::Open(directory, fresh),
+            Sight::Nothing => Entered::Lost,
+            Sight::Skip(reason) => Entered::Closed(reason),
+        })
     }
 
     fn push(&mut self, path: RelPath, directory: &OwnedFd, id: InodeId) {
@@ -237,3 +234,6 @@ pub(super) fn open(beneath: &Beneath, path: &RelPath) -> Result<(OwnedFd, InodeI
     let stat = stat_in(directory.as_fd(), c".")?;
     Ok((directory, InodeId::of(&stat)))
 }
+
+#[cfg(test)]
+mod tests;

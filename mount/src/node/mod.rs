@@ -17,7 +17,9 @@ use self::core::{Core, Todo};
 use crate::folder::Folder;
 use crate::net::transport::Transport;
 use crate::store::Store;
-use farshore_engine::{Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time};
+use farshore_engine::{
+    Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
+};
 use farshore_proto::Hello;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -38,6 +38,7 @@ struct Heard {
     scan: Option<(RelPath, BTreeSet<RelPath>)>,
     log: Vec<(Instant, Observation)>,
     skipped: Vec<Skipped>,
+    unwatched: Vec<String>,
     ready: bool,
     vanished: bool,
 }
@@ -52,7 +53,7 @@ impl Heard {
             }
             FolderEvent::Skipped(skipped) => self.skipped.push(skipped),
             FolderEvent::Ready => self.ready = true,
-            FolderEvent::Unwatched(error) => panic!("{error}"),
+            FolderEvent::Unwatched(error) => self.unwatched.push(error.to_string()),
             FolderEvent::Vanished => self.vanished = true,
         }
     }
@@ -523,6 +524,57 @@ fn nothing_is_told_after_the_watcher_is_gone() {
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(shared.strong_count(), 0, "its thread has ended");
     assert_eq!(Arc::strong_count(&rig.heard), 1, "and let go of the listener");
+}
+
+/// Runs this very test again where only a few directories can be watched.
+fn with_few_watches(test: &str, watches: u32) {
+    let script = format!("echo {watches} > /proc/sys/user/max_inotify_watches || exit 77; exec \"$0\" --exact {test}");
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
+    match command.env("FEW_WATCHES", "yes").output() {
+        Ok(output)
+            if output.status.code() == Some(77) || String::from_utf8_lossy(&output.stderr).contains("unshare") =>
+        {
+            eprintln!("not run: this user may not make user namespaces");
+        }
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+        Err(error) => eprintln!("not run: unshare: {error}"),
+    }
+}
+
+#[test]
+fn a_folder_with_too_many_directories_is_read_again_and_again() {
+    if std::env::var_os("FEW_WATCHES").is_none() {
+        let test = "folder::watch::tests::a_folder_with_too_many_directories_is_read_again_and_again";
+        return with_few_watches(test, 5);
+    }
+    let rig = Rig::with(|rig| (0..20).for_each(|number| rig.mkdir(&format!("d{number}/sub"))));
+    let told = rig.heard.0.lock().unwrap().unwatched.clone();
+    assert_eq!(told.len(), 1, "once");
+    assert!(told[0].contains("sysctl fs.inotify.max_user_watches"), "{told:?}");
+    for number in 0..20 {
+        rig.write(&format!("d{number}/sub/f"), b"");
+    }
+    rig.settle();
+    rig.write("d19/sub/g", b"");
+    rig.rename("d18/sub", "d3/sub2");
+    rig.settle();
+    fs::write("/proc/sys/user/max_inotify_watches", "1000").unwrap();
+    rig.write("d19/sub/h", b"");
+    rig.settle();
+    assert_eq!(rig.heard.0.lock().unwrap().unwatched.len(), 1);
+}
+
+#[test]
+fn a_folder_that_cannot_be_watched_at_all_says_what_to_do() {
+    if std::env::var_os("FEW_WATCHES").is_none() {
+        let test = "folder::watch::tests::a_folder_that_cannot_be_watched_at_all_says_what_to_do";
+        return with_few_watches(test, 0);
+    }
+    let base = tempfile::tempdir().unwrap();
+    let error = Watcher::start(base.path(), |_| {}).unwrap_err();
+    assert!(matches!(error, FolderError::WatchLimit { .. }));
+    assert!(error.to_string().contains("sysctl fs.inotify.max_user_watches"), "{error}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ const BREATH: Duration = Duration::from_millis(5);
 const ROOT_CHECK: Duration = Duration::from_secs(2);
 
 /// How often at most a folder is read again that cannot be read or watched as a whole.
-const INCOMPLETE_RESCAN: Duration = Duration::from_secs(10);
+const INCOMPLETE_RESCAN: Duration = Duration::from_secs(5);
 
 /// How often at most a folder is read again to find the other names of files.
 const SEARCH_PAUSE: Duration = Duration::from_millis(500);
