@@ -9,7 +9,7 @@ use crate::path::{Name, RelPath};
 use crate::record::{Kind, Record};
 use crate::tree::{Node, Origin};
 
-/// The most entries that one share may have. Peers cannot make us remember more.
+/// The most entries that one share may have, unless it is set. Peers cannot make us remember more.
 pub const MAX_ENTRIES: u64 = 1 << 24;
 
 /// A listing that is being told.
@@ -132,8 +132,8 @@ impl Engine {
                 if let Some(ino) = existing {
                     self.remove(ino, out);
                 }
-                if self.tree.len() >= MAX_ENTRIES {
-                    return Err(PeerFault::TooManyEntries(MAX_ENTRIES));
+                if self.tree.len() >= self.config.max_entries {
+                    return Err(PeerFault::TooManyEntries(self.config.max_entries));
                 }
                 self.add(parent, name.clone(), record, origin, mark, out);
             }

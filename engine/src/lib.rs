@@ -61,6 +61,8 @@ pub mod output;
 pub mod path;
 pub mod record;
 pub mod share;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 pub mod timers;
 pub mod view;

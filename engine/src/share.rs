@@ -294,7 +294,8 @@ impl Engine {
             updates.push(TreeUpdate::Begin { position: cursor.position });
             updates.extend(self.entry(Ino::ROOT));
         }
-        while let Some(at) = cursor.listing.take_if(|_| updates.len() < WATCH_BATCH) {
+        let batch = self.config.watch_batch;
+        while let Some(at) = cursor.listing.take_if(|_| updates.len() < batch) {
             let Some(next) = self.tree.next_in_order(&at) else {
                 updates.push(TreeUpdate::End { settled: self.share.last });
                 break;
@@ -305,7 +306,7 @@ impl Engine {
         }
         if cursor.listing.is_none() {
             for event in self.share.events_after(cursor.position.seq) {
-                if updates.len() >= WATCH_BATCH {
+                if updates.len() >= batch {
                     break;
                 }
                 if let TreeUpdate::Event { seq, .. } = event {
