@@ -66,13 +66,8 @@ pub struct Folder {
 
 impl Default for Folder {
     fn default() -> Folder {
-        let mut folder = Folder {
-            names: BTreeMap::new(),
-            objects: BTreeMap::new(),
-            clock: 1_000,
-            last_inode: 0,
-            last_version: 0,
-        };
+        let mut folder =
+            Folder { names: BTreeMap::new(), objects: BTreeMap::new(), clock: 1_000, last_inode: 0, last_version: 0 };
         let root = folder.object(ObjectKind::Dir, 0o755);
         folder.names.insert(RelPath::ROOT, root);
         folder

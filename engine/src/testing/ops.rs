@@ -172,10 +172,13 @@ impl World {
             Op::Run(pause) => self.drive_for(Duration::from_millis(pick(&PAUSES_MS, pause))),
             Op::Create(dir, name, size) => self.own(|w| w.new_path(dir, name), |f, p| f.create(p, pick(&SIZES, size))),
             Op::EditSameSize(file) => {
-                self.own(|w| w.nth_file(file), |f, p| {
-                    let super::folder::ObjectKind::File { size_bytes, .. } = f.at(p)?.kind else { return None };
-                    f.edit(p, size_bytes, false)
-                });
+                self.own(
+                    |w| w.nth_file(file),
+                    |f, p| {
+                        let super::folder::ObjectKind::File { size_bytes, .. } = f.at(p)?.kind else { return None };
+                        f.edit(p, size_bytes, false)
+                    },
+                );
             }
             Op::EditOtherSize(file, size) => {
                 self.own(|w| w.nth_file(file), |f, p| f.edit(p, pick(&SIZES, size), false));

@@ -183,12 +183,9 @@ impl World {
     fn check_error(&self, asked: &Asked, errno: Errno) {
         let unexplained = match errno {
             Errno::Io | Errno::Stale | Errno::NoSpace => self.trouble_at + AFTERMATH < asked.at,
-            Errno::NoEntry
-            | Errno::BadHandle
-            | Errno::NotDir
-            | Errno::IsDir
-            | Errno::Invalid
-            | Errno::ReadOnly => matches!(asked.request, Request::Read { .. } | Request::FetchAll { .. }),
+            Errno::NoEntry | Errno::BadHandle | Errno::NotDir | Errno::IsDir | Errno::Invalid | Errno::ReadOnly => {
+                matches!(asked.request, Request::Read { .. } | Request::FetchAll { .. })
+            }
         };
         assert!(
             self.lenient || !unexplained,
@@ -332,7 +329,10 @@ impl World {
         for ((parent, name), cached) in &host.kernel.names {
             let linked = *parent == Ino::ROOT || tree.get(*parent).is_some_and(|node| node.place.is_some());
             let now = tree.child(*parent, name.as_bytes());
-            assert!(!linked || now == *cached, "the kernel of host {at} believes {name:?} in {parent} to be {cached:?}");
+            assert!(
+                !linked || now == *cached,
+                "the kernel of host {at} believes {name:?} in {parent} to be {cached:?}"
+            );
         }
     }
 

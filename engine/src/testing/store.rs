@@ -36,7 +36,11 @@ impl MemStore {
         let frames = self.frames.remove(&(content, chunk)).unwrap_or_default();
         let whole = chunk_range(chunk, size_bytes);
         let bytes: Vec<u8> = frames.into_values().flatten().collect();
-        assert_eq!(bytes.len() as u64, whole.end - whole.start, "chunk {chunk} of {content} is stored before it is whole");
+        assert_eq!(
+            bytes.len() as u64,
+            whole.end - whole.start,
+            "chunk {chunk} of {content} is stored before it is whole"
+        );
         self.chunks.insert((content, chunk), bytes);
     }
 
@@ -74,7 +78,9 @@ impl MemStore {
                     continue;
                 }
                 let held = self.frames.get(&(content, chunk)).and_then(|frames| frames.get(&frame));
-                let Some(held) = held else { panic!("frame {frame} of chunk {chunk} of content {content} is not here") };
+                let Some(held) = held else {
+                    panic!("frame {frame} of chunk {chunk} of content {content} is not here")
+                };
                 bytes.extend_from_slice(&held[(start - at) as usize..(end - at) as usize]);
             }
         }

@@ -246,13 +246,7 @@ impl World {
     }
 
     /// Sends a message over a link; if the link is gone, its effect ends a little later.
-    fn send_or_lose(
-        &mut self,
-        at: HostId,
-        effect: EffectId,
-        link: crate::LinkId,
-        message: Message,
-    ) -> Option<ConnId> {
+    fn send_or_lose(&mut self, at: HostId, effect: EffectId, link: crate::LinkId, message: Message) -> Option<ConnId> {
         let conn = self.hosts[at].links.get(&link).copied();
         match conn {
             Some(conn) if self.conns[conn].alive => self.send(conn, message),
@@ -355,11 +349,7 @@ impl World {
     // Looking into the folder.
 
     /// Changes an owner's folder, and has its watcher look. Returns whether there was anything to do.
-    pub fn change(
-        &mut self,
-        at: HostId,
-        change: impl FnOnce(&mut super::folder::Folder) -> Option<Vec<Look>>,
-    ) -> bool {
+    pub fn change(&mut self, at: HostId, change: impl FnOnce(&mut super::folder::Folder) -> Option<Vec<Look>>) -> bool {
         let Some(looks) = change(&mut self.hosts[at].folder) else { return false };
         self.trouble();
         for look in looks {
@@ -530,7 +520,8 @@ impl World {
     /// Whether nothing is under way but watches and dials.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.hosts.iter().all(Host::is_quiet) && self.events.values().all(|event| matches!(event, Event::DialEnds { .. }))
+        self.hosts.iter().all(Host::is_quiet)
+            && self.events.values().all(|event| matches!(event, Event::DialEnds { .. }))
     }
 
     pub(super) fn jitter(&mut self, most: Duration) -> Duration {
