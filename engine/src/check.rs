@@ -67,7 +67,7 @@ impl Engine {
                         assert!(ours, "chunk {chunk} of content {id} waits for effect {effect}: {running:?}");
                     }
                 }
-                Phase::Backoff(at) | Phase::StoreBackoff(at) => {
+                Phase::Backoff(at) | Phase::StoreBackoff(at, _) => {
                     timers += 1;
                     assert!(self.timers.is_set(*at, Timer::Retry(id, *chunk)), "chunk {chunk} is never tried again");
                 }
@@ -126,7 +126,7 @@ impl Engine {
                         | Phase::Backoff(_)
                         | Phase::Parked
                         | Phase::Storing(_)
-                        | Phase::StoreBackoff(_) => false,
+                        | Phase::StoreBackoff(..) => false,
                     });
                     assert!(known, "fetch {id} runs for nobody");
                 }

@@ -44,6 +44,10 @@ pub struct Config {
     pub watch_timeout: Duration,
     /// How many events are kept for peers that come back; who is further behind gets the listing.
     pub event_log: usize,
+    /// The most updates in one answer to a follower, at least two and at most [`crate::share::WATCH_BATCH`].
+    pub watch_batch: usize,
+    /// The most entries that peers can make us remember.
+    pub max_entries: u64,
 }
 
 impl Default for Config {
@@ -63,6 +67,8 @@ impl Default for Config {
             max_prefetches: 8,
             watch_timeout: Duration::from_secs(20),
             event_log: 65_536,
+            watch_batch: crate::share::WATCH_BATCH,
+            max_entries: crate::follow::MAX_ENTRIES,
         }
     }
 }

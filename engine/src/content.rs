@@ -4,6 +4,7 @@ use crate::bitmap::ChunkBitmap;
 use crate::chunk::{FrameSet, chunk_range, chunks_touched};
 use crate::download::DownloadState;
 use crate::ids::{EffectId, Ino, PeerId, ReqId};
+use crate::input::StoreError;
 use crate::path::RelPath;
 use crate::record::Stamp;
 use crate::time::Time;
@@ -53,8 +54,8 @@ pub(crate) enum Phase {
     Parked,
     /// All frames are in memory and are being written.
     Storing(EffectId),
-    /// All frames are in memory; the store refused them and is asked again at this time.
-    StoreBackoff(Time),
+    /// All frames are in memory, and somebody needs them; the store refused them and is asked again at this time.
+    StoreBackoff(Time, StoreError),
 }
 
 impl ChunkFetch {
@@ -88,6 +89,13 @@ impl Content {
             let arrived = self.chunks.get(&chunk).map_or(FrameSet::EMPTY, |fetch| fetch.arrived);
             bitmap.has(chunk) || arrived.contains(FrameSet::touched(chunk, range))
         })
+    }
+
+    /// Whether a chunk of `range` waits for room in the store.
+    pub(crate) fn is_stopped_by_full_disk(&self, range: &Range<u64>) -> bool {
+        let stopped = |phase: &Phase| matches!(phase, Phase::StoreBackoff(_, StoreError::NoSpace));
+        let touched = chunks_touched(range);
+        self.chunks.range(touched).any(|(_, fetch)| stopped(&fetch.phase))
     }
 
     /// The chunks of which `range` needs frames that are not here, each with those frames.

@@ -224,10 +224,13 @@ impl Engine {
         self.ahead.clear();
         self.ahead_bytes = 0;
         for (id, running) in &mut self.running {
-            if !matches!(running, Running::Abandoned) {
-                *running = Running::Abandoned;
-                out.push(Output::Cancel(*id));
+            match running {
+                Running::Abandoned => continue,
+                // If it connects in spite of this, the connection is hung up.
+                Running::Dial { .. } => {}
+                Running::Watch { .. } | Running::Fetch { .. } | Running::Store { .. } => *running = Running::Abandoned,
             }
+            out.push(Output::Cancel(*id));
         }
         self.hang_up_all(out);
     }

@@ -51,8 +51,8 @@ pub enum PeerFault {
     /// The root made into something else, removed or renamed.
     #[error("it changed what the root of the share is")]
     Root,
-    /// A directory renamed to a place inside itself.
-    #[error("it renamed a directory into itself")]
+    /// A directory renamed to a place inside itself, or something renamed over a directory that holds it.
+    #[error("it renamed a directory into itself, or over what it is in")]
     IntoItself,
     /// More entries than one share may have.
     #[error("it announced more than {0} entries")]

@@ -5,7 +5,7 @@
 
 use crate::backoff;
 use crate::bitmap::ChunkBitmap;
-use crate::chunk::{FRAME_SIZE, FrameSet, chunk_range, chunks_touched};
+use crate::chunk::{CHUNK_SIZE, FRAME_SIZE, FrameSet, chunk_range, chunks_touched};
 use crate::content::{ChunkFetch, Content, Phase};
 use crate::download::DownloadState;
 use crate::engine::{Engine, Running};
@@ -82,7 +82,7 @@ impl Engine {
         match fetch.phase {
             // Its entry in the queue is passed over from now on.
             Phase::Queued => self.issue(id, chunk, Some(needed), out),
-            Phase::Fetching(_) | Phase::Backoff(_) | Phase::Parked | Phase::Storing(_) | Phase::StoreBackoff(_) => {}
+            Phase::Fetching(_) | Phase::Backoff(_) | Phase::Parked | Phase::Storing(_) | Phase::StoreBackoff(..) => {}
         }
     }
 
@@ -100,13 +100,25 @@ impl Engine {
 
     /// Queues and takes the next chunk for those who want whole files, oldest first. Parked and failed chunks are not
     /// missing in this sense: they come by themselves.
+    ///
+    /// Such files together have no more chunks open than may be under way, whatever has become of those: a peer that
+    /// fails, or a store that is full, does not fill the memory with frames.
     fn next_of_whole_files(&mut self) -> Option<(ContentId, u64)> {
-        let whole = self.waiting.values().filter_map(|waiting| match waiting {
-            Waiting::All(waiter) => Some(waiter.content),
-            Waiting::Read(_) | Waiting::Watch { .. } => None,
-        });
+        let mut whole: Vec<ContentId> = Vec::new();
+        for waiting in self.waiting.values() {
+            if let Waiting::All(waiter) = waiting
+                && whole.len() < self.config.max_prefetches
+                && !whole.contains(&waiter.content)
+            {
+                whole.push(waiter.content);
+            }
+        }
+        let open: usize = whole.iter().filter_map(|id| self.contents.get(id)).map(|content| content.chunks.len()).sum();
+        if open as u64 * CHUNK_SIZE >= self.config.ahead_bytes {
+            return None;
+        }
         let mut found = None;
-        for id in whole.take(self.config.max_prefetches) {
+        for id in whole {
             let Some(content) = self.contents.get(&id) else { continue };
             if self.link_to(content.peer).is_none() {
                 continue;
@@ -199,7 +211,6 @@ impl Engine {
             .sum();
         fetch.arrived = fetch.arrived.union(new);
         fetch.download.update_progress(whole.start, bytes, now);
-        content.download.update_progress(whole.start, bytes, now);
         let complete = fetch.arrived == all;
         self.totals.fetched_bytes += bytes;
         self.note_progress(id, chunk);
@@ -229,10 +240,14 @@ impl Engine {
         result: Result<(), StoreError>,
         out: &mut Vec<Output>,
     ) {
+        let now = self.now;
         let Some(content) = self.contents.get_mut(&id) else { return };
         match result {
             Ok(()) => {
                 content.chunks.remove(&chunk);
+                // Counted when it is stored: frames can be let go of, and come again.
+                let bytes = chunk_range(chunk, content.size_bytes);
+                content.download.update_progress(bytes.start, bytes.end - bytes.start, now);
                 if let Some(bitmap) = &mut content.bitmap {
                     bitmap.set(chunk);
                 }
@@ -244,11 +259,12 @@ impl Engine {
             Err(error) => {
                 out.push(Output::Notice(Notice::StoreFailed { content: id, error }));
                 self.totals.store_failures += 1;
-                if self.is_wanted_whole(id) {
-                    // Whoever wants the whole file waits until there is room for it.
+                if self.is_waited_for(id, chunk) {
+                    // Whoever wants the whole file waits until there is room for it, and whoever reads what is in
+                    // memory of it, and waits for the rest, needs it to stay there.
                     let at = self.now + self.config.retry_cap;
                     self.timers.set(at, Timer::Retry(id, chunk));
-                    self.set_phase(id, chunk, Phase::StoreBackoff(at));
+                    self.set_phase(id, chunk, Phase::StoreBackoff(at, error));
                 } else {
                     // Readers have had the bytes from memory; nothing is owed to anybody.
                     self.forget_chunk(id, chunk, out);
@@ -321,7 +337,7 @@ impl Engine {
                 let needed = self.needed_by_waiters(content, chunk);
                 self.issue(id, chunk, needed, out);
             }
-            Some(Phase::StoreBackoff(_)) => self.store(id, chunk, out),
+            Some(Phase::StoreBackoff(..)) => self.store(id, chunk, out),
             Some(Phase::Queued | Phase::Fetching(_) | Phase::Parked | Phase::Storing(_)) | None => {}
         }
     }
@@ -400,7 +416,7 @@ impl Engine {
         };
         let requests = match &mut fetch.phase {
             Phase::Fetching(requests) => std::mem::take(requests),
-            Phase::Queued | Phase::Backoff(_) | Phase::Parked | Phase::Storing(_) | Phase::StoreBackoff(_) => return,
+            Phase::Queued | Phase::Backoff(_) | Phase::Parked | Phase::Storing(_) | Phase::StoreBackoff(..) => return,
         };
         for (effect, _) in requests {
             self.abandon(effect, cancel, out);
@@ -428,7 +444,7 @@ impl Engine {
         let Some(content) = self.contents.get_mut(&id) else { return };
         let Some(fetch) = content.chunks.remove(&chunk) else { return };
         match fetch.phase {
-            Phase::Backoff(at) | Phase::StoreBackoff(at) => self.timers.unset(at, Timer::Retry(id, chunk)),
+            Phase::Backoff(at) | Phase::StoreBackoff(at, _) => self.timers.unset(at, Timer::Retry(id, chunk)),
             Phase::Storing(effect) => self.abandon(effect, false, out),
             Phase::Queued | Phase::Fetching(_) | Phase::Parked => {}
         }
@@ -449,11 +465,14 @@ impl Engine {
         for chunk in open {
             self.forget_chunk(id, chunk, out);
         }
+        self.ahead.retain(|(queued, _)| *queued != id);
     }
 
-    fn is_wanted_whole(&self, id: ContentId) -> bool {
+    /// Whether a request waits that needs bytes of a chunk.
+    fn is_waited_for(&self, id: ContentId, chunk: u64) -> bool {
         self.contents.get(&id).is_some_and(|content| {
-            content.waiters.iter().any(|waiter| matches!(self.waiting.get(waiter), Some(Waiting::All(_))))
+            let mut waiters = content.waiters.iter().filter_map(|waiter| self.waiting.get(waiter)?.waiter());
+            waiters.any(|waiter| !FrameSet::touched(chunk, &waiter.range(content.size_bytes)).is_empty())
         })
     }
 
@@ -462,7 +481,7 @@ impl Engine {
         chunks_touched(range).filter(|chunk| !content.has(*chunk)).all(|chunk| {
             content.chunks.get(&chunk).is_some_and(|fetch| match &fetch.phase {
                 Phase::Fetching(requests) => !requests.is_empty(),
-                Phase::Backoff(at) | Phase::StoreBackoff(at) => *at > Time::ZERO,
+                Phase::Backoff(at) | Phase::StoreBackoff(at, _) => *at > Time::ZERO,
                 Phase::Parked => true,
                 Phase::Storing(effect) => self.running.contains_key(effect),
                 Phase::Queued => false,

@@ -9,7 +9,7 @@ use crate::path::{Name, RelPath};
 use crate::record::{Kind, Record};
 use crate::tree::{Node, Origin};
 
-/// The most entries that one share may have. Peers cannot make us remember more.
+/// The most entries that one share may have, unless it is set. Peers cannot make us remember more.
 pub const MAX_ENTRIES: u64 = 1 << 24;
 
 /// A listing that is being told.
@@ -26,12 +26,12 @@ impl Engine {
         if self.link_to(peer) != Some(link) {
             return;
         }
-        self.note_news_from(peer);
         for update in updates {
             if let Err(fault) = self.apply(peer, update, out) {
                 return self.on_fault(peer, link, fault, out);
             }
         }
+        self.note_news_from(peer);
     }
 
     fn apply(&mut self, id: PeerId, update: TreeUpdate, out: &mut Vec<Output>) -> Result<(), PeerFault> {
@@ -132,8 +132,8 @@ impl Engine {
                 if let Some(ino) = existing {
                     self.remove(ino, out);
                 }
-                if self.tree.len() >= MAX_ENTRIES {
-                    return Err(PeerFault::TooManyEntries(MAX_ENTRIES));
+                if self.tree.len() >= self.config.max_entries {
+                    return Err(PeerFault::TooManyEntries(self.config.max_entries));
                 }
                 self.add(parent, name.clone(), record, origin, mark, out);
             }
@@ -154,14 +154,21 @@ impl Engine {
         if from.is_root() {
             return Err(PeerFault::Root);
         }
-        if from != to && from.is_prefix_of(to) {
+        if from != to && (from.is_prefix_of(to) || to.is_prefix_of(from)) {
             return Err(PeerFault::IntoItself);
         }
         let mark = self.last_mark;
         match self.tree.resolve(from.names()) {
             Some(ino) if self.is_same_kind(ino, &record) => {
                 record.check()?;
-                let parent = self.directory(parents)?;
+                let parent = match self.directory(parents) {
+                    Ok(parent) => parent,
+                    Err(fault) => {
+                        // Wherever it went, it is not where it was.
+                        self.remove(ino, out);
+                        return Err(fault);
+                    }
+                };
                 self.rename(ino, parent, name.clone(), out);
                 self.update(ino, record, Origin::Peer(peer), mark, out);
                 Ok(())
@@ -232,6 +239,7 @@ impl Engine {
     }
 
     fn replace_content(&mut self, ino: Ino, out: &mut Vec<Output>) {
+        self.handles.restart_read_ahead(ino);
         let Some(old) = self.tree.get_mut(ino).and_then(|node| node.content.take()) else { return };
         let waiters = self.discard(old, out).map(|content| content.waiters).unwrap_or_default();
         if waiters.is_empty() {
@@ -257,6 +265,10 @@ impl Engine {
         let gone = self.tree.unlink(ino);
         self.invalidate_name(parent, name, out);
         for ino in gone {
+            if self.tree.get(ino).is_some_and(|node| node.is_known_to_kernel(ino)) {
+                // It has one link less.
+                out.push(Output::Notice(Notice::InvalidateInode { ino, data: false }));
+            }
             self.reap(ino, out);
         }
     }
@@ -273,6 +285,10 @@ impl Engine {
         self.tree.rename(ino, parent, name.clone());
         self.invalidate_name(old_parent, old_name, out);
         self.invalidate_name(parent, name, out);
+        // What now lies deeper than a path may be cannot be named any more, neither here nor by those who follow.
+        for deep in self.tree.beyond_path_max(ino) {
+            self.remove(deep, out);
+        }
     }
 
     fn invalidate_name(&mut self, parent: Ino, name: Name, out: &mut Vec<Output>) {

@@ -65,6 +65,13 @@ impl HandleTable {
         self.open.remove(&handle)
     }
 
+    /// An entry has other bytes now: nothing of them was run ahead of.
+    pub(crate) fn restart_read_ahead(&mut self, ino: Ino) {
+        for file in self.open.values_mut().filter(|file| file.ino == ino) {
+            file.read_ahead = ReadAhead::default();
+        }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Handle, &OpenFile)> {
         self.open.iter().map(|(handle, file)| (*handle, file))
     }

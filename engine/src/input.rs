@@ -113,8 +113,17 @@ pub enum Request {
 pub struct WatchCursor {
     /// What the peer has applied or will have applied when the listing has ended.
     pub(crate) position: Position,
-    /// The last path told, while a listing is under way; the root before the first.
-    pub(crate) listing: Option<RelPath>,
+    /// What was told last, while a listing is under way; the root before the first.
+    pub(crate) listing: Option<ToldUpTo>,
+}
+
+/// How far a listing has got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ToldUpTo {
+    /// The last path told.
+    pub(crate) path: RelPath,
+    /// Whether it was told to be a directory. What lies below it by now, although it was not, comes by events.
+    pub(crate) is_dir: bool,
 }
 
 impl WatchCursor {

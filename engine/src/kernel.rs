@@ -123,13 +123,20 @@ impl Engine {
             Some(DirEntry { cookie: ino.0, name: DirEntryName::Name(name.clone()), attr: node.attr(ino) })
         });
         let mut left = budget_bytes;
+        let mut too_small = false;
         let entries: Vec<DirEntry> = dots
             .chain(children)
             .map_while(|entry| {
-                left = left.checked_sub(dirent_bytes(&entry.name, plus))?;
+                let fits = left.checked_sub(dirent_bytes(&entry.name, plus));
+                too_small = fits.is_none();
+                left = fits?;
                 Some(entry)
             })
             .collect();
+        if entries.is_empty() && too_small {
+            // An empty answer would be the end of the directory.
+            return Err(Errno::Invalid);
+        }
         if plus {
             for entry in entries.iter().filter(|entry| matches!(entry.name, DirEntryName::Name(_))) {
                 if let Some(node) = self.tree.get_mut(entry.attr.ino) {

@@ -11,8 +11,8 @@
 //! - Outputs are carried out in the order in which they came.
 //! - Time never goes back. When [`Engine::next_timer`] says so, the driver sends a [`Input::Tick`].
 //! - Bytes never pass through here. A driver that fetches frames asks [`Engine::wants`], keeps the verified frames in
-//!   memory, and tells [`Input::Arrived`]; it lets go of them after [`Effect::Store`] has ended or at
-//!   [`Effect::DropFrames`] and [`Effect::Discard`].
+//!   memory, and tells [`Input::Arrived`]; it lets go of them after [`Effect::Store`] has ended well or at
+//!   [`Effect::DropFrames`] and [`Effect::Discard`]. After a store that failed it keeps them until one of these.
 //!
 //! What a driver does wrong panics. What a peer or an application does wrong is data: [`PeerFault`], [`Errno`].
 //!
@@ -61,6 +61,8 @@ pub mod output;
 pub mod path;
 pub mod record;
 pub mod share;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 pub mod timers;
 pub mod view;

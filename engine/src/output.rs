@@ -214,7 +214,8 @@ pub enum Effect {
         /// Somebody waits for it: it goes before what nobody waits for yet.
         urgent: bool,
     },
-    /// Write a chunk whose frames are all in memory into the store, and then let go of the memory.
+    /// Write a chunk whose frames are all in memory into the store, and then let go of the memory. If the store
+    /// refuses it, the frames stay in memory until the next attempt, or until they are dropped.
     Store {
         /// Of which content.
         content: ContentId,

@@ -92,7 +92,10 @@ impl Engine {
     }
 
     pub(crate) fn on_dialed(&mut self, id: PeerId, link: LinkId, result: Result<(), DialError>, out: &mut Vec<Output>) {
+        let awaited = self.peers.get(&id).is_some_and(|peer| matches!(peer.link, Link::Dialing(_, of) if of == link));
         match result {
+            Ok(()) if !awaited => self.effect_unreported(Effect::HangUp { peer: id, link }, out),
+            Err(_) if !awaited => {}
             Ok(()) => {
                 self.set_link(id, Link::Up(link));
                 out.push(Output::Notice(Notice::LinkUp { peer: id }));

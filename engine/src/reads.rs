@@ -12,6 +12,7 @@ use crate::time::Time;
 use crate::timers::Timer;
 use crate::tree::Origin;
 use core::ops::Range;
+use std::collections::BTreeMap;
 
 /// A request that is not answered yet.
 #[derive(Debug)]
@@ -34,8 +35,9 @@ pub(crate) struct Waiter {
     pub(crate) offset: u64,
     pub(crate) len: u64,
     pub(crate) deadline: Time,
-    /// Failed attempts in a row at something that it needs. Its own: others may have more patience left.
-    pub(crate) failures: u32,
+    /// Failed attempts in a row at each chunk that it needs, since anything that it needs has arrived. Its own: others
+    /// may have more patience left. By chunk, because a stream that ends fails many of them at once.
+    pub(crate) failures: BTreeMap<u64, u32>,
 }
 
 /// What those who wait for a chunk make of one more failed attempt.
@@ -104,8 +106,11 @@ impl Engine {
                 self.wait_for(id, handle, 0, u64::MAX, Waiting::All, out);
             }
             Some(content) => self.reply(id, Ok(Reply::Fetched(content)), out),
-            // A file of our own folder has nothing to be fetched.
-            None => self.reply(id, Err(Errno::Invalid), out),
+            None => {
+                let own = self.tree.get(ino).is_some_and(|node| matches!(node.origin, Origin::Local(_)));
+                // A file of our own folder has nothing to be fetched; one that is gone has nothing left to fetch.
+                self.reply(id, Err(if own { Errno::Invalid } else { Errno::Stale }), out);
+            }
         }
     }
 
@@ -154,7 +159,8 @@ impl Engine {
         }
         let deadline = self.now + self.config.read_timeout;
         self.timers.set(deadline, Timer::Deadline(id));
-        self.waiting.insert(id, kind(Waiter { handle, ino, content, offset, len, deadline, failures: 0 }));
+        self.waiting
+            .insert(id, kind(Waiter { handle, ino, content, offset, len, deadline, failures: BTreeMap::new() }));
         if let Some(content) = self.contents.get_mut(&content) {
             content.waiters.insert(id);
         }
@@ -233,7 +239,8 @@ impl Engine {
     pub(crate) fn on_deadline(&mut self, id: ReqId, out: &mut Vec<Output>) {
         let Some(waiter) = self.waiting.get(&id).and_then(Waiting::waiter) else { return };
         let (content, range) = (waiter.content, waiter.offset..waiter.offset.saturating_add(waiter.len));
-        self.finish(id, Err(Errno::Io), out);
+        let full = self.contents.get(&content).is_some_and(|content| content.is_stopped_by_full_disk(&range));
+        self.finish(id, Err(if full { Errno::NoSpace } else { Errno::Io }), out);
         self.give_up_stuck(content, &range, out);
     }
 
@@ -248,7 +255,7 @@ impl Engine {
             let whole = matches!(waiting, Waiting::All(_));
             let Some(waiter) = waiting.waiter_mut() else { continue };
             if overlaps(&waiter.range(content.size_bytes), &bytes) {
-                waiter.failures = 0;
+                waiter.failures.clear();
                 if whole {
                     self.timers.unset(waiter.deadline, Timer::Deadline(*id));
                     waiter.deadline = deadline;
@@ -272,12 +279,18 @@ impl Engine {
         let (mut waits, mut failed) = (false, Vec::new());
         for id in &content.waiters {
             let Some(waiter) = self.waiting.get_mut(id).and_then(Waiting::waiter_mut) else { continue };
-            let needed = FrameSet::touched(chunk, &waiter.range(content.size_bytes)).minus(arrived);
-            if needed.is_empty() {
+            let touched = FrameSet::touched(chunk, &waiter.range(content.size_bytes));
+            if touched.is_empty() {
                 continue;
             }
-            waiter.failures += 1;
-            if waiter.failures < self.config.max_retries {
+            if arrived.contains(touched) {
+                // It has all that it needs of this chunk, and waits for another one: this one stays.
+                waits = true;
+                continue;
+            }
+            let failures = waiter.failures.entry(chunk).or_default();
+            *failures += 1;
+            if *failures < self.config.max_retries {
                 waits = true;
             } else {
                 failed.push(*id);
@@ -321,7 +334,7 @@ impl Engine {
         for id in &waiters {
             let Some(waiter) = self.waiting.get_mut(id).and_then(Waiting::waiter_mut) else { continue };
             waiter.content = to;
-            waiter.failures = 0;
+            waiter.failures.clear();
             if let Some(content) = self.contents.get_mut(&to) {
                 content.waiters.insert(*id);
             }

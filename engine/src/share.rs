@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::event::{Change, Position, Seen, SeenKind, TreeUpdate};
 use crate::ids::{Ino, ReqId};
-use crate::input::WatchCursor;
+use crate::input::{ToldUpTo, WatchCursor};
 use crate::output::{Errno, Notice, Output, Reply, ServedFile};
 use crate::path::RelPath;
 use crate::reads::Waiting;
@@ -155,13 +155,18 @@ impl Engine {
     pub(crate) fn on_moved(&mut self, from: RelPath, to: RelPath, out: &mut Vec<Output>) {
         let Some(ino) = self.tree.resolve(from.names()) else { return };
         let Some((parents, name)) = to.split_last() else { return };
-        let Some(parent) = self.tree.resolve(parents) else { return };
-        if ino == Ino::ROOT || from == to || !self.tree.get(parent).is_some_and(Node::is_dir) {
+        if ino == Ino::ROOT || from == to {
             return;
         }
-        if self.tree.is_within(parent, ino) {
-            // Our picture is behind: what we take for its parent has moved as well. The scan that follows sees it.
+        let parent = self.tree.resolve(parents).filter(|parent| self.tree.get(*parent).is_some_and(Node::is_dir));
+        let Some(parent) = parent.filter(|parent| !self.tree.is_within(*parent, ino)) else {
+            // Our picture is behind: what we take for its parent is not there, or has moved as well. It is not where
+            // it was in any case; the look that follows sees where it is.
             return self.lose(ino, out);
+        };
+        if let Some(over) = self.tree.child(parent, name.as_bytes()).filter(|over| self.tree.is_within(ino, *over)) {
+            // The same: it cannot stand over what it is in.
+            return self.lose(over, out);
         }
         self.rename(ino, parent, name.clone(), out);
         if !self.share.scans.is_empty() {
@@ -289,23 +294,27 @@ impl Engine {
         let mut updates = Vec::new();
         // A directory that was renamed may have moved from what is still to be listed to what has been.
         let overtaken = cursor.listing.is_some() && self.share.last_dir_rename > cursor.position.seq;
-        if overtaken || cursor.listing.is_none() && !self.share.can_resume(cursor.position) {
-            cursor = WatchCursor { position: self.share.position(), listing: Some(RelPath::ROOT) };
+        // Without the events that happened while it was made, a listing is worth nothing.
+        if overtaken || !self.share.can_resume(cursor.position) {
+            let listing = Some(ToldUpTo { path: RelPath::ROOT, is_dir: true });
+            cursor = WatchCursor { position: self.share.position(), listing };
             updates.push(TreeUpdate::Begin { position: cursor.position });
             updates.extend(self.entry(Ino::ROOT));
         }
-        while let Some(at) = cursor.listing.take_if(|_| updates.len() < WATCH_BATCH) {
-            let Some(next) = self.tree.next_in_order(&at) else {
+        let batch = self.config.watch_batch;
+        while let Some(at) = cursor.listing.take_if(|_| updates.len() < batch) {
+            let Some(next) = self.tree.next_in_order(&at.path, at.is_dir) else {
                 updates.push(TreeUpdate::End { settled: self.share.last });
                 break;
             };
+            let is_dir = self.tree.get(next).is_some_and(Node::is_dir);
             // What is in the order of listings has a path.
-            cursor.listing = Some(self.tree.path_of(next).unwrap_or_default());
+            cursor.listing = Some(ToldUpTo { path: self.tree.path_of(next).unwrap_or_default(), is_dir });
             updates.extend(self.entry(next));
         }
         if cursor.listing.is_none() {
             for event in self.share.events_after(cursor.position.seq) {
-                if updates.len() >= WATCH_BATCH {
+                if updates.len() >= batch {
                     break;
                 }
                 if let TreeUpdate::Event { seq, .. } = event {

@@ -6,7 +6,7 @@
 use crate::handles::OpenCount;
 use crate::ids::{ContentId, Ino, PeerId};
 use crate::output::{Attr, AttrKind};
-use crate::path::{Name, RelPath};
+use crate::path::{Name, PATH_MAX_BYTES, RelPath};
 use crate::record::{Facts, FileTime, Kind, Record};
 use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
@@ -149,9 +149,10 @@ impl Tree {
     }
 
     /// The first entry behind `path` in the order of listings: directories before what they hold, and names in order.
-    /// `path` itself need not exist any more.
-    pub(crate) fn next_in_order(&self, path: &RelPath) -> Option<Ino> {
-        if let Some(first) = self.resolve(path.names()).and_then(|ino| self.entries(ino)?.by_name.values().next()) {
+    /// `path` itself need not exist any more. What lies below it is passed over unless `descend`.
+    pub(crate) fn next_in_order(&self, path: &RelPath, descend: bool) -> Option<Ino> {
+        let below = self.resolve(path.names()).filter(|_| descend);
+        if let Some(first) = below.and_then(|ino| self.entries(ino)?.by_name.values().next()) {
             return Some(*first);
         }
         (1..=path.names().len()).rev().find_map(|depth| {
@@ -209,6 +210,18 @@ impl Tree {
         self.link(parent, name, ino, is_dir);
     }
 
+    /// The entries below `ino` whose paths are too long to be said, without what lies below those.
+    pub(crate) fn beyond_path_max(&self, ino: Ino) -> Vec<Ino> {
+        let (mut found, mut open) = (Vec::new(), vec![(ino, self.path_of(ino).map_or(0, |path| path.len_bytes()))]);
+        while let Some((dir, len)) = open.pop() {
+            for (name, child) in self.entries(dir).into_iter().flat_map(|entries| &entries.by_name) {
+                let len = len + 1 + name.as_bytes().len();
+                if len > PATH_MAX_BYTES { found.push(*child) } else { open.push((*child, len)) }
+            }
+        }
+        found
+    }
+
     /// Drops an entry that has no name and that nobody knows any more. Returns what it held.
     pub(crate) fn reap(&mut self, ino: Ino) -> Option<Node> {
         let node = self.get(ino)?;
@@ -237,6 +250,7 @@ impl Tree {
             assert_eq!(node.is_dir(), matches!(node.record.kind, Kind::Dir), "entry {ino} is and is not a directory");
             if let Some((parent, name)) = &node.place {
                 assert_eq!(self.child(*parent, name.as_bytes()), Some(ino), "entry {ino} is not where it says it is");
+                assert!(self.path_of(ino).is_some(), "entry {ino} has a name, but no path");
             } else if ino != Ino::ROOT {
                 let known = node.lookups > 0 || node.opens.count() > 0;
                 assert!(known, "entry {ino} has no name, and nobody knows it");
@@ -346,7 +360,7 @@ mod tests {
         let walk = |tree: &Tree| {
             let mut at = RelPath::ROOT;
             let mut seen = Vec::new();
-            while let Some(ino) = tree.next_in_order(&at) {
+            while let Some(ino) = tree.next_in_order(&at, true) {
                 at = tree.path_of(ino).unwrap();
                 seen.push(at.to_string());
             }
@@ -355,6 +369,6 @@ mod tests {
         assert_eq!(walk(&tree), ["a", "d", "d/f", "z"]);
         let here = RelPath::parse(b"d/f").unwrap();
         tree.unlink(tree.resolve(&here.names()[..1]).unwrap());
-        assert_eq!(tree.path_of(tree.next_in_order(&here).unwrap()).unwrap().to_string(), "z");
+        assert_eq!(tree.path_of(tree.next_in_order(&here, true).unwrap()).unwrap().to_string(), "z");
     }
 }

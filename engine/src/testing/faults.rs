@@ -1,0 +1,128 @@
+//! What can go wrong in a [`World`], and how it is mended.
+
+use super::folder::Look;
+use super::host::{HostId, Job};
+use super::wire::{Conn, ConnId, pair};
+use super::world::{Event, World};
+use crate::chunk::stream_of;
+use crate::engine::Engine;
+use crate::event::Observation;
+use crate::ids::EffectId;
+use crate::input::{FetchError, Input};
+use crate::path::RelPath;
+use core::time::Duration;
+
+impl World {
+    /// Cuts the network between two hosts: connections end, and none can be made.
+    pub fn cut(&mut self, a: HostId, b: HostId) {
+        self.cut.insert(pair(a, b));
+        self.trouble();
+        for conn in self.conns_between(a, b) {
+            self.end_conn(conn);
+        }
+    }
+
+    /// Holds what travels between two hosts, and tells nobody.
+    pub fn hold(&mut self, a: HostId, b: HostId) {
+        self.held.insert(pair(a, b));
+        self.trouble();
+    }
+
+    /// Mends the network between two hosts. What was held arrives.
+    pub fn heal(&mut self, a: HostId, b: HostId) {
+        self.trouble();
+        self.cut.remove(&pair(a, b));
+        if self.held.remove(&pair(a, b)) {
+            for conn in self.conns_between(a, b) {
+                for message in std::mem::take(&mut self.conns[conn].held) {
+                    self.schedule(self.now, Event::Message { conn, message });
+                }
+            }
+        }
+    }
+
+    /// Mends everything.
+    pub fn heal_all(&mut self) {
+        for a in 0..self.hosts.len() {
+            for b in a + 1..self.hosts.len() {
+                self.heal(a, b);
+            }
+            self.hosts[a].store_faults = None;
+        }
+        self.spoils.clear();
+        self.latency = Duration::from_millis(2);
+        self.frame_gap = Duration::from_micros(200);
+    }
+
+    /// Ends every fetch of a follower that travels on one stream of its pool.
+    pub fn drop_stream(&mut self, at: HostId, stream: u32) {
+        self.trouble();
+        let on_stream = |job: &Job| matches!(job, Job::Fetch { chunk, .. } if stream_of(*chunk) == stream);
+        let lost: Vec<EffectId> =
+            self.hosts[at].jobs.iter().filter(|(_, job)| on_stream(job)).map(|(effect, _)| *effect).collect();
+        for effect in lost {
+            self.end_fetch(at, effect, Err(FetchError::StreamLost));
+        }
+    }
+
+    /// Ends an owner's process, as a power cut would, and starts it again: it reads its folder before anybody connects.
+    pub fn restart_owner(&mut self, at: HostId) {
+        self.trouble();
+        let conns: Vec<ConnId> = (0..self.conns.len()).filter(|conn| self.conns[*conn].owner == at).collect();
+        for conn in conns {
+            self.end_conn(conn);
+        }
+        let seed = self.rng.up_to(u64::MAX);
+        let now = self.now;
+        let host = &mut self.hosts[at];
+        host.life += 1;
+        host.config.epoch += 1;
+        host.engine = Engine::new(host.config.clone(), seed, now);
+        host.asked.clear();
+        host.jobs.clear();
+        host.last_request = 0;
+        host.watcher = super::host::Watcher::default();
+        self.input(at, Input::Observed(Observation::ScanBegin { path: RelPath::ROOT }));
+        let paths: Vec<RelPath> = self.hosts[at].folder.paths().cloned().collect();
+        for path in paths {
+            if let Some(seen) = self.hosts[at].folder.seen(&path) {
+                self.input(at, Input::Observed(Observation::Found { path, seen }));
+            }
+        }
+        self.input(at, Input::Observed(Observation::ScanEnd { path: RelPath::ROOT }));
+    }
+
+    /// The watcher of an owner lost what happened: the whole folder is read again.
+    pub fn rescan(&mut self, at: HostId) {
+        self.hosts[at].watcher.looks.clear();
+        self.look(at, Look::Scan(RelPath::ROOT));
+    }
+
+    /// The connections between two hosts that are there.
+    pub(super) fn conns_between(&self, a: HostId, b: HostId) -> Vec<ConnId> {
+        let between = |conn: &Conn| conn.alive && pair(conn.dialer, conn.owner) == pair(a, b);
+        (0..self.conns.len()).filter(|conn| between(&self.conns[*conn])).collect()
+    }
+
+    /// Ends a connection. Its dialer hears of it a little later, before or after what ran over it ends.
+    pub(super) fn end_conn(&mut self, conn: ConnId) {
+        if !std::mem::replace(&mut self.conns[conn].alive, false) {
+            return;
+        }
+        self.conns[conn].held.clear();
+        let at = self.conns[conn].dialer;
+        let life = self.hosts[at].life;
+        let when = self.now + self.jitter(Duration::from_millis(50));
+        self.schedule(when, Event::LinkLost { conn, life });
+        let over = |job: &Job| match job {
+            Job::Watch { conn: on } | Job::Fetch { conn: on, .. } => *on == Some(conn),
+            Job::Dial { .. } | Job::Store { .. } => false,
+        };
+        let effects: Vec<EffectId> =
+            self.hosts[at].jobs.iter().filter(|(_, job)| over(job)).map(|(effect, _)| *effect).collect();
+        for effect in effects {
+            let when = self.now + self.jitter(Duration::from_millis(50));
+            self.schedule(when, Event::EffectLost { at, life, effect });
+        }
+    }
+}

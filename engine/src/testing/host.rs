@@ -1,0 +1,133 @@
+//! One engine of a [`super::World`], with everything that its driver keeps.
+
+use super::folder::{Folder, Look};
+use super::oracle::Kernel;
+use super::store::MemStore;
+use super::wire::ConnId;
+use crate::chunk::FrameSet;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::ids::{ContentId, EffectId, LinkId, PeerId, ReqId};
+use crate::input::{Request, StoreError, Wanted, WatchCursor};
+use crate::path::RelPath;
+use crate::time::Time;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Which engine of a world.
+pub type HostId = usize;
+
+/// One engine and its driver.
+#[derive(Debug)]
+pub struct Host {
+    /// Its device.
+    pub peer: PeerId,
+    /// The engine.
+    pub engine: Engine,
+    /// Its own folder, if it is an owner.
+    pub folder: Folder,
+    /// What it has fetched.
+    pub store: MemStore,
+    /// How many of its coming stores fail, and why.
+    pub store_faults: Option<(StoreError, u32)>,
+    /// What its applications know.
+    pub kernel: Kernel,
+    /// Counts its lives: news of an earlier one reaches nobody.
+    pub(super) life: u32,
+    pub(super) config: Config,
+    pub(super) watcher: Watcher,
+    pub(super) jobs: BTreeMap<EffectId, Job>,
+    pub(super) links: BTreeMap<LinkId, ConnId>,
+    pub(super) asked: BTreeMap<ReqId, Asked>,
+    pub(super) last_request: u64,
+    /// The contents that were ever fetched, with what was asked of their owner.
+    pub(super) wanted: BTreeMap<ContentId, (PeerId, Wanted)>,
+}
+
+/// What a driver does for its engine and has not reported yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Job {
+    Dial { peer: PeerId, link: LinkId },
+    Watch { conn: Option<ConnId> },
+    Fetch { conn: Option<ConnId>, content: ContentId, chunk: u64, asked: FrameSet, told: FrameSet },
+    Store { content: ContentId, chunk: u64, size_bytes: u64 },
+}
+
+/// A request that is not answered yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) request: Request,
+    pub(super) at: Time,
+    /// The last moment at which whoever asked may be told.
+    pub(super) until: Option<Time>,
+    /// On behalf of which connection, for requests of peers.
+    pub(super) conn: Option<ConnId>,
+}
+
+/// Looks into the folder and tells the engine, a little at a time.
+#[derive(Debug, Default)]
+pub(super) struct Watcher {
+    pub(super) looks: VecDeque<Look>,
+    /// The directory that is being read, and what is still to be looked at of it.
+    pub(super) scan: Option<(RelPath, VecDeque<RelPath>)>,
+    /// Whether a look is scheduled.
+    pub(super) busy: bool,
+}
+
+impl Host {
+    pub(super) fn new(index: HostId, config: Config, seed: u64, now: Time) -> Host {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&(index as u64 + 1).to_be_bytes());
+        Host {
+            peer: PeerId(id),
+            engine: Engine::new(config.clone(), seed, now),
+            folder: Folder::default(),
+            store: MemStore::default(),
+            store_faults: None,
+            kernel: Kernel::default(),
+            life: 0,
+            config,
+            watcher: Watcher::default(),
+            jobs: BTreeMap::new(),
+            links: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            last_request: 0,
+            wanted: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn next_request(&mut self, request: Request, now: Time, conn: Option<ConnId>) -> ReqId {
+        self.last_request += 1;
+        let id = ReqId(self.last_request);
+        let until = match &request {
+            Request::Read { .. } => Some(now + self.config.read_timeout),
+            Request::PeerWatch { .. } => Some(now + self.config.watch_timeout),
+            // Answered at once, or as long as it gets on.
+            Request::FetchAll { .. } => None,
+            Request::Lookup { .. }
+            | Request::GetAttr { .. }
+            | Request::ReadLink { .. }
+            | Request::Open { .. }
+            | Request::Release { .. }
+            | Request::ReadDir { .. }
+            | Request::PeerOpen { .. } => Some(now),
+        };
+        self.asked.insert(id, Asked { request, at: now, until, conn });
+        id
+    }
+
+    /// Whether it waits for nothing but news and connections.
+    pub(super) fn is_quiet(&self) -> bool {
+        let waits = |asked: &Asked| !matches!(asked.request, Request::PeerWatch { .. });
+        let works = |job: &Job| matches!(job, Job::Fetch { .. } | Job::Store { .. });
+        !self.asked.values().any(waits) && !self.jobs.values().any(works) && !self.watcher.busy
+    }
+}
+
+impl Asked {
+    pub(super) fn cursor(&self) -> Option<&WatchCursor> {
+        match &self.request {
+            Request::PeerWatch { cursor, .. } => Some(cursor),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Everything that can happen, as data: property tests draw it, the fuzzer decodes it, and both play it to the end.
+//!
+//! An operation names what it is about by an index, which counts modulo what there is at that moment: so nearly every
+//! operation means something, and a shrunken list still does.
+
+use super::host::HostId;
+use super::wire::Spoil;
+use super::world::World;
+use crate::chunk::{CHUNK_SIZE, FRAME_SIZE};
+use crate::config::{Config, OnDisconnect};
+use crate::ids::{Handle, Ino};
+use crate::input::{Command, FetchError, Input, StoreError};
+use crate::path::{Name, RelPath};
+use core::time::Duration;
+
+/// Sizes at which something changes.
+const SIZES: [u64; 12] = [
+    0,
+    1,
+    4096,
+    FRAME_SIZE - 1,
+    FRAME_SIZE,
+    FRAME_SIZE + 1,
+    CHUNK_SIZE - 1,
+    CHUNK_SIZE,
+    CHUNK_SIZE + 1,
+    2 * CHUNK_SIZE,
+    3 * CHUNK_SIZE + 77,
+    6 * CHUNK_SIZE - 5,
+];
+
+/// Lengths of reads.
+const LENGTHS: [u32; 6] = [1, 4096, 128 * 1024, 512 * 1024, 700_000, 1024 * 1024];
+
+/// How long things go on undisturbed, in milliseconds.
+const PAUSES_MS: [u64; 8] = [0, 1, 3, 10, 50, 300, 2_000, 12_000];
+
+/// One thing that happens. Indices count modulo what there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Time passes.
+    Run(u8),
+    /// The owner makes a file in a directory, or a new one over one that is there.
+    Create(u8, u8, u8),
+    /// The owner edits a file in place; its size stays.
+    EditSameSize(u8),
+    /// The owner edits a file in place, and gives it another size.
+    EditOtherSize(u8, u8),
+    /// The owner renames something into a directory.
+    Rename(u8, u8, u8),
+    /// The owner removes something, with everything in it.
+    Remove(u8),
+    /// The owner makes a directory in another one.
+    MakeDir(u8, u8),
+    /// The owner makes a symlink.
+    Symlink(u8, u8),
+    /// The owner sets a mode.
+    Chmod(u8, u8),
+    /// The owner's watcher has lost track and reads everything again.
+    Rescan,
+    /// A follower looks up something that the owner has.
+    Lookup(u8, u8),
+    /// A follower looks up and opens a file that the owner has.
+    Open(u8, u8),
+    /// A follower reads on where it stands.
+    ReadNext(u8, u8),
+    /// A follower reads somewhere.
+    ReadAt(u8, u8, u8),
+    /// A follower wants a whole file.
+    FetchAll(u8),
+    /// A follower lists a directory that it knows.
+    ReadDir(u8, u8),
+    /// A follower closes a handle.
+    Release(u8),
+    /// A follower's kernel forgets an entry.
+    Forget(u8, u8),
+    /// The network between the owner and a follower is cut.
+    Cut(u8),
+    /// It is held: nothing arrives, and nobody is told.
+    Hold(u8),
+    /// It is mended.
+    Heal(u8),
+    /// The owner's process ends and starts again.
+    RestartOwner,
+    /// Everything becomes slow, or fast again.
+    Slow(bool),
+    /// One stream of a follower's pool ends.
+    DropStream(u8, u8),
+    /// The owner does something wrong, a few times.
+    Spoil(u8, u8),
+    /// A follower's store fails a few times.
+    StoreFails(u8, u8),
+    /// A follower is told that the network may be back.
+    NetworkChanged(u8),
+}
+
+impl Op {
+    /// Bytes that one operation is decoded from.
+    pub const BYTES: usize = 4;
+
+    /// An operation from bytes; every four bytes mean one.
+    #[must_use]
+    pub fn decode([tag, a, b, c]: [u8; Op::BYTES]) -> Op {
+        match tag % 40 {
+            0..=5 => Op::Run(a),
+            6 | 7 => Op::Create(a, b, c),
+            8 => Op::EditSameSize(a),
+            9 => Op::EditOtherSize(a, b),
+            10 | 11 => Op::Rename(a, b, c),
+            12 => Op::Remove(a),
+            13 => Op::MakeDir(a, b),
+            14 => Op::Symlink(a, b),
+            15 => Op::Chmod(a, b),
+            16 => Op::Rescan,
+            17 => Op::Lookup(a, b),
+            18..=20 => Op::Open(a, b),
+            21..=23 => Op::ReadNext(a, b),
+            24..=26 => Op::ReadAt(a, b, c),
+            27 => Op::FetchAll(a),
+            28 => Op::ReadDir(a, b),
+            29 => Op::Release(a),
+            30 => Op::Forget(a, b),
+            31 => Op::Cut(a),
+            32 => Op::Hold(a),
+            33 => Op::Heal(a),
+            34 => Op::RestartOwner,
+            35 => Op::Slow(a % 2 == 0),
+            36 => Op::DropStream(a, b),
+            37 => Op::Spoil(a, b),
+            38 => Op::StoreFails(a, b),
+            _ => Op::NetworkChanged(a),
+        }
+    }
+}
+
+/// The owner in a world of [`play`].
+const OWNER: HostId = 0;
+
+/// Plays operations on an owner and two followers, one of which waits for an owner that is away while the other does
+/// not, mends everything, and checks that all is well.
+///
+/// # Panics
+/// If it is not.
+#[must_use]
+pub fn play(seed: u64, ops: &[Op], keep_history: bool) -> World {
+    let mut world = World::new(seed);
+    world.history = keep_history.then(Vec::new);
+    // Small, so that every limit is met with few operations.
+    let config = Config {
+        event_log: 12,
+        watch_batch: 3,
+        ahead_bytes: 2 * CHUNK_SIZE,
+        read_ahead_chunks: 4,
+        max_prefetches: 2,
+        ..Config::default()
+    };
+    world.add(config.clone());
+    for on_disconnect in [OnDisconnect::Wait, OnDisconnect::Fail] {
+        let follower = world.add(Config { on_disconnect, ..config.clone() });
+        world.follow(follower, OWNER);
+    }
+    for op in ops {
+        world.play(*op);
+    }
+    world.settle();
+    world
+}
+
+impl World {
+    fn play(&mut self, op: Op) {
+        match op {
+            Op::Run(pause) => self.drive_for(Duration::from_millis(pick(&PAUSES_MS, pause))),
+            Op::Create(dir, name, size) => self.own(|w| w.new_path(dir, name), |f, p| f.create(p, pick(&SIZES, size))),
+            Op::EditSameSize(file) => {
+                self.own(
+                    |w| w.nth_file(file),
+                    |f, p| {
+                        let super::folder::ObjectKind::File { size_bytes, .. } = f.at(p)?.kind else { return None };
+                        f.edit(p, size_bytes, false)
+                    },
+                );
+            }
+            Op::EditOtherSize(file, size) => {
+                self.own(|w| w.nth_file(file), |f, p| f.edit(p, pick(&SIZES, size), false));
+            }
+            Op::Rename(entry, dir, name) => {
+                let Some(to) = self.new_path(dir, name) else { return };
+                self.own(|w| w.nth_entry(entry), |f, p| f.rename(p, &to));
+            }
+            Op::Remove(entry) => self.own(|w| w.nth_entry(entry), |f, p| f.remove(p)),
+            Op::MakeDir(dir, name) => self.own(|w| w.new_path(dir, name), |f, p| f.make_dir(p)),
+            Op::Symlink(dir, name) => self.own(|w| w.new_path(dir, name), |f, p| f.symlink(p, &[b'x', name])),
+            Op::Chmod(entry, mode) => self.own(|w| w.nth_entry(entry), |f, p| f.chmod(p, 0o400 | u16::from(mode))),
+            Op::Rescan => self.rescan(OWNER),
+            Op::Lookup(who, entry) => {
+                let at = follower(who);
+                if let Some(path) = self.nth_entry(entry) {
+                    // It may not have heard of it, or be on its way to hear that it is gone.
+                    let _found = self.lookup(at, &path);
+                }
+            }
+            Op::Open(who, file) => {
+                let at = follower(who);
+                if let Some(path) = self.nth_file(file) {
+                    let _opened = self.open(at, &path);
+                }
+            }
+            Op::ReadNext(handle, len) => {
+                if let Some((at, handle, position)) = self.nth_handle(handle) {
+                    self.read(at, handle, position, pick(&LENGTHS, len));
+                }
+            }
+            Op::ReadAt(handle, offset, len) => {
+                if let Some((at, handle, _)) = self.nth_handle(handle) {
+                    self.read(at, handle, u64::from(offset) * 13_001, pick(&LENGTHS, len));
+                }
+            }
+            Op::FetchAll(handle) => {
+                if let Some((at, handle, _)) = self.nth_handle(handle) {
+                    self.fetch_all(at, handle);
+                }
+            }
+            Op::ReadDir(who, dir) => self.play_list(follower(who), dir),
+            Op::Release(handle) => {
+                if let Some((at, handle, _)) = self.nth_handle(handle) {
+                    assert_eq!(self.release(at, handle), Ok(()));
+                }
+            }
+            Op::Forget(who, entry) => {
+                let at = follower(who);
+                let known: Vec<Ino> = self.hosts[at].kernel.lookups.keys().copied().collect();
+                if let Some(ino) = nth(&known, entry) {
+                    self.forget(at, ino);
+                }
+            }
+            Op::Cut(who) => self.cut(OWNER, follower(who)),
+            Op::Hold(who) => self.hold(OWNER, follower(who)),
+            Op::Heal(who) => self.heal(OWNER, follower(who)),
+            Op::RestartOwner => self.restart_owner(OWNER),
+            Op::Slow(slow) => self.slow(slow),
+            Op::DropStream(who, stream) => self.drop_stream(follower(who), u32::from(stream % 4)),
+            Op::Spoil(kind, count) => self.spoil(kind, count % 8),
+            Op::StoreFails(who, count) => {
+                let error = if count >= 128 { StoreError::NoSpace } else { StoreError::Io };
+                self.hosts[follower(who)].store_faults = Some((error, u32::from(count % 16)));
+            }
+            Op::NetworkChanged(who) => self.input(follower(who), Input::Command(Command::NetworkChanged)),
+        }
+    }
+
+    fn own(
+        &mut self,
+        path: impl FnOnce(&World) -> Option<RelPath>,
+        change: impl FnOnce(&mut super::Folder, &RelPath) -> Option<Vec<super::Look>>,
+    ) {
+        if let Some(path) = path(self) {
+            self.change(OWNER, |folder| change(folder, &path));
+        }
+    }
+
+    fn play_list(&mut self, at: HostId, dir: u8) {
+        let tree = &self.hosts[at].engine.tree;
+        let mut known = vec![Ino::ROOT];
+        let is_dir = |ino: &&Ino| tree.get(**ino).is_some_and(crate::tree::Node::is_dir);
+        known.extend(self.hosts[at].kernel.lookups.keys().filter(is_dir));
+        if let Some(ino) = nth(&known, dir) {
+            let listed = self.list(at, ino, 400, dir >= 128);
+            assert!(listed.is_ok(), "{listed:?}");
+        }
+    }
+
+    fn slow(&mut self, slow: bool) {
+        self.trouble();
+        (self.latency, self.frame_gap) = if slow {
+            (Duration::from_millis(900), Duration::from_millis(400))
+        } else {
+            (Duration::from_millis(2), Duration::from_micros(200))
+        };
+    }
+
+    fn spoil(&mut self, kind: u8, count: u8) {
+        self.trouble();
+        let spoil = match kind % 7 {
+            0 => Spoil::Hash,
+            1 => Spoil::Range,
+            2 => Spoil::TooLittle,
+            3 => Spoil::Refuse(FetchError::OwnerIo),
+            4 => Spoil::Refuse(FetchError::Stale),
+            5 => Spoil::Refuse(FetchError::Gone),
+            _ => Spoil::Refuse(FetchError::StreamLost),
+        };
+        self.spoils.extend(std::iter::repeat_n(spoil, usize::from(count)));
+    }
+
+    fn new_path(&self, dir: u8, name: u8) -> Option<RelPath> {
+        let dirs: Vec<RelPath> = self.hosts[OWNER].folder.dirs().cloned().collect();
+        let name = Name::new(&[b'a' + name % 6]).ok()?;
+        nth(&dirs, dir)?.join(name).ok()
+    }
+
+    fn nth_entry(&self, index: u8) -> Option<RelPath> {
+        let entries: Vec<RelPath> = self.hosts[OWNER].folder.paths().cloned().collect();
+        nth(&entries, index)
+    }
+
+    fn nth_file(&self, index: u8) -> Option<RelPath> {
+        let files: Vec<RelPath> = self.hosts[OWNER].folder.files().cloned().collect();
+        nth(&files, index)
+    }
+
+    fn nth_handle(&self, index: u8) -> Option<(HostId, Handle, u64)> {
+        let open = self.hosts.iter().enumerate();
+        let all: Vec<(HostId, Handle, u64)> = open
+            .flat_map(|(at, host)| host.kernel.handles.iter().map(move |(handle, open)| (at, *handle, open.position)))
+            .collect();
+        nth(&all, index)
+    }
+}
+
+fn follower(who: u8) -> HostId {
+    1 + usize::from(who % 2)
+}
+
+fn pick<T: Copy>(from: &[T], index: u8) -> T {
+    from[usize::from(index) % from.len()]
+}
+
+fn nth<T: Clone>(from: &[T], index: u8) -> Option<T> {
+    if from.is_empty() { None } else { Some(from[usize::from(index) % from.len()].clone()) }
+}
