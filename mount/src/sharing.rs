@@ -9,7 +9,9 @@ use crate::node::{Admission, Node, Parts};
 use crate::state::{ShareEntry, State, StateError};
 use crate::store::MemoryStore;
 use crate::ticket::{Ticket, TicketError};
-use farshore_engine::{Config, Notice, PeerId};
+use farshore_engine::path::RelPath;
+use farshore_engine::record::{Facts, FileTime};
+use farshore_engine::{Config, Notice, Observation, PeerId, Seen, SeenKind};
 use farshore_proto::Hello;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -210,13 +212,18 @@ fn folder_sink(
 ) -> impl Fn(FolderEvent) + Send + 'static {
     let ready = std::sync::Mutex::new(Some(ready));
     move |event| match event {
-        FolderEvent::Observed(observations) => {
+        FolderEvent::Observed(mut observations) => {
             if let Some(node) = node.0.wait() {
+                // The watcher does not tell of the folder itself, whose time changes with what is in it.
+                observations.extend(look_at_root(&folder));
                 node.observe(observations);
             }
         }
         FolderEvent::Skipped(skipped) => tracing::warn!("{skipped}"),
         FolderEvent::Ready => {
+            if let Some(node) = node.0.wait() {
+                node.observe(look_at_root(&folder).into_iter().collect());
+            }
             let ready = ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
             if let Some(ready) = ready {
                 // Whoever waited may have given up.
@@ -231,6 +238,20 @@ fn folder_sink(
             vanished.send_replace(true);
         }
     }
+}
+
+fn look_at_root(folder: &Path) -> Option<Observation> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = folder.metadata().ok().filter(std::fs::Metadata::is_dir)?;
+    // Nanoseconds of a time within its second fit, and so do twelve bits.
+    let time = |seconds: i64, nanos: i64| FileTime { seconds, nanos: nanos as u32 };
+    let seen = Seen {
+        kind: SeenKind::Dir,
+        mode: (meta.mode() & 0o7777) as u16,
+        modified: time(meta.mtime(), meta.mtime_nsec()),
+        facts: Facts { inode: meta.ino(), changed: time(meta.ctime(), meta.ctime_nsec()) },
+    };
+    Some(Observation::Found { path: RelPath::ROOT, seen })
 }
 
 /// Lets in whoever the state directory says may come in.
