@@ -189,7 +189,7 @@ impl World {
             }
             Op::Remove(entry) => self.own(|w| w.nth_entry(entry), |f, p| f.remove(p)),
             Op::MakeDir(dir, name) => self.own(|w| w.new_path(dir, name), |f, p| f.make_dir(p)),
-            Op::Symlink(dir, name) => self.own(|w| w.new_path(dir, name), |f, p| f.symlink(p, &[b'x', name])),
+            Op::Symlink(dir, name) => self.own(|w| w.new_path(dir, name), |f, p| f.symlink(p, &[b'x', name | 1])),
             Op::Chmod(entry, mode) => self.own(|w| w.nth_entry(entry), |f, p| f.chmod(p, 0o400 | u16::from(mode))),
             Op::Rescan => self.rescan(OWNER),
             Op::Lookup(who, entry) => {
