@@ -251,6 +251,9 @@ impl Engine {
                 if let Some(bitmap) = &mut content.bitmap {
                     bitmap.set(chunk);
                 }
+                if content.is_complete() {
+                    self.effect_unreported(Effect::CloseStreams { content: id }, out);
+                }
                 self.wake(id, out);
             }
             Err(error) => {

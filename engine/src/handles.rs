@@ -1,7 +1,9 @@
 //! Who has what open. A handle is opaque, counts up and is never reused; every open has its own.
 
 use crate::ids::{Handle, Ino};
+use crate::output::Errno;
 use crate::readahead::ReadAhead;
+use crate::time::Time;
 use std::collections::BTreeMap;
 
 /// One open of a file.
@@ -9,6 +11,8 @@ use std::collections::BTreeMap;
 pub(crate) struct OpenFile {
     pub(crate) ino: Ino,
     pub(crate) read_ahead: ReadAhead,
+    /// When a read of it last failed, and how.
+    pub(crate) failed: Option<(Time, Errno)>,
 }
 
 /// How often a file is open. Every open is counted once, and so is every release.
@@ -49,7 +53,7 @@ impl HandleTable {
     pub(crate) fn open(&mut self, ino: Ino) -> Handle {
         self.last += 1;
         let handle = Handle(self.last);
-        self.open.insert(handle, OpenFile { ino, read_ahead: ReadAhead::default() });
+        self.open.insert(handle, OpenFile { ino, read_ahead: ReadAhead::default(), failed: None });
         handle
     }
 
@@ -59,6 +63,11 @@ impl HandleTable {
 
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut OpenFile> {
         self.open.get_mut(&handle)
+    }
+
+    /// Whatever failed may go well now.
+    pub(crate) fn forget_failures(&mut self) {
+        self.open.values_mut().for_each(|file| file.failed = None);
     }
 
     pub(crate) fn release(&mut self, handle: Handle) -> Option<OpenFile> {

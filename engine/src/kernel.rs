@@ -99,6 +99,9 @@ impl Engine {
             && let Some(content) = node.content
         {
             self.abandon_fetches(content, out);
+            if !self.contents.get(&content).is_some_and(Content::is_complete) {
+                self.effect_unreported(Effect::CloseStreams { content }, out);
+            }
         }
         self.reap(file.ino, out);
         Ok(Reply::Released)

@@ -232,6 +232,12 @@ pub enum Effect {
         /// Which chunk.
         chunk: u64,
     },
+    /// Nothing more of a content is asked for now: what was opened towards the peer for it can be closed. A later fetch
+    /// opens it again. Needs no `Done`.
+    CloseStreams {
+        /// Of which content.
+        content: ContentId,
+    },
     /// Remove a content from the store and from memory; nobody will ask for it again. Needs no `Done`.
     Discard {
         /// Which.
@@ -252,7 +258,10 @@ impl Effect {
     pub fn is_reported(&self) -> bool {
         match self {
             Effect::Dial { .. } | Effect::Watch { .. } | Effect::Fetch { .. } | Effect::Store { .. } => true,
-            Effect::DropFrames { .. } | Effect::Discard { .. } | Effect::HangUp { .. } => false,
+            Effect::DropFrames { .. }
+            | Effect::CloseStreams { .. }
+            | Effect::Discard { .. }
+            | Effect::HangUp { .. } => false,
         }
     }
 }

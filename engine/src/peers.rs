@@ -99,6 +99,7 @@ impl Engine {
             Ok(()) => {
                 self.set_link(id, Link::Up(link));
                 out.push(Output::Notice(Notice::LinkUp { peer: id }));
+                self.handles.forget_failures();
                 let position = self.peers.get(&id).map(|peer| peer.position).unwrap_or_default();
                 self.effect(Running::Watch { peer: id, link }, Effect::Watch { peer: id, link, position }, out);
                 self.unpark(id, out);

@@ -12,7 +12,11 @@ use crate::time::Time;
 use crate::timers::Timer;
 use crate::tree::Origin;
 use core::ops::Range;
+use core::time::Duration;
 use std::collections::BTreeMap;
+
+/// A read that comes this soon after one through the same handle has failed is the same one, asked for again.
+const REPEATED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A request that is not answered yet.
 #[derive(Debug)]
@@ -153,6 +157,9 @@ impl Engine {
         let Some(ino) = self.handles.get(handle).map(|file| file.ino) else {
             return self.reply(id, Err(Errno::BadHandle), out);
         };
+        if let Some(errno) = self.repeated_failure(handle) {
+            return self.reply(id, Err(errno), out);
+        }
         let Some(content) = self.content_of(ino) else { return self.reply(id, Err(Errno::Stale), out) };
         if self.stopping || self.fails_while_down(content) {
             return self.reply(id, Err(Errno::Io), out);
@@ -165,6 +172,13 @@ impl Engine {
             content.waiters.insert(id);
         }
         self.demand(id, out);
+    }
+
+    /// What a read through a handle has just failed with, if it was just now. The kernel reads ahead, and asks again for
+    /// what that did not bring: without this, whoever reads would wait for two deadlines, one after the other.
+    fn repeated_failure(&self, handle: Handle) -> Option<Errno> {
+        let (at, errno) = self.handles.get(handle)?.failed?;
+        (at + REPEATED_WITHIN > self.now).then_some(errno)
     }
 
     /// Whether a read of what is not here has to fail at once, because the peer is known to be away.
@@ -230,8 +244,14 @@ impl Engine {
             }
             Waiting::Watch { until, .. } => self.timers.unset(*until, Timer::NoNews(id)),
         }
-        if result.is_err() {
+        if let Err(errno) = result {
             self.totals.failed_requests += 1;
+            let now = self.now;
+            if let Waiting::Read(waiter) = &waiting
+                && let Some(file) = self.handles.get_mut(waiter.handle)
+            {
+                file.failed = Some((now, errno));
+            }
         }
         self.reply(id, result, out);
     }

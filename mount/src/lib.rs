@@ -1,8 +1,14 @@
 //! Farshore, the doing of it: FUSE, disk, network, security. It drives the engine and decides nothing itself.
 
+pub mod commands;
 pub mod folder;
+pub mod fuse;
 pub mod identity;
+pub mod joining;
+pub mod kernel_host;
 pub mod net;
+pub mod node;
+pub mod sharing;
 pub mod state;
 pub mod store;
 pub mod ticket;

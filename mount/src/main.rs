@@ -1,1 +1,28 @@
-fn main() {}
+//! The `farshore` binary: reads the command line, runs one command, and ends with its exit code.
+
+use clap::Parser;
+use farshore::commands::{self, Failure};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let line = commands::CommandLine::parse();
+    let filter = EnvFilter::try_from_env("FARSHORE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,farshore=info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
+    match commands::run(line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, message }) => {
+            if !message.is_empty() {
+                eprintln!("farshore: {message}");
+            }
+            ExitCode::from(code)
+        }
+    }
+}

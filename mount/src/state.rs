@@ -9,7 +9,7 @@
 mod file;
 
 use crate::identity::{Identity, IdentityError};
-use crate::ticket::{Secret, ShareId};
+use crate::ticket::{Secret, ShareId, is_secret, new_secret, new_share_id};
 use farshore_engine::PeerId;
 use rustix::fs::FlockOperation;
 use std::collections::BTreeSet;
@@ -102,7 +102,7 @@ impl State {
         let path = canonical(folder)?;
         self.update(|shares| {
             let entry = entry_for(shares, path);
-            entry.secret = Secret::random();
+            entry.secret = new_secret();
             entry.devices.clear();
             Ok(entry.clone())
         })
@@ -134,7 +134,7 @@ impl State {
             let mut changed = Vec::new();
             for entry in shares {
                 if entry.devices.remove(&peer) {
-                    entry.secret = Secret::random();
+                    entry.secret = new_secret();
                     changed.push(entry.clone());
                 }
             }
@@ -158,7 +158,7 @@ impl State {
             // The secret is compared under the lock: it may have been renewed since.
             self.update(|shares| {
                 let entry = entry_of(shares, serving)?;
-                if !entry.secret.matches(secret) {
+                if !is_secret(&entry.secret, secret) {
                     return Ok(false);
                 }
                 entry.admit(peer)?;
@@ -328,7 +328,7 @@ fn canonical(folder: &Path) -> Result<PathBuf, StateError> {
 /// The entry of this folder, which is made if there is none.
 fn entry_for(shares: &mut Vec<ShareEntry>, path: PathBuf) -> &mut ShareEntry {
     let at = shares.iter().position(|entry| entry.path == path).unwrap_or_else(|| {
-        shares.push(ShareEntry { path, share: ShareId::random(), secret: Secret::random(), devices: BTreeSet::new() });
+        shares.push(ShareEntry { path, share: new_share_id(), secret: new_secret(), devices: BTreeSet::new() });
         shares.len() - 1
     });
     &mut shares[at]

@@ -17,9 +17,9 @@
 
 use crate::identity::sha256;
 use aws_lc_rs::{constant_time, rand};
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::BASE64URL_NOPAD;
 use farshore_engine::PeerId;
-use std::fmt;
+pub use farshore_proto::{Secret, ShareId};
 use std::net::Ipv6Addr;
 
 /// What every ticket begins with.
@@ -33,55 +33,19 @@ const CHECKSUM_BYTES: usize = 4;
 /// The longest ticket there is, decoded, in any version: generous, so that later versions have room.
 const TICKET_BYTES_MAX: usize = 4096;
 
-/// Names a share: random, made with the share, and the same for as long as the folder is shared. Not a secret.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShareId(pub [u8; 16]);
-
-impl ShareId {
-    /// A new one.
-    pub fn random() -> ShareId {
-        ShareId(random())
-    }
+/// A new name for a share: random, made with the share, and the same for as long as the folder is shared.
+pub fn new_share_id() -> ShareId {
+    ShareId(random())
 }
 
-impl fmt::Display for ShareId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&HEXLOWER.encode(&self.0))
-    }
+/// A new secret, which lets its bearer join a share.
+pub fn new_secret() -> Secret {
+    Secret(random())
 }
 
-impl fmt::Debug for ShareId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Share({self})")
-    }
-}
-
-/// Lets its bearer join a share. Compared in constant time, and never printed by `Debug`.
-#[derive(Clone, Copy, Eq)]
-pub struct Secret(pub [u8; 16]);
-
-impl Secret {
-    /// A new one.
-    pub fn random() -> Secret {
-        Secret(random())
-    }
-
-    /// Whether `presented` is this secret. How long that takes tells nothing about where they differ.
-    pub fn matches(&self, presented: &[u8]) -> bool {
-        constant_time::verify_slices_are_equal(&self.0, presented).is_ok()
-    }
-}
-
-impl PartialEq for Secret {
-    fn eq(&self, other: &Secret) -> bool {
-        self.matches(&other.0)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
+/// Whether `presented` is this secret. How long that takes tells nothing about where they differ.
+pub fn is_secret(secret: &Secret, presented: &[u8]) -> bool {
+    constant_time::verify_slices_are_equal(&secret.0, presented).is_ok()
 }
 
 /// An invitation to a share.
@@ -401,8 +365,7 @@ mod tests {
     #[test]
     fn the_longest_ticket_fits() {
         let longest = format!("{}:1", "h".repeat(ADDRESS_BYTES_MAX - 2));
-        let ticket =
-            Ticket::new(ShareId::random(), PeerId([7; 32]), Secret::random(), vec![longest; ADDRESSES_MAX]).unwrap();
+        let ticket = Ticket::new(new_share_id(), PeerId([7; 32]), new_secret(), vec![longest; ADDRESSES_MAX]).unwrap();
         assert_eq!(Ticket::parse(&ticket.encode()), Ok(ticket));
     }
 
@@ -410,12 +373,12 @@ mod tests {
     fn secrets_stay_secret_and_differ() {
         let shown = format!("{:?}", sample());
         assert!(shown.contains("Secret(..)") && !shown.contains("165") && !shown.contains("a5"), "{shown}");
-        assert_ne!(Secret::random(), Secret::random());
-        assert_ne!(ShareId::random(), ShareId::random());
+        assert_ne!(new_secret(), new_secret());
+        assert_ne!(new_share_id(), new_share_id());
         let secret = Secret([1; 16]);
-        assert!(secret.matches(&[1; 16]));
+        assert!(is_secret(&secret, &[1; 16]));
         for wrong in [&[][..], &[1; 15], &[1; 17], &[2; 16]] {
-            assert!(!secret.matches(wrong));
+            assert!(!is_secret(&secret, wrong));
         }
     }
 }

@@ -1,1 +1,48 @@
-//! proto
+//! How Farshore's peers talk: the wire, and its parsing into engine types.
+//!
+//! [`v1`] is what `proto/farshore.proto` says, generated. Nothing of it is trusted: each message becomes a type of the
+//! engine, or of [`hello`] and [`read`], by a `parse` function that holds every limit, and comes back by an encoder.
+//! A broken rule is a [`farshore_engine::PeerFault`]. Even bytes that are no message at all are one, because the
+//! generated code reads and writes through [`codec::StrictCodec`].
+
+pub mod any;
+pub mod codec;
+pub mod hello;
+mod path;
+pub mod read;
+pub mod tree;
+pub mod verify;
+
+/// The generated messages, client and server.
+#[allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, clippy::wildcard_enum_match_arm)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/farshore.v1.rs"));
+}
+
+pub use any::parse_any;
+pub use codec::{UNREADABLE, fault_of};
+pub use hello::{Hello, Secret, ShareId, Welcome, choose_version};
+pub use read::{Fetch, Frame, Open, ReadReply, ReadRequest, Refusal};
+pub use tree::{batches, parse_batch};
+pub use verify::Asked;
+
+/// The first protocol version that this program speaks.
+pub const VERSION_MIN: u32 = 1;
+
+/// The last protocol version that this program speaks.
+pub const VERSION_MAX: u32 = 1;
+
+/// The largest message from a reader to an owner, in bytes: the longest path in its least compact form, and room.
+pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
+
+/// The largest message from an owner to a reader, in bytes: one frame or one batch of updates, and room.
+pub const MAX_REPLY_BYTES: usize = 256 * 1024;
+
+/// The most updates in one batch.
+pub const MAX_BATCH_UPDATES: usize = 1024;
+
+/// The most requests that may wait on one read stream, besides the one that is being answered.
+pub const MAX_WAITING_REQUESTS: usize = 256;
+
+/// The longest time an owner lets pass on a watch stream without sending a batch, in seconds.
+pub const MAX_WATCH_SILENCE_SECONDS: u64 = 60;

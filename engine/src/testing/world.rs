@@ -227,6 +227,8 @@ impl World {
                 self.hosts[at].store.drop_frames(content, chunk);
                 None
             }
+            // This wire has no streams to close: what was asked for and given up is cancelled on its own.
+            Effect::CloseStreams { .. } => None,
             Effect::Discard { content } => {
                 self.hosts[at].store.discard(content);
                 None

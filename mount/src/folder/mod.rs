@@ -1,15 +1,37 @@
 //! The folder that is shared: reading it, noticing its changes, serving its files.
 
+mod beneath;
+pub mod disk;
+mod look;
+mod scan;
+pub mod watch;
+
+pub use disk::DiskFolder;
+pub use look::{SkipReason, Skipped};
+pub use watch::{Recheck, Watcher};
+
 use bytes::Bytes;
-use farshore_engine::ServedFile;
+use farshore_engine::path::RelPath;
+use farshore_engine::{Errno, Observation, ServedFile};
 use futures_util::future::BoxFuture;
+use std::fs::File;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A folder whose files can be served to peers.
 pub trait Folder: Send + Sync + 'static {
     /// Opens a file for serving, if it still is what the engine says of it.
     fn open(&self, served: ServedFile) -> BoxFuture<'static, Result<Arc<dyn ServedBytes>, ServeError>>;
+
+    /// Opens a file for programs on this machine, who read it through a mount of the folder. Waits for the disk only.
+    ///
+    /// # Errors
+    /// What a program is to see. A folder that is not on disk has no such files.
+    fn open_local(&self, path: &RelPath) -> Result<File, Errno> {
+        let _ = path;
+        Err(Errno::Io)
+    }
 }
 
 /// An open file that is being served. Keeps its bytes readable while it lives, also when the file loses its name.
@@ -31,4 +53,60 @@ pub enum ServeError {
     /// It cannot be read.
     #[error("the file cannot be read")]
     Io,
+}
+
+/// What a [`Watcher`] tells of a folder.
+#[derive(Debug)]
+pub enum FolderEvent {
+    /// This is there, or is not there any more. 1 to 1,024 at once. Applied in order, they lead to what the folder
+    /// holds; its own attributes are not told.
+    Observed(Vec<Observation>),
+    /// Something is there that is not shared. Told once, and again only if it went away in between.
+    Skipped(Skipped),
+    /// Everything that was there at the beginning has been told.
+    Ready,
+    /// Not everything can be watched. The folder is read anew from time to time instead, so that changes are noticed
+    /// late (5 seconds, or longer if reading takes long). Told once.
+    Unwatched(FolderError),
+    /// The folder was removed, renamed or replaced, or its file system unmounted. Nothing follows.
+    Vanished,
+}
+
+/// Takes what a [`Watcher`] tells.
+type Sink = Box<dyn Fn(FolderEvent) + Send>;
+
+/// Why a folder cannot be shared or watched.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It cannot be opened.
+    #[error("cannot open the folder {}: {source}", .path.display())]
+    Open {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The kernel watches as many directories as it may.
+    #[error(
+        "cannot watch {}: this user watches as many directories as the system allows; \
+         allow more with: sysctl fs.inotify.max_user_watches=1048576", .path.display()
+    )]
+    WatchLimit {
+        /// The first directory that is not watched.
+        path: PathBuf,
+    },
+    /// The kernel has as many watchers as it may.
+    #[error(
+        "cannot watch the folder: this user has as many watching programs as the system allows; \
+         allow more with: sysctl fs.inotify.max_user_instances=1024"
+    )]
+    InstanceLimit,
+    /// A directory cannot be watched for another reason.
+    #[error("cannot watch {}: {source}", .path.display())]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
 }

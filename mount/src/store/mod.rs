@@ -1,5 +1,14 @@
 //! Where fetched bytes are kept: on disk, in memory, or in the simulator. One suite of tests holds for all.
 
+pub mod disk;
+pub mod memory;
+mod publish;
+#[cfg(test)]
+mod suite;
+
+pub use disk::DiskStore;
+pub use memory::MemoryStore;
+
 use bytes::Bytes;
 use farshore_engine::ContentId;
 use futures_util::future::BoxFuture;
@@ -8,7 +17,7 @@ use std::sync::Arc;
 
 /// Keeps contents.
 pub trait Store: Send + Sync + 'static {
-    /// Makes room for a content of `size_bytes`, which is at least one. Nothing of it is there yet.
+    /// Makes room for a content of `size_bytes`. Nothing of it is there yet.
     ///
     /// # Errors
     /// What the disk says; [`io::ErrorKind::StorageFull`] if it is full.
@@ -18,6 +27,10 @@ pub trait Store: Send + Sync + 'static {
 /// One content: some of its bytes. Dropping the last reference removes it, unless it was kept by other means.
 pub trait Stored: Send + Sync + 'static {
     /// Writes `frames`, one after the other, at `offset`. When it has ended well, [`Stored::read`] finds them.
+    ///
+    /// # Errors
+    /// What the disk says; [`io::ErrorKind::StorageFull`] if it is full, [`io::ErrorKind::InvalidInput`] if the content
+    /// ends before the frames do. Which of the bytes are there then is not defined; writing them again is fine.
     fn write(self: Arc<Self>, offset: u64, frames: Vec<Bytes>) -> BoxFuture<'static, io::Result<()>>;
 
     /// Fills `into` with the bytes at `offset`, all of which were written before.
@@ -30,11 +43,44 @@ pub trait Stored: Send + Sync + 'static {
     /// returns. Never overwrites.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] if something is there; otherwise what the disk says.
+    /// [`io::ErrorKind::AlreadyExists`] if something is there; otherwise what the disk says. The content is as before
+    /// then, and it may be tried again.
     fn keep(
         self: Arc<Self>,
         target: std::path::PathBuf,
         mode: u16,
         modified: farshore_engine::record::FileTime,
     ) -> BoxFuture<'static, io::Result<()>>;
+}
+
+/// Room on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All bytes that it can hold.
+    pub total_bytes: u64,
+    /// Bytes that are not in use.
+    pub free_bytes: u64,
+    /// Bytes of those that this user may use.
+    pub available_bytes: u64,
+}
+
+/// Whether frames fit into their content.
+fn check_frames(offset: u64, frames: &[Bytes], size_bytes: u64) -> io::Result<()> {
+    let len: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
+    match offset.checked_add(len) {
+        Some(end) if end <= size_bytes => Ok(()),
+        Some(_) | None => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "a write goes beyond the end of the content"))
+        }
+    }
+}
+
+/// Whether bytes that are read lie in their content.
+fn check_read(offset: u64, len: usize, size_bytes: u64) -> io::Result<()> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= size_bytes => Ok(()),
+        Some(_) | None => {
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a read goes beyond the end of the content"))
+        }
+    }
 }

@@ -1,0 +1,322 @@
+//! `farshore demo`: a tour on one machine, with two devices that have nothing in common but a ticket.
+//!
+//! Every step says what it does and what came of it, and the tour fails if it came out wrong.
+
+use super::link_cutter::LinkCutter;
+use super::{Failure, stop_signal};
+use crate::fuse::{MountOptions, Mounted};
+use crate::joining::join;
+use crate::kernel_host::KernelHost;
+use crate::net::tls::TlsTransport;
+use crate::node::Node;
+use crate::sharing::{ShareOptions, Sharing};
+use crate::state::State;
+use crate::store::{DiskStore, Store};
+use crate::ticket::Ticket;
+use clap::Args;
+use farshore_engine::chunk::CHUNK_SIZE;
+use farshore_engine::{Config, Link};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use xxhash_rust::xxh3::Xxh3;
+
+/// The size of the file in the sample that the tour writes, in bytes.
+const SAMPLE_BYTES: u64 = 96 * 1024 * 1024;
+
+/// The link is cut for this long.
+const CUT_FOR: Duration = Duration::from_secs(1);
+
+/// How long a step may take that waits for something to happen.
+const STEP_LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// The folder to share [default: a sample that is written for the tour]
+    folder: Option<PathBuf>,
+    /// Leave it mounted to play with, until Ctrl-C
+    #[arg(long)]
+    stay: bool,
+}
+
+pub(super) async fn run(args: DemoArgs) -> Result<(), Failure> {
+    let scratch = tempfile::Builder::new().prefix("farshore-demo-").tempdir()?;
+    let stop = stop_signal();
+    tokio::select! {
+        result = tour(&args, &scratch) => result,
+        stopped = stop => stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
+    }
+}
+
+/// What the tour has set up; taken down in the order of the fields.
+struct Stage {
+    mounted: Option<Mounted>,
+    reader: Arc<Node>,
+    sharing: Sharing,
+    link: LinkCutter,
+    mountpoint: PathBuf,
+    folder: PathBuf,
+}
+
+async fn tour(args: &DemoArgs, scratch: &TempDir) -> Result<(), Failure> {
+    let folder = match &args.folder {
+        Some(folder) => folder.clone(),
+        None => write_sample(scratch.path())?,
+    };
+    let stage = set_up(folder, scratch.path()).await?;
+    let result = async {
+        walk(&stage).await?;
+        read_on_demand(&stage).await?;
+        cut_in_mid_read(&stage).await?;
+        notice_changes(&stage, args.folder.is_none()).await
+    }
+    .await;
+    if result.is_ok() && args.stay {
+        println!("   mounted on {}; stop with Ctrl-C", stage.mountpoint.display());
+        stop_signal().await?;
+    }
+    take_down(stage).await?;
+    result?;
+    println!("done: everything that was read is what was shared");
+    Ok(())
+}
+
+fn write_sample(scratch: &Path) -> Result<PathBuf, Failure> {
+    let folder = scratch.join("sample");
+    fs::create_dir_all(folder.join("letters"))?;
+    fs::write(folder.join("hello.txt"), "Hello from the other machine.\n")?;
+    for letter in 'a'..='j' {
+        fs::write(folder.join("letters").join(format!("{letter}.txt")), letter.to_string().repeat(1000))?;
+    }
+    std::os::unix::fs::symlink("hello.txt", folder.join("a link"))?;
+    // Bytes that no compression and no run of zeros could stand in for.
+    let mut file = io::BufWriter::new(File::create(folder.join("large.bin"))?);
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..SAMPLE_BYTES / 8 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        file.write_all(&state.to_le_bytes())?;
+    }
+    file.flush()?;
+    Ok(folder)
+}
+
+async fn set_up(folder: PathBuf, scratch: &Path) -> Result<Stage, Failure> {
+    let device = |name: &str| State::open(Some(scratch.join(name)));
+    let (owner, reader) = (device("owner")?, device("reader")?);
+    let options = ShareOptions {
+        folder: folder.clone(),
+        listen: "127.0.0.1:0".to_owned(),
+        advertise: Vec::new(),
+        new_ticket: false,
+    };
+    let sharing = Sharing::start(owner, options).await?;
+    println!("1. one device shares {}", folder.display());
+    let address = sharing.address().parse().map_err(Failure::failed)?;
+    let link = LinkCutter::start(address).await?;
+    // The same ticket, but by a way that can be cut.
+    let given = sharing.ticket();
+    let by_link = vec![link.address().to_string()];
+    let ticket = Ticket::new(given.share(), given.owner(), *given.secret(), by_link)?;
+    println!("   its ticket: {}", ticket.encode());
+
+    let store_dir = scratch.join("store");
+    let store = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
+    let transport = Arc::new(TlsTransport::new(reader.identity()?));
+    let node = join(&ticket, transport, store as Arc<dyn Store>, Config::default()).await?;
+    let mountpoint = scratch.join("mount");
+    fs::create_dir(&mountpoint)?;
+    let host = Arc::new(KernelHost::new(node.clone(), store_dir));
+    let at = mountpoint.clone();
+    let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &at, MountOptions::default()));
+    let mounted = mounted.await.map_err(Failure::failed)??;
+    println!("2. another device joins with the ticket and mounts it on {}", mountpoint.display());
+    Ok(Stage { mounted: Some(mounted), reader: node, sharing, link, mountpoint, folder })
+}
+
+async fn take_down(mut stage: Stage) -> Result<(), Failure> {
+    if let Some(mounted) = stage.mounted.take() {
+        tokio::task::spawn_blocking(move || mounted.unmount()).await.map_err(Failure::failed)??;
+    }
+    stage.reader.shut_down().await;
+    stage.sharing.stop().await;
+    Ok(())
+}
+
+/// Names, sizes and times are there at once, and no content has moved.
+async fn walk(stage: &Stage) -> Result<(), Failure> {
+    let (here, there) = (stage.mountpoint.clone(), stage.folder.clone());
+    let begun = Instant::now();
+    let seen = blocking(move || Ok((count(&here)?, count(&there)?))).await?;
+    let ((entries, bytes), there) = seen;
+    if (entries, bytes) != there {
+        return Err(Failure::failed(format!("the mount shows {entries} entries of {bytes} bytes, not {there:?}")));
+    }
+    let fetched = fetched(stage);
+    println!(
+        "3. all {entries} entries, {bytes} bytes, are listed after {:?}; {fetched} bytes were fetched",
+        begun.elapsed()
+    );
+    Ok(())
+}
+
+/// Entries below a folder, and the bytes of its files.
+fn count(folder: &Path) -> io::Result<(u64, u64)> {
+    let (mut entries, mut bytes) = (0, 0);
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        entries += 1;
+        if meta.is_dir() {
+            let (inner_entries, inner_bytes) = count(&entry.path())?;
+            entries += inner_entries;
+            bytes += inner_bytes;
+        } else if meta.is_file() {
+            bytes += meta.len();
+        }
+    }
+    Ok((entries, bytes))
+}
+
+/// A few bytes in the middle of the largest file bring their chunk, and not the file.
+async fn read_on_demand(stage: &Stage) -> Result<(), Failure> {
+    let Some((path, size)) = largest(stage).await? else {
+        println!("4. there is no file to read");
+        return Ok(());
+    };
+    let middle = size / 2;
+    let (here, there) = (stage.mountpoint.join(&path), stage.folder.join(&path));
+    let same = blocking(move || Ok(read_at(&here, middle)? == read_at(&there, middle)?)).await?;
+    if !same {
+        return Err(Failure::failed(format!("the middle of {} is wrong", path.display())));
+    }
+    println!(
+        "4. 4096 bytes from the middle of {} ({size} bytes) are right; at most {} bytes were fetched for them",
+        path.display(),
+        fetched(stage).max(CHUNK_SIZE.min(size)),
+    );
+    Ok(())
+}
+
+fn read_at(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::new();
+    file.take(4096).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+async fn largest(stage: &Stage) -> Result<Option<(PathBuf, u64)>, Failure> {
+    Ok(stage.reader.view(|view| {
+        view.tree()
+            .filter(|(_, record)| matches!(record.kind, farshore_engine::record::Kind::File { .. }))
+            .map(|(path, record)| (record.size_bytes(), path))
+            .max()
+            .filter(|(size, _)| *size > 0)
+            .map(|(size, path)| {
+                use std::os::unix::ffi::OsStringExt;
+                (std::ffi::OsString::from_vec(path.to_bytes()).into(), size)
+            })
+    }))
+}
+
+/// The link is cut while the largest file is being read. The reader waits, and goes on by itself.
+async fn cut_in_mid_read(stage: &Stage) -> Result<(), Failure> {
+    let Some((path, size)) = largest(stage).await? else { return Ok(()) };
+    let read = Arc::new(AtomicU64::new(0));
+    let (here, there) = (stage.mountpoint.join(&path), stage.folder.join(&path));
+    let counted = read.clone();
+    let begun = Instant::now();
+    let reader = tokio::task::spawn_blocking(move || checksum(&here, &counted));
+    let quarter = size / 4;
+    let reached = async {
+        while read.load(Ordering::Relaxed) < quarter {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let ahead = tokio::time::timeout(STEP_LIMIT, reached).await.is_ok();
+    stage.link.cut();
+    let cut_at = read.load(Ordering::Relaxed);
+    println!("5. the link is cut when {cut_at} of {size} bytes of {} were read", path.display());
+    wait_for_link(stage, false).await?;
+    tokio::time::sleep(CUT_FOR).await;
+    println!(
+        "   after {CUT_FOR:?} without a link {} bytes were read, and the reader waits",
+        read.load(Ordering::Relaxed)
+    );
+    stage.link.heal();
+    stage.reader.network_changed();
+    wait_for_link(stage, true).await?;
+    let mounted = reader.await.map_err(Failure::failed)??;
+    println!("   the link is back, and the reader has gone on by itself: {size} bytes after {:?}", begun.elapsed());
+    let shared = blocking(move || checksum(&there, &AtomicU64::new(0))).await?;
+    if mounted != shared || !ahead {
+        return Err(Failure::failed(format!("{} was read wrong: {mounted:016x}, not {shared:016x}", path.display())));
+    }
+    println!("   its checksum here and there: {mounted:016x}");
+    Ok(())
+}
+
+/// xxh3 of a whole file.
+fn checksum(path: &Path, read: &AtomicU64) -> io::Result<u64> {
+    let mut file = File::open(path)?;
+    let mut hash = Xxh3::new();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.digest()),
+            count => {
+                hash.update(&buffer[..count]);
+                read.fetch_add(count as u64, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+async fn wait_for_link(stage: &Stage, up: bool) -> Result<(), Failure> {
+    let is_up = || stage.reader.view(|view| view.peers().all(|peer| matches!(peer.link, Link::Up(_)) == up));
+    let reached = async {
+        while !is_up() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let late = |_| Failure::failed(if up { "the link did not come back" } else { "the cut was not noticed" });
+    tokio::time::timeout(STEP_LIMIT, reached).await.map_err(late)
+}
+
+/// What changes in the shared folder changes in the mount. Only in a sample: nobody's own folder is written to.
+async fn notice_changes(stage: &Stage, is_sample: bool) -> Result<(), Failure> {
+    if !is_sample {
+        return Ok(());
+    }
+    let begun = Instant::now();
+    let (here, there) = (stage.mountpoint.join("news.txt"), stage.folder.join("news.txt"));
+    fs::write(there, "fresh\n")?;
+    let seen = async {
+        loop {
+            let path = here.clone();
+            if blocking(move || Ok(fs::read_to_string(path).is_ok_and(|text| text == "fresh\n"))).await? {
+                return Ok::<(), Failure>(());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let late = |_| Failure::failed("a new file did not show in the mount");
+    tokio::time::timeout(STEP_LIMIT, seen).await.map_err(late)??;
+    println!("6. a file written on one side shows on the other after {:?}", begun.elapsed());
+    Ok(())
+}
+
+fn fetched(stage: &Stage) -> u64 {
+    stage.reader.view(|view| view.totals().fetched_bytes)
+}
+
+/// File operations on the mount wait for this very process: never on a thread that has to answer them.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Failure> {
+    Ok(tokio::task::spawn_blocking(work).await.map_err(Failure::failed)??)
+}

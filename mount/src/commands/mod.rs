@@ -1,0 +1,213 @@
+//! The commands: what each is told, and what it ends with.
+//!
+//! Data goes to stdout, talk to stderr. Exit codes: 0 when all was done, 1 when something could not be done, 2 when the
+//! command line, the ticket or the mountpoint was no good, 130 after Ctrl-C in the middle of a piece of work.
+
+mod daemon;
+mod demo;
+mod get;
+mod link_cutter;
+mod ls;
+mod mount;
+mod share;
+
+use crate::fuse::{MountError, OptionError};
+use crate::identity::IdentityError;
+use crate::joining::JoinError;
+use crate::net::tls::TlsTransport;
+use crate::sharing::ShareError;
+use crate::state::{State, StateError};
+use crate::ticket::{Ticket, TicketError};
+use clap::{Args, Parser, Subcommand};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Something could not be done.
+const FAILED: u8 = 1;
+/// What was said on the command line is no good.
+const USAGE: u8 = 2;
+/// Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
+/// Mounts another machine's folder on yours.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct CommandLine {
+    /// Where this device keeps its key, its shares and what it has fetched [default: $XDG_STATE_HOME/farshore]
+    #[arg(long, global = true, value_name = "DIR", env = "FARSHORE_STATE")]
+    state: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the id of this device
+    Id,
+    /// Offer a folder to others, and print the ticket to join it
+    Share(share::ShareArgs),
+    /// Join a share and mount it
+    Mount(mount::MountArgs),
+    /// List what a share holds, without mounting it
+    Ls(ls::LsArgs),
+    /// Fetch files of a share, without mounting it
+    Get(get::GetArgs),
+    /// Take a mount down
+    Unmount(UnmountArgs),
+    /// A tour on one machine with two devices: share, mount, cut the link, heal it, compare
+    Demo(demo::DemoArgs),
+}
+
+#[derive(Debug, Args)]
+struct UnmountArgs {
+    /// Where it is mounted
+    #[arg(value_name = "MNT")]
+    mountpoint: PathBuf,
+}
+
+/// A command that did not do what it was asked to.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: u8,
+    /// What happened, to what, and what to do; empty if it was said already.
+    pub message: String,
+}
+
+impl Failure {
+    fn failed(message: impl ToString) -> Failure {
+        Failure { code: FAILED, message: message.to_string() }
+    }
+
+    fn usage(message: impl ToString) -> Failure {
+        Failure { code: USAGE, message: message.to_string() }
+    }
+
+    fn interrupted() -> Failure {
+        Failure { code: INTERRUPTED, message: "interrupted".to_owned() }
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Failure {
+        Failure::failed(error)
+    }
+}
+
+impl From<IdentityError> for Failure {
+    fn from(error: IdentityError) -> Failure {
+        Failure::failed(error)
+    }
+}
+
+impl From<TicketError> for Failure {
+    fn from(error: TicketError) -> Failure {
+        Failure::usage(error)
+    }
+}
+
+impl From<OptionError> for Failure {
+    fn from(error: OptionError) -> Failure {
+        Failure::usage(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::failed(error)
+    }
+}
+
+impl From<ShareError> for Failure {
+    fn from(error: ShareError) -> Failure {
+        match error {
+            ShareError::NotAFolder { .. } | ShareError::Ticket(_) => Failure::usage(error),
+            ShareError::State(_)
+            | ShareError::Identity(_)
+            | ShareError::Folder(_)
+            | ShareError::InUse { .. }
+            | ShareError::Listen { .. }
+            | ShareError::Vanished(_) => Failure::failed(error),
+        }
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Failure {
+        match error {
+            JoinError::Denied => Failure::usage(error),
+            JoinError::Incompatible | JoinError::Unreachable { .. } | JoinError::Broken(_) => Failure::failed(error),
+        }
+    }
+}
+
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Failure {
+        match error {
+            MountError::Missing(_)
+            | MountError::NotDirectory(_)
+            | MountError::NotEmpty { .. }
+            | MountError::AlreadyMounted { .. }
+            | MountError::Stale { .. }
+            | MountError::NotMounted(_)
+            | MountError::NotOurs { .. } => Failure::usage(error),
+            MountError::NoFuse(_)
+            | MountError::NoHelper
+            | MountError::Helper { .. }
+            | MountError::AllowOther
+            | MountError::System { .. } => Failure::failed(error),
+        }
+    }
+}
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+/// Why it was not done, and the exit code for that.
+pub fn run(line: CommandLine) -> Result<(), Failure> {
+    let CommandLine { state, command } = line;
+    match command {
+        Command::Id => {
+            println!("{}", State::open(state)?.identity()?.id());
+            Ok(())
+        }
+        Command::Unmount(UnmountArgs { mountpoint }) => Ok(crate::fuse::unmount(&mountpoint)?),
+        Command::Mount(args) if args.wants_daemon() => daemon::start(),
+        Command::Share(args) => in_runtime(share::run(state, args)),
+        Command::Mount(args) => in_runtime(mount::run(state, args)),
+        Command::Ls(args) => in_runtime(ls::run(state, args)),
+        Command::Get(args) => in_runtime(get::run(state, args)),
+        Command::Demo(args) => in_runtime(demo::run(args)),
+    }
+}
+
+fn in_runtime<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    // A thread that still waits for a disk must not keep the command from ending.
+    runtime.shutdown_background();
+    result
+}
+
+/// The ticket, and what this device needs to use it.
+fn prepare(state: Option<PathBuf>, ticket: &str) -> Result<(Ticket, State, Arc<TlsTransport>), Failure> {
+    let ticket = Ticket::parse(ticket)?;
+    let state = State::open(state)?;
+    let transport = Arc::new(TlsTransport::new(state.identity()?));
+    Ok((ticket, state, transport))
+}
+
+/// Waits for Ctrl-C or a polite kill.
+async fn stop_signal() -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! `farshore mount`: joins a share and mounts it until it is unmounted or told to stop.
+
+use super::{Failure, daemon, prepare, stop_signal};
+use crate::fuse::{self, Ended, MountOptions, Mounted};
+use crate::joining::join;
+use crate::kernel_host::KernelHost;
+use crate::store::{DiskStore, Store};
+use clap::{Args, ValueEnum};
+use farshore_engine::{Config, OnDisconnect};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+#[derive(Debug, Args)]
+pub(super) struct MountArgs {
+    /// What `farshore share` printed
+    ticket: String,
+    /// An empty directory to mount on
+    #[arg(value_name = "MNT")]
+    mountpoint: PathBuf,
+    /// Where fetched bytes are kept [default: a directory for this share in the state directory]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Mount read-only. This version offers nothing else
+    #[arg(long)]
+    read_only: bool,
+    /// What a read does while the owner cannot be reached
+    #[arg(long, value_enum, default_value_t = WhenAway::Wait, value_name = "WHAT")]
+    on_disconnect: WhenAway,
+    /// How long a read waits for bytes before it fails, in seconds
+    #[arg(long, default_value_t = 30, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    read_timeout: u64,
+    /// Mount options as in mount(8): allow_other, dev, suid, noexec, noatime, ...
+    #[arg(short = 'o', value_name = "OPTS")]
+    options: Vec<String>,
+    /// Return when it is mounted, and go on in the background
+    #[arg(long)]
+    daemon: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WhenAway {
+    /// Wait, until the read's time is over
+    Wait,
+    /// Fail at once
+    Fail,
+}
+
+impl MountArgs {
+    /// Whether the work is to be left to a process in the background, and this is not that process.
+    pub(super) fn wants_daemon(&self) -> bool {
+        self.daemon && !daemon::is_background()
+    }
+}
+
+pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), Failure> {
+    daemon::detach()?;
+    let (ticket, state, transport) = prepare(state, &args.ticket)?;
+    let mut options = MountOptions::default();
+    for list in &args.options {
+        options.apply(list)?;
+    }
+    if !options.read_only {
+        return Err(Failure::usage("this version of Farshore mounts read-only; leave out `-o rw`"));
+    }
+    // Before anything else is set up: a bad mountpoint is the most likely slip.
+    fuse::prepare(&args.mountpoint)?;
+    let store_dir = args.store.unwrap_or_else(|| state.dir().join("store").join(ticket.share().to_string()));
+    let store = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
+    let config = Config {
+        read_timeout: Duration::from_secs(args.read_timeout),
+        on_disconnect: match args.on_disconnect {
+            WhenAway::Wait => OnDisconnect::Wait,
+            WhenAway::Fail => OnDisconnect::Fail,
+        },
+        ..Config::default()
+    };
+    let stop = stop_signal();
+    tokio::pin!(stop);
+    let joined = join(&ticket, transport, store as Arc<dyn Store>, config);
+    let node = tokio::select! {
+        joined = joined => joined?,
+        stopped = &mut stop => return stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
+    };
+    let host = Arc::new(KernelHost::new(node.clone(), store_dir));
+    let mountpoint = args.mountpoint.clone();
+    let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, options)).await;
+    let mounted = match mounted.map_err(Failure::failed)? {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            node.shut_down().await;
+            return Err(error.into());
+        }
+    };
+    let entries = node.view(|view| view.entries()) - 1;
+    eprintln!("mounted {entries} entries on {}; stop with Ctrl-C", mounted.mountpoint().display());
+    daemon::tell_ready()?;
+    let (sender, ended) = oneshot::channel();
+    mounted.on_end(move |how| {
+        // This command may be ending already.
+        let _ = sender.send(how);
+    });
+    let result = tokio::select! {
+        stopped = &mut stop => stopped.map_err(Failure::from),
+        how = ended => match how {
+            Ok(Ended::Failed(reason)) => Err(Failure::failed(format!("the mount ended by itself: {reason}"))),
+            Ok(Ended::Unmounted) | Err(_) => Ok(()),
+        },
+    };
+    let unmounted = tokio::task::spawn_blocking(move || mounted.unmount()).await;
+    node.shut_down().await;
+    unmounted.map_err(Failure::failed)??;
+    result
+}

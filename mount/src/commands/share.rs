@@ -1,0 +1,92 @@
+//! `farshore share`: offers a folder until it is told to stop.
+
+use super::{Failure, stop_signal};
+use crate::fuse::{self, MountOptions, Mounted};
+use crate::kernel_host::KernelHost;
+use crate::sharing::{DEFAULT_LISTEN, ShareOptions, Sharing};
+use crate::state::State;
+use clap::Args;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[derive(Debug, Args)]
+pub(super) struct ShareArgs {
+    /// The folder to offer, in place
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Where to listen, as host:port
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_LISTEN)]
+    listen: String,
+    /// Where others reach this machine, as host:port; may be given several times [default: what this machine knows]
+    #[arg(long, value_name = "ADDR")]
+    advertise: Vec<String>,
+    /// Mount the share here as well, on this empty directory
+    #[arg(long, value_name = "MNT")]
+    mount: Option<PathBuf>,
+    /// Others may only read. This version offers nothing else
+    #[arg(long)]
+    read_only: bool,
+    /// Make all earlier tickets of this folder worthless, and forget the devices that joined with them
+    #[arg(long)]
+    new_ticket: bool,
+}
+
+pub(super) async fn run(state: Option<PathBuf>, args: ShareArgs) -> Result<(), Failure> {
+    let ShareArgs { folder, listen, advertise, mount, read_only: _, new_ticket } = args;
+    if let Some(mountpoint) = &mount {
+        check_outside(mountpoint, &folder)?;
+    }
+    let options = ShareOptions { folder, listen, advertise, new_ticket };
+    // From the first moment: a stop during the first scan is a stop too.
+    let stop = stop_signal();
+    tokio::pin!(stop);
+    let mut sharing = tokio::select! {
+        started = Sharing::start(State::open(state)?, options.clone()) => started?,
+        stopped = &mut stop => return Ok(stopped?),
+    };
+    let entries = sharing.node().view(|view| view.entries()) - 1;
+    let mounted = match mount {
+        Some(mountpoint) => match mount_own(&sharing, mountpoint, options.folder.clone()).await {
+            Ok(mounted) => Some(mounted),
+            Err(failure) => {
+                sharing.stop().await;
+                return Err(failure);
+            }
+        },
+        None => None,
+    };
+    eprintln!("sharing {} ({entries} entries) at {}; stop with Ctrl-C", options.folder.display(), sharing.address());
+    println!("{}", sharing.ticket().encode());
+    std::io::stdout().flush()?;
+    let result = tokio::select! {
+        stopped = stop => stopped.map_err(Failure::from),
+        () = sharing.vanished() => {
+            Err(Failure::failed(format!("the folder {} is gone; nothing is shared any more", options.folder.display())))
+        }
+    };
+    if let Some(mounted) = mounted {
+        tokio::task::spawn_blocking(move || mounted.unmount()).await.map_err(Failure::failed)??;
+    }
+    sharing.stop().await;
+    result
+}
+
+/// A mount inside the folder would share itself.
+fn check_outside(mountpoint: &Path, folder: &Path) -> Result<(), Failure> {
+    let mountpoint = fuse::prepare(mountpoint)?;
+    match folder.canonicalize() {
+        Ok(folder) if mountpoint.starts_with(&folder) => Err(Failure::usage(format!(
+            "{} lies in the folder that is shared; choose a mountpoint outside of it",
+            mountpoint.display()
+        ))),
+        // What is wrong with the folder is said where it is shared.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+async fn mount_own(sharing: &Sharing, mountpoint: PathBuf, folder: PathBuf) -> Result<Mounted, Failure> {
+    let host = Arc::new(KernelHost::new(sharing.node().clone(), folder));
+    let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, MountOptions::default()));
+    Ok(mounted.await.map_err(Failure::failed)??)
+}

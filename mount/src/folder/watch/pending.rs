@@ -1,0 +1,159 @@
+//! Paths where something happened, waiting for a quiet moment to be looked at.
+//!
+//! A path is due [`QUIET`] after the last thing that happened to it, but never later than [`PATIENCE`] after the
+//! first. When a path is due, every path that began to wait before it goes first, so that order is kept: a file that
+//! was written before another one is never told after it.
+
+use farshore_engine::path::RelPath;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+/// How long nothing must happen to a path before it is looked at.
+pub(super) const QUIET: Duration = Duration::from_millis(50);
+
+/// How long a path to which things keep happening waits at most.
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The waiting paths. Its size is bounded by the number of paths to which something happens within [`PATIENCE`].
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// In the order in which they began to wait.
+    waiting: BTreeMap<u64, Waiting>,
+    turns: HashMap<RelPath, u64>,
+    due: BTreeSet<(Instant, u64)>,
+    next_turn: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    path: RelPath,
+    first: Instant,
+    due: Instant,
+    renewed: bool,
+}
+
+impl Pending {
+    /// Something happened at `path`. `renewed` if another thing may stand there now, or nothing.
+    pub(super) fn note(&mut self, path: RelPath, renewed: bool, now: Instant) {
+        let turn = *self.turns.entry(path.clone()).or_insert(self.next_turn);
+        self.next_turn = self.next_turn.max(turn + 1);
+        let waiting =
+            self.waiting.entry(turn).or_insert_with(|| Waiting { path, first: now, due: now, renewed: false });
+        self.due.remove(&(waiting.due, turn));
+        waiting.due = (now + QUIET).min(waiting.first + PATIENCE);
+        waiting.renewed |= renewed;
+        self.due.insert((waiting.due, turn));
+    }
+
+    /// Whether another thing may stand at `path` than was told last.
+    pub(super) fn is_renewed(&self, path: &RelPath) -> bool {
+        self.turns.get(path).and_then(|turn| self.waiting.get(turn)).is_some_and(|waiting| waiting.renewed)
+    }
+
+    /// When the first path is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// Takes the paths that are to be looked at now, in order.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<RelPath> {
+        let last = self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, turn)| *turn).max();
+        let mut taken = Vec::new();
+        while let Some(first) = self.waiting.first_entry()
+            && last.is_some_and(|last| *first.key() <= last)
+        {
+            let (turn, waiting) = first.remove_entry();
+            self.due.remove(&(waiting.due, turn));
+            self.turns.remove(&waiting.path);
+            taken.push(waiting.path);
+        }
+        taken
+    }
+
+    /// Takes all paths, in order.
+    pub(super) fn take_all(&mut self) -> Vec<RelPath> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.due.clear();
+        self.turns.clear();
+        waiting.into_values().map(|waiting| waiting.path).collect()
+    }
+
+    /// Takes the paths at or below `path`, each with whether another thing may stand there now.
+    pub(super) fn take_below(&mut self, path: &RelPath) -> Vec<(RelPath, bool)> {
+        let below = self.waiting.iter().filter(|(_, waiting)| path.is_prefix_of(&waiting.path));
+        let turns: Vec<u64> = below.map(|(turn, _)| *turn).collect();
+        let taken = turns.into_iter().filter_map(|turn| {
+            let waiting = self.waiting.remove(&turn)?;
+            self.due.remove(&(waiting.due, turn));
+            self.turns.remove(&waiting.path);
+            Some((waiting.path, waiting.renewed))
+        });
+        taken.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::parse(text.as_bytes()).unwrap()
+    }
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_path_is_due_when_it_has_been_quiet() {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        pending.note(path("a"), false, start);
+        pending.note(path("a"), false, start + ms(30));
+        assert_eq!(pending.next_due(), Some(start + ms(80)));
+        assert!(pending.take_due(start + ms(79)).is_empty());
+        assert_eq!(pending.take_due(start + ms(80)), [path("a")]);
+        assert_eq!(pending.next_due(), None);
+    }
+
+    #[test]
+    fn a_path_that_never_is_quiet_waits_half_a_second() {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        let mut told = Vec::new();
+        for step in 0..200 {
+            let now = start + ms(10 * step);
+            if !pending.take_due(now).is_empty() {
+                told.push(10 * step);
+            }
+            pending.note(path("a"), false, now);
+        }
+        assert_eq!(told, [500, 1_000, 1_500]);
+    }
+
+    #[test]
+    fn what_began_earlier_goes_first() {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        pending.note(path("data"), false, start);
+        pending.note(path("done"), false, start + ms(10));
+        pending.note(path("later"), false, start + ms(20));
+        pending.note(path("data"), false, start + ms(50));
+        assert_eq!(pending.take_due(start + ms(60)), [path("data"), path("done")]);
+        assert_eq!(pending.take_all(), [path("later")]);
+    }
+
+    #[test]
+    fn what_waits_below_a_directory_is_taken_alone() {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        pending.note(path("a/x"), true, start);
+        pending.note(path("ab"), false, start);
+        pending.note(path("a"), false, start + ms(10));
+        assert!(pending.is_renewed(&path("a/x")));
+        assert_eq!(pending.take_below(&path("a")), [(path("a/x"), true), (path("a"), false)]);
+        assert!(!pending.is_renewed(&path("a/x")));
+        assert_eq!(pending.take_due(start + ms(60)), [path("ab")]);
+        assert_eq!(pending.next_due(), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! Joining a share: a node that follows its owner, for a mount, a listing or a download.
+
+use crate::net::transport::Transport;
+use crate::node::{Admission, Node, Parts, Route};
+use crate::sharing::random_u64;
+use crate::store::Store;
+use crate::ticket::Ticket;
+use farshore_engine::{Config, DialError, Notice, PeerId};
+use farshore_proto::Hello;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long an owner who cannot be reached is tried before that is called a failure.
+pub const REACH_LIMIT: Duration = Duration::from_secs(15);
+
+/// Why a share cannot be joined.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// The owner does not let us in.
+    #[error(
+        "the owner does not accept this ticket: it was revoked, or is for another share; ask for the ticket that \
+         `farshore share` prints now"
+    )]
+    Denied,
+    /// The owner speaks another version.
+    #[error("the owner runs a version of Farshore that this one cannot talk to; use the same version on both sides")]
+    Incompatible,
+    /// The owner was not reached in time.
+    #[error("cannot reach the owner at {addresses} within {} s; is `farshore share` running there?", REACH_LIMIT.as_secs())]
+    Unreachable {
+        /// Where it was tried.
+        addresses: String,
+    },
+    /// The owner broke a rule.
+    #[error("the owner's listing cannot be used: {0}")]
+    Broken(farshore_engine::PeerFault),
+}
+
+/// Joins the share of `ticket`. Returns when its whole tree is known.
+///
+/// # Errors
+/// Why not; nothing is left running then.
+pub async fn join(
+    ticket: &Ticket,
+    transport: Arc<dyn Transport>,
+    store: Arc<dyn Store>,
+    config: Config,
+) -> Result<Arc<Node>, JoinError> {
+    let agent = concat!("farshore ", env!("CARGO_PKG_VERSION"));
+    let hello = Hello::new(ticket.share(), Some(*ticket.secret()), agent);
+    let route = Route { addresses: ticket.addresses().to_vec(), hello };
+    let node = Node::start(Parts {
+        config: Config { epoch: random_u64() | 1, ..config },
+        seed: random_u64(),
+        transport,
+        store,
+        folder: None,
+        admission: Arc::new(Nobody),
+        peers: BTreeMap::from([(ticket.owner(), route)]),
+    });
+    let (sender, mut notices) = mpsc::unbounded_channel();
+    node.on_notice(Box::new(move |notice| {
+        log_notice(notice);
+        // After the listing nobody listens any more.
+        let _ = sender.send(notice.clone());
+    }));
+    node.follow_peers();
+    let listed = async {
+        while let Some(notice) = notices.recv().await {
+            if let Some(result) = outcome(&notice) {
+                return result;
+            }
+        }
+        Ok(())
+    };
+    let unreachable = || JoinError::Unreachable { addresses: ticket.addresses().join(", ") };
+    let result = tokio::time::timeout(REACH_LIMIT, listed).await.unwrap_or_else(|_| Err(unreachable()));
+    if let Err(error) = result {
+        node.shut_down().await;
+        return Err(error);
+    }
+    Ok(node)
+}
+
+/// What a notice means to somebody who waits for the first listing; `None` if they wait on.
+fn outcome(notice: &Notice) -> Option<Result<(), JoinError>> {
+    match notice {
+        Notice::Listed { .. } => Some(Ok(())),
+        Notice::DialFailed { error: DialError::Denied, .. } => Some(Err(JoinError::Denied)),
+        Notice::DialFailed { error: DialError::Incompatible, .. } => Some(Err(JoinError::Incompatible)),
+        Notice::PeerFault { fault, .. } => Some(Err(JoinError::Broken(*fault))),
+        Notice::DialFailed { error: DialError::Unreachable, .. }
+        | Notice::LinkUp { .. }
+        | Notice::LinkDown { .. }
+        | Notice::InvalidateInode { .. }
+        | Notice::InvalidateEntry { .. }
+        | Notice::FetchFailed { .. }
+        | Notice::StoreFailed { .. }
+        | Notice::NotShared { .. }
+        | Notice::Announced { .. } => None,
+    }
+}
+
+/// Says in the log what happens with the owner.
+fn log_notice(notice: &Notice) {
+    match notice {
+        Notice::LinkUp { peer } => tracing::info!("connected to {peer:?}"),
+        Notice::LinkDown { peer } => tracing::warn!("lost the connection to {peer:?}; trying to get it back"),
+        Notice::DialFailed { peer, error: DialError::Unreachable } => tracing::debug!("{peer:?} does not answer"),
+        Notice::DialFailed { peer, error: DialError::Denied } => tracing::warn!("{peer:?} does not let us in any more"),
+        Notice::DialFailed { peer, error: DialError::Incompatible } => {
+            tracing::warn!("{peer:?} runs a version that this one cannot talk to");
+        }
+        Notice::PeerFault { peer, fault } => tracing::warn!("{peer:?} broke a rule and was hung up on: {fault}"),
+        Notice::FetchFailed { peer, path, chunk, error } => {
+            tracing::warn!("chunk {chunk} of {path} cannot be had from {peer:?}: {error:?}; readers got an error");
+        }
+        Notice::StoreFailed { .. }
+        | Notice::Listed { .. }
+        | Notice::InvalidateInode { .. }
+        | Notice::InvalidateEntry { .. }
+        | Notice::NotShared { .. }
+        | Notice::Announced { .. } => {}
+    }
+}
+
+/// A node that shares nothing lets nobody in.
+struct Nobody;
+
+impl Admission for Nobody {
+    fn admit(&self, _: PeerId, _: Hello) -> BoxFuture<'static, bool> {
+        async { false }.boxed()
+    }
+}

@@ -1,0 +1,193 @@
+//! The streams of one content: [`STREAM_POOL_SIZE`] of them, chunk *i* on stream *i* modulo that.
+//!
+//! They are opened together when the first is needed. A stream that dies later is opened again, alone, by the next
+//! fetch that needs it; if all are dead, they are opened together again.
+
+use super::client::{CancelSignal, Lost};
+use super::line::LineEnd;
+use super::pool_stream::{Command, Event, Group, ReadStream};
+use bytes::Bytes;
+use farshore_engine::chunk::{FRAMES_PER_CHUNK, STREAM_POOL_SIZE, stream_of};
+use farshore_engine::{ContentId, FetchError, Wanted};
+use farshore_proto::v1::farshore_client::FarshoreClient;
+use farshore_proto::{Asked, MAX_WAITING_REQUESTS};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
+use tonic::transport::Channel;
+
+/// How many contents have streams at once. The owner takes 1024 streams on one connection.
+const MAX_POOLS: usize = 240;
+
+/// The streams of a link.
+#[derive(Default)]
+pub(super) struct Pools {
+    pools: BTreeMap<ContentId, Pool>,
+    /// Counts uses, to know which pool was used last.
+    uses: u64,
+}
+
+impl Pools {
+    /// The stream that chunk number `chunk` travels on. Opens what has to be opened; does not wait for it.
+    ///
+    /// If too many contents have streams, those of the one that has been idle for longest are closed.
+    pub(super) fn stream(
+        &mut self,
+        client: &FarshoreClient<Channel>,
+        line: &LineEnd,
+        wanted: &Wanted,
+        chunk: u64,
+    ) -> StreamHandle {
+        if self.pools.len() >= MAX_POOLS && !self.pools.contains_key(&wanted.content) {
+            let idle = self.pools.iter().filter(|(_, pool)| pool.is_idle());
+            let longest = idle.min_by_key(|(_, pool)| pool.last_use).map(|(content, _)| *content);
+            longest.map(|content| self.pools.remove(&content));
+        }
+        self.uses += 1;
+        let pool = self.pools.entry(wanted.content).or_default();
+        pool.last_use = self.uses;
+        pool.stream(client, line, wanted, chunk)
+    }
+
+    /// Closes the streams of a content.
+    pub(super) fn close(&mut self, content: ContentId) {
+        self.pools.remove(&content);
+    }
+}
+
+/// The streams of one content. Dropping it closes them.
+#[derive(Default)]
+struct Pool {
+    last_use: u64,
+    slots: [Option<Slot>; STREAM_POOL_SIZE as usize],
+}
+
+/// A stream and the task that runs it.
+struct Slot {
+    stream: StreamHandle,
+    task: AbortHandle,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Pool {
+    fn is_idle(&self) -> bool {
+        let mut streams = self.slots.iter().flatten().map(|slot| &slot.stream);
+        streams.all(|stream| stream.room.available_permits() == MAX_WAITING_REQUESTS || !stream.is_alive())
+    }
+
+    fn stream(
+        &mut self,
+        client: &FarshoreClient<Channel>,
+        line: &LineEnd,
+        wanted: &Wanted,
+        chunk: u64,
+    ) -> StreamHandle {
+        let open = |group: Group| Slot::open(client.clone(), line.clone(), wanted, group);
+        if !self.slots.iter().flatten().any(|slot| slot.stream.is_alive()) {
+            let group = Group::default();
+            self.slots = std::array::from_fn(|_| Some(open(group.clone())));
+        }
+        let slot = &mut self.slots[stream_of(chunk) as usize];
+        match slot {
+            Some(slot) if slot.stream.is_alive() => slot.stream.clone(),
+            Some(_) | None => slot.insert(open(Group::default())).stream.clone(),
+        }
+    }
+}
+
+impl Slot {
+    fn open(client: FarshoreClient<Channel>, line: LineEnd, wanted: &Wanted, group: Group) -> Slot {
+        // Bounded by `room`: a request sends two commands at most.
+        let (commands, received) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(MAX_WAITING_REQUESTS));
+        let stream = ReadStream::new(wanted, received, room.clone(), line.clone());
+        let task = tokio::spawn(stream.run(client, group)).abort_handle();
+        let size_bytes = wanted.size_bytes;
+        Slot { stream: StreamHandle { commands, room, line, size_bytes, last: Arc::default() }, task }
+    }
+}
+
+/// How a fetch reaches its stream.
+#[derive(Clone)]
+pub(super) struct StreamHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    /// One permit for each request that the peer has not ended.
+    room: Arc<Semaphore>,
+    line: LineEnd,
+    size_bytes: u64,
+    /// The number of the last request. Locked while the request is handed over, so that numbers arrive in order.
+    last: Arc<Mutex<u64>>,
+}
+
+impl StreamHandle {
+    fn is_alive(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
+    /// See [`super::Link::fetch`].
+    pub(super) async fn fetch(
+        &self,
+        chunk: u64,
+        frames: Range<u32>,
+        urgent: bool,
+        cancel: CancelSignal,
+        mut on_frame: impl FnMut(u32, Bytes) + Send,
+    ) -> Result<(), FetchError> {
+        let asked = Asked::new(chunk, frames, self.size_bytes);
+        if asked.missing().is_empty() {
+            return Ok(());
+        }
+        let permit = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(FetchError::Cancelled),
+            permit = self.room.clone().acquire_owned() => permit.map_err(|_| self.lost())?,
+        };
+        // All frames and the end: the stream never has to wait for us.
+        let (events, mut received) = mpsc::channel(FRAMES_PER_CHUNK as usize + 1);
+        let request = self.submit(|request| Command::Fetch { request, chunk, asked, urgent, events, permit })?;
+        let _cancel_on_drop = CancelOnDrop { commands: &self.commands, request };
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(FetchError::Cancelled),
+                event = received.recv() => event,
+            };
+            match event {
+                Some(Event::Frame(frame, data)) => on_frame(frame, data),
+                Some(Event::Ended(result)) => return result,
+                None => return Err(self.lost()),
+            }
+        }
+    }
+
+    fn submit(&self, command: impl FnOnce(u64) -> Command) -> Result<u64, FetchError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last += 1;
+        self.commands.send(command(*last)).map_err(|_| self.lost())?;
+        Ok(*last)
+    }
+
+    fn lost(&self) -> FetchError {
+        Lost::stream(&self.line).into()
+    }
+}
+
+/// Tells the stream that nobody waits any more. It ignores that for a request that has ended.
+struct CancelOnDrop<'a> {
+    commands: &'a mpsc::UnboundedSender<Command>,
+    request: u64,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        // A stream that is gone has nothing to cancel.
+        let _gone = self.commands.send(Command::Cancel { request: self.request });
+    }
+}

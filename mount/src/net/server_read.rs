@@ -1,0 +1,202 @@
+//! One read stream of a peer: requests wait in two queues, the urgent before the others, and are answered one at a
+//! time from one read of the file each.
+//!
+//! Everything happens when the network asks for the next reply. So a peer that does not take its replies costs one
+//! chunk and one queue, both bounded, and its requests wait in the flow-control window.
+
+use super::server::Visitor;
+use super::server_calls::blame;
+use super::server_leases::Lease;
+use crate::folder::ServeError;
+use bytes::Bytes;
+use farshore_engine::PeerFault;
+use farshore_engine::chunk::FRAME_SIZE;
+use farshore_proto::verify::seal;
+use farshore_proto::{Fetch, MAX_WAITING_REQUESTS, ReadReply, ReadRequest, Refusal, v1};
+use futures_util::FutureExt;
+use futures_util::stream::{self, Stream};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Status, Streaming};
+
+/// The replies to what comes in on a stream that is open.
+pub(super) fn replies(
+    inbound: Streaming<v1::ReadRequest>,
+    lease: Arc<Lease>,
+    size_bytes: u64,
+    visitor: Arc<Visitor>,
+) -> impl Stream<Item = Result<v1::ReadReply, Status>> + Send + 'static {
+    let reading = Reading {
+        inbound: Some(inbound),
+        lease,
+        size_bytes,
+        visitor,
+        last_request: 0,
+        urgent: VecDeque::new(),
+        others: VecDeque::new(),
+        cancelled: VecDeque::new(),
+        current: None,
+    };
+    stream::try_unfold(reading, |mut reading| async move {
+        let reply = reading.next().await?;
+        Ok(reply.map(|reply| (reply.encode(), reading)))
+    })
+}
+
+struct Reading {
+    /// `None` once the peer has nothing more to ask.
+    inbound: Option<Streaming<v1::ReadRequest>>,
+    lease: Arc<Lease>,
+    size_bytes: u64,
+    visitor: Arc<Visitor>,
+    /// The number of the newest request.
+    last_request: u64,
+    urgent: VecDeque<Fetch>,
+    others: VecDeque<Fetch>,
+    /// Cancelled, but not ended yet.
+    cancelled: VecDeque<u64>,
+    current: Option<Current>,
+}
+
+/// The request that is being answered.
+struct Current {
+    request: u64,
+    next_frame: u32,
+    /// What has not been sent yet.
+    data: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Current {
+    fn next_reply(&mut self) -> Option<ReadReply> {
+        if self.data.is_empty() {
+            return None;
+        }
+        let len = usize::try_from(FRAME_SIZE).map_or(self.data.len(), |frame| frame.min(self.data.len()));
+        let frame = seal(self.request, self.next_frame, self.data.split_to(len));
+        self.next_frame += 1;
+        Some(ReadReply::Frame(frame))
+    }
+}
+
+impl Reading {
+    /// The next reply; `None` once everything is answered and nothing more can come.
+    async fn next(&mut self) -> Result<Option<ReadReply>, Status> {
+        loop {
+            self.take_what_is_here()?;
+            if let Some(request) = self.cancelled.pop_front() {
+                return Ok(Some(ReadReply::Done { request }));
+            }
+            if let Some(mut current) = self.current.take() {
+                let Some(reply) = current.next_reply() else {
+                    return Ok(Some(ReadReply::Done { request: current.request }));
+                };
+                self.current = Some(current);
+                return Ok(Some(reply));
+            }
+            if let Some(fetch) = self.urgent.pop_front().or_else(|| self.others.pop_front()) {
+                if let Some(refused) = self.begin(fetch).await? {
+                    return Ok(Some(refused));
+                }
+                continue;
+            }
+            let Some(inbound) = &mut self.inbound else {
+                return Ok(None);
+            };
+            let message = inbound.message().await?;
+            self.take(message)?;
+        }
+    }
+
+    /// Takes requests as long as there are any without waiting, but not for ever.
+    fn take_what_is_here(&mut self) -> Result<(), Status> {
+        for _ in 0..MAX_WAITING_REQUESTS {
+            let Some(message) = self.inbound.as_mut().and_then(|inbound| inbound.message().now_or_never()) else {
+                break;
+            };
+            self.take(message?)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: Option<v1::ReadRequest>) -> Result<(), Status> {
+        let Some(message) = message else {
+            self.inbound = None;
+            return Ok(());
+        };
+        match ReadRequest::parse(message).map_err(|fault| self.blame(fault))? {
+            ReadRequest::Open(_) => Err(self.blame(PeerFault::Missing("fetch"))),
+            ReadRequest::Fetch(fetch) => self.enqueue(fetch),
+            ReadRequest::Cancel { request } => {
+                self.cancel(request);
+                Ok(())
+            }
+        }
+    }
+
+    fn enqueue(&mut self, fetch: Fetch) -> Result<(), Status> {
+        if fetch.request <= self.last_request {
+            return Err(self.blame(PeerFault::OutOfRange("request")));
+        }
+        if self.urgent.len() + self.others.len() + self.cancelled.len() >= MAX_WAITING_REQUESTS {
+            return Err(self.blame(PeerFault::TooMany(MAX_WAITING_REQUESTS)));
+        }
+        self.last_request = fetch.request;
+        let queue = if fetch.urgent { &mut self.urgent } else { &mut self.others };
+        queue.push_back(fetch);
+        Ok(())
+    }
+
+    /// Forgets a request. One that has ended already is none of our business.
+    fn cancel(&mut self, request: u64) {
+        for queue in [&mut self.urgent, &mut self.others] {
+            if let Some(index) = queue.iter().position(|fetch| fetch.request == request) {
+                queue.remove(index);
+                self.cancelled.push_back(request);
+                return;
+            }
+        }
+        if let Some(current) = self.current.take_if(|current| current.request == request) {
+            self.cancelled.push_back(current.request);
+        }
+    }
+
+    /// Reads what is asked for. Answers only if that cannot be had.
+    async fn begin(&mut self, fetch: Fetch) -> Result<Option<ReadReply>, Status> {
+        let range = fetch.range(self.size_bytes).map_err(|fault| self.blame(fault))?;
+        // Never closed.
+        let Ok(permit) = self.visitor.chunks.clone().acquire_owned().await else {
+            return Err(Status::unavailable("shutting down"));
+        };
+        let len_bytes = range.end - range.start;
+        let read = match self.lease.bytes() {
+            Some(bytes) => bytes.read(range).await,
+            None => Err(ServeError::Io),
+        };
+        let error = match read {
+            // The peer's word on the size led here; only the file's counts.
+            Ok(data) if data.len() as u64 != len_bytes => ServeError::Stale,
+            Ok(data) => {
+                let Fetch { request, frames, chunk: _, urgent: _ } = fetch;
+                self.current = Some(Current { request, next_frame: frames.start, data, _permit: permit });
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        Ok(Some(ReadReply::Refused { request: fetch.request, reason: refusal(error) }))
+    }
+
+    fn blame(&self, fault: PeerFault) -> Status {
+        blame(self.visitor.peer, fault)
+    }
+}
+
+/// As the peer hears it.
+pub(super) fn refusal(error: ServeError) -> Refusal {
+    match error {
+        ServeError::Gone => Refusal::Gone,
+        ServeError::Stale => Refusal::Stale,
+        ServeError::Io => Refusal::Io,
+    }
+}

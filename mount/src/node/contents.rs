@@ -1,0 +1,88 @@
+//! The bytes of one content: those in the store, and those still in memory because they have only just come.
+
+use super::answers::Bytes;
+use crate::store::{Store, Stored};
+use bytes::Bytes as Frame;
+use farshore_engine::ContentId;
+use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, FRAMES_PER_CHUNK, chunks_touched};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The frames of one chunk that are in memory.
+type Frames = [Option<Frame>; FRAMES_PER_CHUNK as usize];
+
+/// The bytes of one content.
+///
+/// The frames change only while the node's lock is held, so they agree with the engine's picture; their own lock is
+/// for those who read them without it, and is held for moments.
+pub(super) struct Content {
+    id: ContentId,
+    frames: Mutex<BTreeMap<u64, Frames>>,
+    /// Made when the first chunk is written.
+    stored: Mutex<Option<Arc<dyn Stored>>>,
+}
+
+impl Content {
+    pub(super) fn new(id: ContentId) -> Content {
+        Content { id, frames: Mutex::default(), stored: Mutex::default() }
+    }
+
+    /// Keeps a verified frame in memory.
+    pub(super) fn keep_frame(&self, chunk: u64, frame: u32, bytes: Frame) {
+        if let Some(slot) = lock(&self.frames).entry(chunk).or_default().get_mut(frame as usize) {
+            *slot = Some(bytes);
+        }
+    }
+
+    /// The frames of a chunk that are in memory, in order.
+    pub(super) fn frames_of(&self, chunk: u64) -> Vec<Frame> {
+        lock(&self.frames).get(&chunk).into_iter().flatten().flatten().cloned().collect()
+    }
+
+    /// Lets go of the frames of a chunk.
+    pub(super) fn drop_frames(&self, chunk: u64) {
+        lock(&self.frames).remove(&chunk);
+    }
+
+    /// The `len` bytes at `offset`, all of which are here. Frames in memory are captured now: they may be let go of
+    /// before they are copied. A content that is wholly stored needs no allocation.
+    pub(super) fn bytes(self: &Arc<Self>, offset: u64, len: u32) -> Bytes {
+        let range = offset..offset + u64::from(len);
+        let frames = lock(&self.frames);
+        let mut captured = Vec::new();
+        if !frames.is_empty() {
+            for chunk in chunks_touched(&range) {
+                for (frame, bytes) in frames.get(&chunk).into_iter().flatten().zip(0u64..) {
+                    let Some(frame) = frame else { continue };
+                    let at = chunk * CHUNK_SIZE + bytes * FRAME_SIZE;
+                    if at < range.end && range.start < at + frame.len() as u64 {
+                        captured.push((at, frame.clone()));
+                    }
+                }
+            }
+        }
+        drop(frames);
+        Bytes::content(self.clone(), captured, offset, len)
+    }
+
+    /// Where it is stored, if any of it is.
+    pub(super) fn stored(&self) -> Option<Arc<dyn Stored>> {
+        lock(&self.stored).clone()
+    }
+
+    /// Where it is stored, made now if nothing of it was.
+    pub(super) fn stored_in(&self, store: &dyn Store, size_bytes: u64) -> io::Result<Arc<dyn Stored>> {
+        let mut stored = lock(&self.stored);
+        if let Some(stored) = &*stored {
+            return Ok(stored.clone());
+        }
+        let made = store.create(self.id, size_bytes)?;
+        *stored = Some(made.clone());
+        Ok(made)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,210 @@
+//! What changes together with the engine, under one lock, and what an output leaves to be done without it.
+
+use super::NoticeSink;
+use super::answers::{Answer, Bytes};
+use super::contents::Content;
+use super::effects::Job;
+use crate::net::client::{CancelSignal, Canceller, Link, cancel_pair};
+use farshore_engine::{
+    ContentId, Effect, EffectId, Engine, Errno, Handle, Input, LinkId, Notice, Output, Reply, ReqId, Source, Span, Time,
+};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+/// Runs when a request is answered.
+type AnswerFn = Box<dyn FnOnce(Result<Answer, Errno>) + Send>;
+
+/// Everything that changes together with the engine.
+pub(super) struct Core {
+    pub(super) engine: Engine,
+    /// Requests that are not answered yet.
+    pub(super) answers: BTreeMap<ReqId, AnswerFn>,
+    /// Contents of which there are bytes, or will be.
+    pub(super) contents: BTreeMap<ContentId, Arc<Content>>,
+    /// Files of our own folder that are open here.
+    pub(super) locals: BTreeMap<Handle, Arc<File>>,
+    /// Connections that were made.
+    pub(super) links: BTreeMap<LinkId, Arc<Link>>,
+    /// How to tell a running effect that it is not needed any more.
+    pub(super) cancels: BTreeMap<EffectId, Canceller>,
+    pub(super) sinks: Vec<NoticeSink>,
+    /// The moment that the timer task waits for.
+    pub(super) timer_at: Option<Time>,
+    pub(super) has_ended: bool,
+    outputs: Vec<Output>,
+    last_request: u64,
+}
+
+/// What is to be done without the lock, in this order.
+#[derive(Default)]
+pub(super) struct Todo {
+    pub(super) answers: Vec<(AnswerFn, Result<Answer, Errno>)>,
+    pub(super) effects: Vec<(EffectId, Job)>,
+    pub(super) dropped: Vec<Arc<Content>>,
+}
+
+impl Core {
+    pub(super) fn new(engine: Engine) -> Core {
+        Core {
+            engine,
+            answers: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            links: BTreeMap::new(),
+            cancels: BTreeMap::new(),
+            sinks: Vec::new(),
+            timer_at: None,
+            has_ended: false,
+            outputs: Vec::new(),
+            last_request: 0,
+        }
+    }
+
+    pub(super) fn next_request(&mut self) -> ReqId {
+        self.last_request += 1;
+        ReqId(self.last_request)
+    }
+
+    pub(super) fn step(&mut self, now: Time, input: Input) {
+        self.engine.step(now, input, &mut self.outputs);
+    }
+
+    /// The reply to a request that was just handed in, if it is there already. On the hit path it is the only output.
+    pub(super) fn take_reply(&mut self, id: ReqId) -> Option<Result<Answer, Errno>> {
+        let at = self.outputs.iter().position(|output| matches!(output, Output::Reply(to, _) if *to == id))?;
+        match self.outputs.remove(at) {
+            Output::Reply(_, result) => Some(result.map(|reply| self.answer(reply))),
+            Output::Effect(..) | Output::Cancel(_) | Output::Notice(_) => None,
+        }
+    }
+
+    /// Whether the engine's next timer is earlier than the one that is waited for.
+    pub(super) fn timer_is_earlier(&mut self) -> bool {
+        let next = self.engine.next_timer().map(|(at, _)| at);
+        let earlier = match (next, self.timer_at) {
+            (Some(next), Some(at)) => next < at,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if earlier {
+            self.timer_at = next;
+        }
+        earlier
+    }
+
+    /// Turns what the engine put out into what is to be done, in order.
+    pub(super) fn settle(&mut self) -> Todo {
+        let mut todo = Todo::default();
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Reply(id, result) => {
+                    let result = result.map(|reply| self.answer(reply));
+                    // An answer without a question would be a bug in the engine, which its own tests look for.
+                    if let Some(answer) = self.answers.remove(&id) {
+                        todo.answers.push((answer, result));
+                    }
+                }
+                Output::Effect(id, effect) => self.prepare(id, effect, &mut todo),
+                Output::Cancel(id) => {
+                    if let Some(canceller) = self.cancels.remove(&id) {
+                        canceller.cancel();
+                    }
+                }
+                Output::Notice(notice) => self.tell(&notice),
+            }
+        }
+        // The buffer is kept, so that a step that puts out little allocates nothing.
+        self.outputs = outputs;
+        todo
+    }
+
+    /// Takes everything away from a node that has ended, so that connections and files go with it.
+    pub(super) fn end(&mut self) -> (BTreeMap<LinkId, Arc<Link>>, BTreeMap<ContentId, Arc<Content>>) {
+        self.has_ended = true;
+        self.sinks.clear();
+        (std::mem::take(&mut self.links), std::mem::take(&mut self.contents))
+    }
+
+    fn tell(&self, notice: &Notice) {
+        for sink in &self.sinks {
+            sink(notice);
+        }
+    }
+
+    /// Adds to a reply what only the driver has: the bytes.
+    fn answer(&self, reply: Reply) -> Answer {
+        if let Reply::Read(span) = reply { Answer::Bytes(self.bytes(span)) } else { Answer::Reply(reply) }
+    }
+
+    fn bytes(&self, span: Span) -> Bytes {
+        match span.source {
+            Source::Content(id) => match self.contents.get(&id) {
+                Some(content) => content.bytes(span.offset, span.len),
+                // The engine answers from what was stored, so it is there; an error is better than a panic if not.
+                None => Bytes::lost(span.len),
+            },
+            Source::Local(handle) => match self.locals.get(&handle) {
+                Some(file) => Bytes::local(file.clone(), span.offset, span.len),
+                None => Bytes::lost(span.len),
+            },
+            Source::Nothing => Bytes::nothing(),
+        }
+    }
+
+    /// Looks up what an effect needs while the lock is held. What needs no lock is left to [`super::Node::begin`].
+    fn prepare(&mut self, id: EffectId, effect: Effect, todo: &mut Todo) {
+        let job = match effect {
+            Effect::Dial { peer, link } => Job::Dial { peer, link },
+            Effect::Watch { peer, link, position } => {
+                let on = self.links.get(&link).cloned();
+                Job::Watch { peer, link, on, position, cancel: self.cancel(id) }
+            }
+            Effect::Fetch { link, wanted, chunk, frames, urgent, .. } => {
+                let content = self.contents.entry(wanted.content);
+                let content = content.or_insert_with(|| Arc::new(Content::new(wanted.content))).clone();
+                let on = self.links.get(&link).cloned();
+                Job::Fetch { on, content, wanted, chunk, frames, urgent, cancel: self.cancel(id) }
+            }
+            Effect::Store { content, size_bytes, chunk } => {
+                let Some(content) = self.contents.get(&content).cloned() else {
+                    return todo.effects.push((id, Job::StoreNothing));
+                };
+                let frames = content.frames_of(chunk);
+                Job::Store { content, size_bytes, chunk, frames }
+            }
+            Effect::DropFrames { content, chunk } => {
+                if let Some(content) = self.contents.get(&content) {
+                    content.drop_frames(chunk);
+                }
+                return;
+            }
+            Effect::CloseStreams { content } => return self.close_streams(content),
+            Effect::Discard { content } => {
+                self.close_streams(content);
+                todo.dropped.extend(self.contents.remove(&content));
+                return;
+            }
+            Effect::HangUp { link, .. } => {
+                if let Some(link) = self.links.remove(&link) {
+                    link.hang_up();
+                }
+                return;
+            }
+        };
+        todo.effects.push((id, job));
+    }
+
+    fn close_streams(&self, content: ContentId) {
+        for link in self.links.values() {
+            link.close_content(content);
+        }
+    }
+
+    fn cancel(&mut self, id: EffectId) -> CancelSignal {
+        let (canceller, signal) = cancel_pair();
+        self.cancels.insert(id, canceller);
+        signal
+    }
+}

@@ -1,0 +1,309 @@
+//! The node: the only caller of the engine. It hands inputs in, carries outputs out, and decides nothing.
+//!
+//! One lock holds the engine and everything that must change together with it ([`core::Core`]). It is never held over a
+//! wait, a disk access or a reply: what an output asks for is collected as [`core::Todo`] and done after the lock is
+//! released. The same node runs under the FUSE mount, under `farshore get`, as the sharing side, and in the simulator.
+
+mod answers;
+mod contents;
+mod core;
+mod effects;
+mod serving;
+
+pub use answers::{Answer, Bytes};
+pub use serving::Admission;
+
+use self::core::{Core, Todo};
+use crate::folder::Folder;
+use crate::net::transport::Transport;
+use crate::store::Store;
+use farshore_engine::{
+    Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
+};
+use farshore_proto::Hello;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+/// How long [`Node::shut_down`] waits for what is under way to end.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
+
+/// What a node is made of.
+pub struct Parts {
+    /// What the engine may do.
+    pub config: Config,
+    /// All chance that the engine will have.
+    pub seed: u64,
+    /// How connections are made.
+    pub transport: Arc<dyn Transport>,
+    /// Where fetched bytes are kept.
+    pub store: Arc<dyn Store>,
+    /// The folder that is shared, if one is.
+    pub folder: Option<Arc<dyn Folder>>,
+    /// Who may read it.
+    pub admission: Arc<dyn Admission>,
+    /// Where the peers to follow can be reached, in the order in which to try, and how to introduce ourselves.
+    pub peers: BTreeMap<PeerId, Route>,
+}
+
+/// How to reach a peer.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its addresses, in the order in which to try.
+    pub addresses: Vec<String>,
+    /// What we say of ourselves when it answers.
+    pub hello: Hello,
+}
+
+/// One device's part in one share, running.
+pub struct Node {
+    core: Mutex<Core>,
+    started_at: Instant,
+    runtime: Runtime,
+    /// Rung when the next timer is earlier than the one that is waited for.
+    timer_moved: Notify,
+    transport: Arc<dyn Transport>,
+    store: Arc<dyn Store>,
+    folder: Option<Arc<dyn Folder>>,
+    admission: Arc<dyn Admission>,
+    peers: BTreeMap<PeerId, Route>,
+    epoch: u64,
+    /// Ourselves, for tasks that outlive a call.
+    this: std::sync::Weak<Node>,
+}
+
+/// Hears every notice, in order, while the engine is locked: it must neither wait nor ask the node anything.
+pub type NoticeSink = Box<dyn Fn(&Notice) + Send>;
+
+impl Node {
+    /// Starts a node on the current runtime. It follows its peers until [`Node::shut_down`].
+    #[must_use]
+    pub fn start(parts: Parts) -> Arc<Node> {
+        let epoch = parts.config.epoch;
+        let node = Arc::new_cyclic(|this| Node {
+            core: Mutex::new(Core::new(Engine::new(parts.config, parts.seed, Time::ZERO))),
+            started_at: Instant::now(),
+            runtime: Runtime::current(),
+            timer_moved: Notify::new(),
+            transport: parts.transport,
+            store: parts.store,
+            folder: parts.folder,
+            admission: parts.admission,
+            peers: parts.peers,
+            epoch,
+            this: this.clone(),
+        });
+        node.runtime.spawn(run_timers(Arc::downgrade(&node)));
+        node
+    }
+
+    /// Begins to follow every peer that it knows a way to. Whoever wants to hear of it registers a sink before.
+    pub fn follow_peers(&self) {
+        for peer in self.peers.keys() {
+            self.step(Input::Command(Command::Follow { peer: *peer }));
+        }
+    }
+
+    /// From now on, `sink` hears every notice.
+    pub fn on_notice(&self, sink: NoticeSink) {
+        self.lock().sinks.push(sink);
+    }
+
+    /// Asks the engine. `answer` runs exactly once, never under the lock: before this returns if the answer is known,
+    /// otherwise later, on whichever thread brings what was missing.
+    pub fn ask<F>(&self, request: Request, answer: F)
+    where
+        F: FnOnce(Result<Answer, Errno>) + Send + 'static,
+    {
+        let mut core = self.lock();
+        let id = core.next_request();
+        if let Request::Release { handle } = request {
+            core.locals.remove(&handle);
+        }
+        core.step(self.now(), Input::Request(id, request));
+        let (mine, answer) = match core.take_reply(id) {
+            Some(result) => (Some((answer, result)), None),
+            None => (None, Some(answer)),
+        };
+        if let Some(answer) = answer {
+            core.answers.insert(id, Box::new(answer));
+        }
+        let todo = self.settle(&mut core);
+        drop(core);
+        if let Some((answer, result)) = mine {
+            answer(result.and_then(|found| self.open_local(found)));
+        }
+        self.carry_out(todo);
+    }
+
+    /// Opens the file behind an answer, if it is one of our own folder.
+    fn open_local(&self, answer: Answer) -> Result<Answer, Errno> {
+        let Answer::Reply(Reply::Opened(Opened { handle, local: Some(path) })) = &answer else { return Ok(answer) };
+        match self.folder.as_ref().ok_or(Errno::Io).and_then(|folder| folder.open_local(path)) {
+            Ok(file) => {
+                self.lock().locals.insert(*handle, Arc::new(file));
+                Ok(answer)
+            }
+            Err(errno) => {
+                self.ask(Request::Release { handle: *handle }, |_| {});
+                Err(errno)
+            }
+        }
+    }
+
+    /// Asks the engine and waits for the answer.
+    ///
+    /// # Errors
+    /// What the engine says; [`Errno::Io`] if the node ends meanwhile.
+    pub async fn ask_and_wait(&self, request: Request) -> Result<Answer, Errno> {
+        let (sender, receiver) = oneshot::channel();
+        self.ask(request, move |result| {
+            // Whoever asked may have gone.
+            let _ = sender.send(result);
+        });
+        receiver.await.unwrap_or(Err(Errno::Io))
+    }
+
+    /// Asks for anything but bytes and waits for the answer.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub async fn reply(&self, request: Request) -> Result<Reply, Errno> {
+        match self.ask_and_wait(request).await? {
+            Answer::Reply(reply) => Ok(reply),
+            Answer::Bytes(_) => Err(Errno::Invalid),
+        }
+    }
+
+    /// The kernel has forgotten some lookups of an entry.
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        self.step(Input::Forget { ino, lookups });
+    }
+
+    /// What was seen in the folder that is shared.
+    pub fn observe(&self, observations: Vec<Observation>) {
+        let mut core = self.lock();
+        for observation in observations {
+            core.step(self.now(), Input::Observed(observation));
+        }
+        let todo = self.settle(&mut core);
+        drop(core);
+        self.carry_out(todo);
+    }
+
+    /// The network may be back: peers that are away are tried at once.
+    pub fn network_changed(&self) {
+        self.step(Input::Command(Command::NetworkChanged));
+    }
+
+    /// Looks at the engine.
+    pub fn view<T>(&self, look: impl FnOnce(farshore_engine::View<'_>) -> T) -> T {
+        look(self.lock().engine.view())
+    }
+
+    /// Makes a complete content an ordinary file; see [`crate::store::Stored::keep`].
+    ///
+    /// # Errors
+    /// What the disk says; `AlreadyExists` if something is there.
+    pub async fn keep(
+        &self,
+        content: farshore_engine::ContentId,
+        target: std::path::PathBuf,
+        mode: u16,
+        modified: farshore_engine::record::FileTime,
+    ) -> std::io::Result<()> {
+        let known = self.lock().contents.get(&content).and_then(|content| content.stored());
+        let stored = match known {
+            Some(stored) => stored,
+            // Nothing was ever stored of it: an empty file.
+            None => self.store.create(content, 0)?,
+        };
+        stored.keep(target, mode, modified).await
+    }
+
+    /// Ends everything: whoever waits gets an error, connections are closed. Returns when that has ended, or after three
+    /// seconds.
+    pub async fn shut_down(&self) {
+        self.step(Input::Command(Command::Shutdown));
+        let ended = async {
+            while self.view(|view| view.running()) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(SHUTDOWN_LIMIT, ended).await.is_err() {
+            tracing::warn!("some downloads did not stop in time and were left behind");
+        }
+        let mut core = self.lock();
+        let left = core.end();
+        drop(core);
+        drop(left);
+        self.timer_moved.notify_one();
+    }
+
+    /// Hands one input in, and carries out what follows.
+    fn step(&self, input: Input) {
+        let mut core = self.lock();
+        core.step(self.now(), input);
+        let todo = self.settle(&mut core);
+        drop(core);
+        self.carry_out(todo);
+    }
+
+    /// Moves what the engine wants out of the lock, and lets the timer task know if it has to wake earlier.
+    fn settle(&self, core: &mut Core) -> Todo {
+        let todo = core.settle();
+        if core.timer_is_earlier() {
+            self.timer_moved.notify_one();
+        }
+        todo
+    }
+
+    fn carry_out(&self, todo: Todo) {
+        for (answer, result) in todo.answers {
+            answer(result);
+        }
+        for (id, effect) in todo.effects {
+            self.begin(id, effect);
+        }
+        // Contents that were let go of are dropped here, without the lock: that removes files.
+        drop(todo.dropped);
+    }
+
+    fn now(&self) -> Time {
+        // Half a million years fit.
+        Time::from_micros(self.started_at.elapsed().as_micros() as u64)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // A panic under the lock is a bug in the engine or here. What is left is still consistent enough to unmount.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends a tick whenever a timer is due, until the node is gone or has ended.
+async fn run_timers(node: std::sync::Weak<Node>) {
+    loop {
+        let Some(node) = node.upgrade() else { return };
+        let next = {
+            let mut core = node.lock();
+            if core.has_ended {
+                return;
+            }
+            core.timer_at = core.engine.next_timer().map(|(at, _)| at);
+            core.timer_at
+        };
+        let due = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(node.started_at + Duration::from_micros(at.as_micros())).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => node.step(Input::Tick),
+            () = node.timer_moved.notified() => {}
+        }
+    }
+}

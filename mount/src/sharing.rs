@@ -1,0 +1,290 @@
+//! Sharing a folder: a node that watches it and serves whoever may come.
+
+use crate::folder::{DiskFolder, FolderError, FolderEvent, Watcher};
+use crate::identity::IdentityError;
+use crate::net::server;
+use crate::net::tls::TlsTransport;
+use crate::net::transport::Transport;
+use crate::node::{Admission, Node, Parts};
+use crate::state::{ShareEntry, State, StateError};
+use crate::store::MemoryStore;
+use crate::ticket::{Ticket, TicketError};
+use farshore_engine::{Config, Notice, PeerId};
+use farshore_proto::Hello;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// Where `farshore share` listens unless it is told otherwise: every address of this machine, one port.
+pub const DEFAULT_LISTEN: &str = "[::]:4177";
+
+/// How a folder is to be shared.
+#[derive(Debug, Clone)]
+pub struct ShareOptions {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Where to listen, `host:port`.
+    pub listen: String,
+    /// What the ticket says of where we can be reached; if empty, what this machine knows of itself.
+    pub advertise: Vec<String>,
+    /// Make tickets given out earlier worthless, and forget the devices that joined with them.
+    pub new_ticket: bool,
+}
+
+/// Why a folder cannot be shared.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    /// The state directory does not work.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The device key does not work.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The folder does not work.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The folder is a file, or not there.
+    #[error("cannot share {}: {source}", folder.display())]
+    NotAFolder {
+        /// What was to be shared.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Somebody else listens there.
+    #[error("cannot listen at {address}: it is in use; stop what listens there, or choose another port with --listen")]
+    InUse {
+        /// Where.
+        address: String,
+    },
+    /// It is no address of ours.
+    #[error("cannot listen at {address}: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// An address that does not go into a ticket.
+    #[error("the ticket cannot be made: {0}")]
+    Ticket(#[from] TicketError),
+    /// The folder went away before it had been read.
+    #[error("{} vanished while it was being read", .0.display())]
+    Vanished(PathBuf),
+}
+
+/// A folder that is being shared.
+pub struct Sharing {
+    node: Arc<Node>,
+    ticket: Ticket,
+    address: String,
+    vanished: watch::Receiver<bool>,
+    /// Stops when it is dropped.
+    watcher: Option<Watcher>,
+    stop_server: Option<oneshot::Sender<()>>,
+    server: JoinHandle<()>,
+}
+
+impl Sharing {
+    /// Begins to share a folder. Returns when it has been read once and callers are answered.
+    ///
+    /// # Errors
+    /// What is wrong with the folder, the state directory or the address.
+    pub async fn start(state: State, options: ShareOptions) -> Result<Sharing, ShareError> {
+        let identity = state.identity()?;
+        let folder = canonical(&options.folder)?;
+        let entry = match options.new_ticket {
+            true => state.renew_ticket(&folder)?,
+            false => state.share_for(&folder)?,
+        };
+        let owner = identity.id();
+        let transport = Arc::new(TlsTransport::new(identity));
+        let listener = transport.listen(&options.listen).await.map_err(|source| {
+            let address = options.listen.clone();
+            let in_use = source.kind() == io::ErrorKind::AddrInUse;
+            if in_use { ShareError::InUse { address } } else { ShareError::Listen { address, source } }
+        })?;
+        let address = listener.address();
+        let advertise = match options.advertise.is_empty() {
+            true => own_addresses(&address),
+            false => options.advertise,
+        };
+        let ticket = Ticket::new(entry.share, owner, entry.secret, advertise)?;
+
+        let (told, vanished) = watch::channel(false);
+        let (ready, is_ready) = oneshot::channel();
+        let late = LateNode::default();
+        let watcher = Watcher::start(&folder, folder_sink(folder.clone(), late.clone(), ready, told))?;
+        let served = DiskFolder::open(&folder, Some(watcher.recheck())).inspect_err(|_| late.set(None))?;
+        let node = Node::start(Parts {
+            config: Config { epoch: random_u64() | 1, ..Config::default() },
+            seed: random_u64(),
+            transport,
+            store: Arc::new(MemoryStore::default()),
+            folder: Some(Arc::new(served)),
+            admission: Arc::new(ByTicket { state, entry }),
+            peers: BTreeMap::new(),
+        });
+        node.on_notice(Box::new(log_notice));
+        late.set(Some(node.clone()));
+        if is_ready.await.is_err() {
+            return Err(ShareError::Vanished(folder));
+        }
+        let (stop_server, stopped) = oneshot::channel();
+        let server = tokio::spawn(server::serve(listener, node.clone(), stopped.map(|_| ())));
+        Ok(Sharing { node, ticket, address, vanished, watcher: Some(watcher), stop_server: Some(stop_server), server })
+    }
+
+    /// What to give to whoever shall join.
+    #[must_use]
+    pub fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    /// Where it listens, with the port that it really got.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The node, to look at.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Waits until the folder itself is gone.
+    pub async fn vanished(&mut self) {
+        // The sender lives in the watcher, which lives here.
+        if self.vanished.wait_for(|gone| *gone).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Stops: callers are hung up on, and nothing is watched any more.
+    pub async fn stop(mut self) {
+        if let Some(stop) = self.stop_server.take() {
+            // It may have ended by itself.
+            let _ = stop.send(());
+        }
+        self.node.shut_down().await;
+        // How the server ended makes no difference any more.
+        let _ = (&mut self.server).await;
+        let watcher = self.watcher.take();
+        // It joins a thread that may be in the middle of a scan.
+        let _ = tokio::task::spawn_blocking(move || drop(watcher)).await;
+    }
+}
+
+fn canonical(folder: &Path) -> Result<PathBuf, ShareError> {
+    let not = |source| ShareError::NotAFolder { folder: folder.to_owned(), source };
+    let path = folder.canonicalize().map_err(not)?;
+    match path.is_dir() {
+        true => Ok(path),
+        false => Err(not(io::ErrorKind::NotADirectory.into())),
+    }
+}
+
+/// The node, for a watcher that is started before it: the watcher waits for it. `None` if there will be none.
+#[derive(Clone, Default)]
+struct LateNode(Arc<OnceLock<Option<Arc<Node>>>>);
+
+impl LateNode {
+    fn set(&self, node: Option<Arc<Node>>) {
+        assert!(self.0.set(node).is_ok(), "it is set once");
+    }
+}
+
+/// What the watcher tells goes to the node.
+fn folder_sink(
+    folder: PathBuf,
+    node: LateNode,
+    ready: oneshot::Sender<()>,
+    vanished: watch::Sender<bool>,
+) -> impl Fn(FolderEvent) + Send + 'static {
+    let ready = std::sync::Mutex::new(Some(ready));
+    move |event| match event {
+        FolderEvent::Observed(observations) => {
+            if let Some(node) = node.0.wait() {
+                node.observe(observations);
+            }
+        }
+        FolderEvent::Skipped(skipped) => tracing::warn!("{skipped}"),
+        FolderEvent::Ready => {
+            let ready = ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            if let Some(ready) = ready {
+                // Whoever waited may have given up.
+                let _ = ready.send(());
+            }
+        }
+        FolderEvent::Unwatched(error) => {
+            tracing::warn!("{error}; until then changes show up to ten seconds late, or longer in a large folder");
+        }
+        FolderEvent::Vanished => {
+            tracing::error!("the shared folder {} is gone", folder.display());
+            vanished.send_replace(true);
+        }
+    }
+}
+
+/// Lets in whoever the state directory says may come in.
+struct ByTicket {
+    state: State,
+    entry: ShareEntry,
+}
+
+impl Admission for ByTicket {
+    fn admit(&self, peer: PeerId, hello: Hello) -> BoxFuture<'static, bool> {
+        let (state, share) = (self.state.clone(), self.entry.share);
+        let asked = move || {
+            let secret = hello.secret.map(|secret| secret.0);
+            state.admit(share, hello.share, secret.as_ref().map_or(&[], |secret| &secret[..]), peer)
+        };
+        tokio::task::spawn_blocking(asked).map(|admitted| admitted.unwrap_or(false)).boxed()
+    }
+}
+
+/// Says in the log what an owner's engine finds worth saying.
+fn log_notice(notice: &Notice) {
+    if let Notice::NotShared { path, reason } = notice {
+        tracing::warn!("not shared: {path}: {reason}");
+    }
+}
+
+/// Where this machine can be reached, as far as it knows: the addresses that it would use towards others, and itself.
+fn own_addresses(listening: &str) -> Vec<String> {
+    let Ok(address) = listening.parse::<SocketAddr>() else { return vec![listening.to_owned()] };
+    if !address.ip().is_unspecified() {
+        return vec![listening.to_owned()];
+    }
+    // No packet is sent: connecting a datagram socket only chooses an address. The targets are for documentation.
+    let towards = |from: &str, to: &str| -> Option<IpAddr> {
+        let socket = UdpSocket::bind(from).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let mut found: Vec<IpAddr> = Vec::new();
+    found.extend(towards("0.0.0.0:0", "192.0.2.1:9"));
+    if address.is_ipv6() {
+        found.extend(towards("[::]:0", "[2001:db8::1]:9"));
+    }
+    let local: IpAddr = std::net::Ipv4Addr::LOCALHOST.into();
+    found.push(local);
+    found.dedup();
+    found.into_iter().map(|ip| SocketAddr::new(ip, address.port()).to_string()).collect()
+}
+
+/// For epochs and seeds: different in every life of the process.
+pub(crate) fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => u64::from_ne_bytes(bytes),
+        Err(_) => unreachable!("the system's random numbers are always there once keys could be made"),
+    }
+}

@@ -1,0 +1,11 @@
+//! Real mounts, with the kernel as the client and a tree in memory as the host.
+//!
+//! Without /dev/fuse each test says loudly that it was skipped. The tests run one after the other: each one checks
+//! that it leaves no mount and no thread behind.
+
+mod ending;
+mod fixture;
+mod invalidating;
+mod looking;
+mod reading;
+mod tree;

@@ -1,0 +1,11 @@
+//! The client and the server of `farshore::net`, over a transport in memory and a clock that runs ahead when nothing
+//! happens: a minute of waiting takes no time, and nothing depends on how fast the machine is.
+
+mod fetch;
+mod hello;
+mod liars;
+mod loss;
+mod memory;
+mod owner;
+mod server;
+mod watch;

@@ -1,0 +1,163 @@
+//! A transport in memory, with connections that can be cut or fall silent.
+
+use farshore::net::transport::{Caller, Conn, Listener, Transport};
+use farshore_engine::PeerId;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::sync::{mpsc, watch};
+use tonic::transport::server::Connected;
+
+/// The device that calls in these tests.
+pub(crate) const READER: PeerId = PeerId([1; 32]);
+
+/// The device that is called.
+pub(crate) const OWNER: PeerId = PeerId([2; 32]);
+
+/// How a network behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weather {
+    Fair,
+    /// What is sent gets lost, and nobody is told.
+    Silent,
+    /// Every connection is reset.
+    Cut,
+}
+
+/// A network in memory. All its ends share one weather.
+#[derive(Clone)]
+pub(crate) struct Memory {
+    me: PeerId,
+    listeners: Arc<Mutex<BTreeMap<String, mpsc::UnboundedSender<Caller>>>>,
+    weather: Arc<watch::Sender<Weather>>,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Memory {
+        Memory { me: READER, listeners: Arc::default(), weather: Arc::new(watch::Sender::new(Weather::Fair)) }
+    }
+
+    pub(crate) fn set(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+
+    /// The end of a new connection to whoever listens at `address`.
+    pub(crate) fn call(&self, address: &str) -> io::Result<Wire> {
+        let (here, there) = duplex(1 << 20);
+        let conn = Conn { io: Box::new(self.wire(there)), peer: self.me };
+        self.knock(address, async { Ok(conn) }.boxed())?;
+        Ok(self.wire(here))
+    }
+
+    /// A caller that proves itself as `caller` does.
+    pub(crate) fn knock(&self, address: &str, caller: Caller) -> io::Result<()> {
+        let listeners = self.listeners.lock().unwrap();
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        listeners.get(address).ok_or_else(refused)?.send(caller).map_err(|_| refused())
+    }
+
+    fn wire(&self, io: DuplexStream) -> Wire {
+        let mut weather = self.weather.subscribe();
+        let state = weather.clone();
+        let cut = async move { drop(weather.wait_for(|weather| *weather == Weather::Cut).await) };
+        Wire { io, state, cut: Some(cut.boxed()) }
+    }
+}
+
+impl Transport for Memory {
+    fn connect<'a>(&'a self, address: &'a str, _: PeerId) -> BoxFuture<'a, io::Result<Conn>> {
+        async move {
+            match address {
+                "hang" => std::future::pending().await,
+                "impostor" => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
+                _ => Ok(Conn { io: Box::new(self.call(address)?), peer: OWNER }),
+            }
+        }
+        .boxed()
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        let (callers, taken) = mpsc::unbounded_channel();
+        self.listeners.lock().unwrap().insert(address.into(), callers);
+        let listener: Box<dyn Listener> = Box::new(MemoryListener { taken, address: address.into() });
+        async { Ok(listener) }.boxed()
+    }
+}
+
+struct MemoryListener {
+    taken: mpsc::UnboundedReceiver<Caller>,
+    address: String,
+}
+
+impl Listener for MemoryListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Caller>> {
+        self.taken.recv().map(|caller| caller.ok_or_else(|| io::Error::other("no network"))).boxed()
+    }
+
+    fn address(&self) -> String {
+        self.address.clone()
+    }
+}
+
+/// One end of a connection.
+pub(crate) struct Wire {
+    io: DuplexStream,
+    state: watch::Receiver<Weather>,
+    cut: Option<BoxFuture<'static, ()>>,
+}
+
+impl Wire {
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if let Some(cut) = &mut self.cut {
+            if cut.poll_unpin(cx).is_pending() {
+                return Ok(());
+            }
+            self.cut = None;
+        }
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+
+    fn is_silent(&self) -> bool {
+        *self.state.borrow() == Weather::Silent
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll_cut(cx)?;
+        if self.is_silent() { Poll::Pending } else { Pin::new(&mut self.io).poll_read(cx, buf) }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_cut(cx)?;
+        if self.is_silent() { Poll::Ready(Ok(buf.len())) } else { Pin::new(&mut self.io).poll_write(cx, buf) }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_cut(cx)?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_silent() { Poll::Ready(Ok(())) } else { Pin::new(&mut self.io).poll_shutdown(cx) }
+    }
+}
+
+impl Connected for Wire {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+/// What `future` gives, or a failed test: nothing here takes ten minutes.
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(600), future).await.expect("it hangs")
+}

@@ -1,0 +1,70 @@
+//! Following a tree.
+
+use crate::memory::{Weather, within};
+use crate::owner::{Owner, dial, name, start};
+use farshore::net::WatchEnd;
+use farshore_engine::record::{FileTime, Kind, Record, Stamp};
+use farshore_engine::{Errno, Position, TreeUpdate, WatchCursor};
+
+fn entry(index: u64) -> TreeUpdate {
+    let kind = Kind::File { size_bytes: index, stamp: Stamp(index) };
+    let record = Record { kind, mode: 0o600, modified: FileTime { seconds: 5, nanos: 6 } };
+    TreeUpdate::Entry { path: name(&format!("{}/{index}", "d".repeat(200))), record }
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_arrive_in_order_however_many() {
+    let owner = Owner::new();
+    let running = start(owner.clone()).await;
+    let link = dial(&running.network).await.unwrap();
+    let position = Position { epoch: 4, seq: 9 };
+    let mut updates = vec![TreeUpdate::Begin { position }];
+    updates.extend((0..5000).map(entry));
+    updates.push(TreeUpdate::End { settled: 1 });
+    owner.tell(Ok(updates.clone()));
+    let mut watch = link.watch(position).await.unwrap();
+    let mut received = Vec::new();
+    while received.len() < updates.len() {
+        received.extend(within(watch.next()).await.unwrap());
+    }
+    assert_eq!(received, updates);
+    assert_eq!(owner.cursors.lock().unwrap()[0], WatchCursor::at(position));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_news_for_an_hour_is_no_reason_to_end() {
+    let owner = Owner::new();
+    let running = start(owner.clone()).await;
+    let link = dial(&running.network).await.unwrap();
+    let mut watch = link.watch(Position::default()).await.unwrap();
+    let quiet = tokio::time::timeout(std::time::Duration::from_secs(3600), watch.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    owner.tell(Ok(vec![TreeUpdate::End { settled: 1 }]));
+    assert_eq!(within(watch.next()).await, Ok(vec![TreeUpdate::End { settled: 1 }]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_cannot_go_on_ends_the_watch_and_not_the_link() {
+    let owner = Owner::new();
+    let running = start(owner.clone()).await;
+    let link = dial(&running.network).await.unwrap();
+    let mut watch = link.watch(Position::default()).await.unwrap();
+    owner.tell(Err(Errno::Io));
+    assert_eq!(within(watch.next()).await, Err(WatchEnd::StreamLost));
+    owner.tell(Ok(vec![TreeUpdate::End { settled: 1 }]));
+    let mut again = link.watch(Position::default()).await.unwrap();
+    assert_eq!(within(again.next()).await, Ok(vec![TreeUpdate::End { settled: 1 }]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_link_ends_the_watch() {
+    for weather in [Weather::Cut, Weather::Silent] {
+        let running = start(Owner::new()).await;
+        let link = dial(&running.network).await.unwrap();
+        let mut watch = link.watch(Position::default()).await.unwrap();
+        running.network.set(weather);
+        assert_eq!(within(watch.next()).await, Err(WatchEnd::LinkLost));
+        within(link.closed()).await;
+        assert_eq!(link.watch(Position::default()).await.err(), Some(WatchEnd::LinkLost));
+    }
+}

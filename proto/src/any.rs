@@ -1,0 +1,38 @@
+//! One door for arbitrary bytes, used by the fuzzer: what a hostile peer can reach, without a network.
+
+use crate::codec::decode;
+use crate::hello::{Hello, Welcome, parse_watch};
+use crate::read::{ReadReply, ReadRequest};
+use crate::tree::parse_batch;
+use crate::v1;
+use crate::verify::Asked;
+use farshore_engine::PeerFault;
+use farshore_engine::chunk::{CHUNK_SIZE, FRAMES_PER_CHUNK};
+
+/// How many kinds of message [`parse_any`] knows.
+pub const KINDS: u8 = 6;
+
+/// Reads `bytes` as the message that `tag` (modulo [`KINDS`]) names, exactly as if a peer had sent them: decodes,
+/// parses and, where the message asks for bytes or carries them, checks the geometry.
+///
+/// # Errors
+/// The rule that the bytes break. It never panics.
+pub fn parse_any(tag: u8, bytes: &[u8]) -> Result<(), PeerFault> {
+    match tag % KINDS {
+        0 => Hello::parse(&decode(bytes)?).map(drop),
+        1 => Welcome::parse(&decode(bytes)?).map(drop),
+        2 => {
+            let _position = parse_watch(&decode::<v1::WatchRequest>(bytes)?);
+            Ok(())
+        }
+        3 => parse_batch(decode(bytes)?).map(drop),
+        4 => match ReadRequest::parse(decode(bytes)?)? {
+            ReadRequest::Fetch(fetch) => fetch.range(3 * CHUNK_SIZE + 1).map(drop),
+            ReadRequest::Open(_) | ReadRequest::Cancel { .. } => Ok(()),
+        },
+        _ => match ReadReply::parse(decode(bytes)?)? {
+            ReadReply::Frame(frame) => Asked::new(3, 0..FRAMES_PER_CHUNK, 3 * CHUNK_SIZE + 1).accept(frame).map(drop),
+            ReadReply::Done { .. } | ReadReply::Refused { .. } | ReadReply::OpenRefused { .. } => Ok(()),
+        },
+    }
+}

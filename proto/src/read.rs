@@ -1,0 +1,226 @@
+//! Reading a file on the wire: one stream carries one version of one file.
+
+use crate::path;
+use crate::v1::{self, read_reply, read_request};
+use bytes::Bytes;
+use core::ops::Range;
+use farshore_engine::PeerFault;
+use farshore_engine::chunk::{FRAMES_PER_CHUNK, MAX_FILE_BYTES, chunk_range, frames_range};
+use farshore_engine::path::{PathError, RelPath};
+use farshore_engine::record::{RecordError, Stamp};
+
+/// What a reader says on a read stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadRequest {
+    /// Which bytes the stream is about. The first message, and only the first.
+    Open(Open),
+    /// Asks for frames.
+    Fetch(Fetch),
+    /// Does not need the answer any more.
+    Cancel {
+        /// To which request.
+        request: u64,
+    },
+}
+
+/// Which bytes a stream is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// Where the owner has them; never the root.
+    pub path: RelPath,
+    /// The owner's name for them.
+    pub stamp: Stamp,
+    /// How many there are, at most [`MAX_FILE_BYTES`].
+    pub size_bytes: u64,
+}
+
+/// Asks for neighbouring frames of one chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// Its number, more than any before it on the stream; never zero.
+    pub request: u64,
+    /// Which chunk.
+    pub chunk: u64,
+    /// Which frames of it: at least one.
+    pub frames: Range<u32>,
+    /// Whether it goes before all that are not urgent.
+    pub urgent: bool,
+}
+
+impl Fetch {
+    /// The bytes that are asked for, in a file of `size_bytes`.
+    ///
+    /// # Errors
+    /// [`PeerFault::OutOfRange`] if a frame lies outside the file.
+    pub fn range(&self, size_bytes: u64) -> Result<Range<u64>, PeerFault> {
+        if chunk_range(self.chunk, size_bytes).is_empty() {
+            return Err(PeerFault::OutOfRange("chunk"));
+        }
+        let last = frames_range(self.chunk, &(self.frames.end.saturating_sub(1)..self.frames.end), size_bytes);
+        if self.frames.is_empty() || last.is_empty() {
+            return Err(PeerFault::OutOfRange("frames"));
+        }
+        Ok(frames_range(self.chunk, &self.frames, size_bytes))
+    }
+}
+
+impl ReadRequest {
+    /// Checks every limit that does not depend on the file; see [`Fetch::range`] for the others.
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn parse(message: v1::ReadRequest) -> Result<ReadRequest, PeerFault> {
+        Ok(match message.kind.ok_or(PeerFault::Missing("request"))? {
+            read_request::Kind::Open(v1::Open { path, stamp, size_bytes }) => {
+                let path = path::parse(&path)?;
+                if path.is_root() {
+                    return Err(PathError::EmptyPath.into());
+                }
+                if size_bytes > MAX_FILE_BYTES {
+                    return Err(RecordError::TooLarge.into());
+                }
+                ReadRequest::Open(Open { path, stamp: Stamp(stamp), size_bytes })
+            }
+            read_request::Kind::Fetch(v1::Fetch { request, chunk, first_frame, end_frame, urgent }) => {
+                if first_frame >= end_frame || end_frame > FRAMES_PER_CHUNK {
+                    return Err(PeerFault::OutOfRange("frames"));
+                }
+                let frames = first_frame..end_frame;
+                ReadRequest::Fetch(Fetch { request: parse_number(request)?, chunk, frames, urgent })
+            }
+            read_request::Kind::Cancel(v1::Cancel { request }) => {
+                ReadRequest::Cancel { request: parse_number(request)? }
+            }
+        })
+    }
+
+    /// As it travels.
+    #[must_use]
+    pub fn encode(&self) -> v1::ReadRequest {
+        let kind = match self {
+            ReadRequest::Open(Open { path, stamp, size_bytes }) => {
+                read_request::Kind::Open(v1::Open { path: path::encode(path), stamp: stamp.0, size_bytes: *size_bytes })
+            }
+            ReadRequest::Fetch(Fetch { request, chunk, frames, urgent }) => read_request::Kind::Fetch(v1::Fetch {
+                request: *request,
+                chunk: *chunk,
+                first_frame: frames.start,
+                end_frame: frames.end,
+                urgent: *urgent,
+            }),
+            ReadRequest::Cancel { request } => read_request::Kind::Cancel(v1::Cancel { request: *request }),
+        };
+        v1::ReadRequest { kind: Some(kind) }
+    }
+}
+
+fn parse_number(request: u64) -> Result<u64, PeerFault> {
+    if request == 0 { Err(PeerFault::OutOfRange("request")) } else { Ok(request) }
+}
+
+/// What an owner answers on a read stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadReply {
+    /// Bytes; to be verified by [`crate::Asked::accept`] before anything else is done with them.
+    Frame(Frame),
+    /// A request has ended; unless it was cancelled, all its frames were sent.
+    Done {
+        /// Which.
+        request: u64,
+    },
+    /// A request has ended without all its frames.
+    Refused {
+        /// Which.
+        request: u64,
+        /// Why.
+        reason: Refusal,
+    },
+    /// The file cannot be read; the stream ends.
+    OpenRefused {
+        /// Why.
+        reason: Refusal,
+    },
+}
+
+/// A part of a chunk, not verified yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Which request it answers, as the sender says.
+    pub request: u64,
+    /// Which frame of the chunk, as the sender says.
+    pub frame: u32,
+    /// The XXH3 of the data, as the sender says.
+    pub xxh3: u64,
+    /// The bytes.
+    pub data: Bytes,
+}
+
+/// Why bytes cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There are other bytes under that path now.
+    Stale,
+    /// The path is not shared any more.
+    Gone,
+    /// The owner cannot read the file.
+    Io,
+}
+
+impl ReadReply {
+    /// Checks everything but frames, which only make sense beside what was asked.
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn parse(message: v1::ReadReply) -> Result<ReadReply, PeerFault> {
+        Ok(match message.kind.ok_or(PeerFault::Missing("reply"))? {
+            read_reply::Kind::Frame(v1::Frame { request, frame, xxh3, data }) => {
+                ReadReply::Frame(Frame { request, frame, xxh3, data })
+            }
+            read_reply::Kind::Done(v1::Done { request }) => ReadReply::Done { request },
+            read_reply::Kind::Refused(v1::Refused { request, reason }) => {
+                ReadReply::Refused { request, reason: Refusal::parse(reason)? }
+            }
+            read_reply::Kind::OpenRefused(v1::OpenRefused { reason }) => {
+                ReadReply::OpenRefused { reason: Refusal::parse(reason)? }
+            }
+        })
+    }
+
+    /// As it travels.
+    #[must_use]
+    pub fn encode(self) -> v1::ReadReply {
+        let kind = match self {
+            ReadReply::Frame(Frame { request, frame, xxh3, data }) => {
+                read_reply::Kind::Frame(v1::Frame { request, frame, xxh3, data })
+            }
+            ReadReply::Done { request } => read_reply::Kind::Done(v1::Done { request }),
+            ReadReply::Refused { request, reason } => {
+                read_reply::Kind::Refused(v1::Refused { request, reason: reason.encode().into() })
+            }
+            ReadReply::OpenRefused { reason } => {
+                read_reply::Kind::OpenRefused(v1::OpenRefused { reason: reason.encode().into() })
+            }
+        };
+        v1::ReadReply { kind: Some(kind) }
+    }
+}
+
+impl Refusal {
+    fn parse(reason: i32) -> Result<Refusal, PeerFault> {
+        match v1::Refusal::try_from(reason) {
+            Ok(v1::Refusal::Stale) => Ok(Refusal::Stale),
+            Ok(v1::Refusal::Gone) => Ok(Refusal::Gone),
+            Ok(v1::Refusal::Io) => Ok(Refusal::Io),
+            Ok(v1::Refusal::Unspecified) => Err(PeerFault::Missing("reason")),
+            Err(_) => Err(PeerFault::OutOfRange("reason")),
+        }
+    }
+
+    fn encode(self) -> v1::Refusal {
+        match self {
+            Refusal::Stale => v1::Refusal::Stale,
+            Refusal::Gone => v1::Refusal::Gone,
+            Refusal::Io => v1::Refusal::Io,
+        }
+    }
+}

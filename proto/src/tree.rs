@@ -1,0 +1,137 @@
+//! The shared tree on the wire: batches of updates.
+
+use crate::path;
+use crate::v1::{self, event, record, tree_update};
+use crate::{MAX_BATCH_UPDATES, MAX_REPLY_BYTES};
+use bytes::Bytes;
+use farshore_engine::record::{FileTime, Kind, Record, RecordError, Stamp};
+use farshore_engine::{Change, PeerFault, Position, TreeUpdate};
+use prost::Message;
+
+/// The updates of a batch, which may be none.
+///
+/// # Errors
+/// The first rule that is broken, whichever update breaks it.
+pub fn parse_batch(batch: v1::TreeBatch) -> Result<Vec<TreeUpdate>, PeerFault> {
+    if batch.updates.len() > MAX_BATCH_UPDATES {
+        return Err(PeerFault::TooMany(MAX_BATCH_UPDATES));
+    }
+    batch.updates.into_iter().map(parse_update).collect()
+}
+
+/// As many batches as it takes to keep each within its limits. One empty batch if there are no updates.
+#[must_use]
+pub fn batches(updates: &[TreeUpdate]) -> Vec<v1::TreeBatch> {
+    let mut batches = Vec::new();
+    let mut batch = v1::TreeBatch::default();
+    let mut batch_bytes = 0;
+    for update in updates {
+        let update = encode_update(update);
+        // Its key, its length, itself.
+        let update_bytes = 1 + prost::length_delimiter_len(update.encoded_len()) + update.encoded_len();
+        if batch.updates.len() == MAX_BATCH_UPDATES || batch_bytes + update_bytes > MAX_REPLY_BYTES {
+            batches.push(core::mem::take(&mut batch));
+            batch_bytes = 0;
+        }
+        batch_bytes += update_bytes;
+        batch.updates.push(update);
+    }
+    if !batch.updates.is_empty() || batches.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
+fn parse_update(update: v1::TreeUpdate) -> Result<TreeUpdate, PeerFault> {
+    Ok(match update.kind.ok_or(PeerFault::Missing("update"))? {
+        tree_update::Kind::Begin(v1::Begin { epoch: 0, .. }) => return Err(PeerFault::OutOfRange("epoch")),
+        tree_update::Kind::Begin(v1::Begin { epoch, seq }) => TreeUpdate::Begin { position: Position { epoch, seq } },
+        tree_update::Kind::Entry(v1::Entry { path, record }) => {
+            TreeUpdate::Entry { path: path::parse(&path)?, record: parse_record(record)? }
+        }
+        tree_update::Kind::End(v1::End { settled }) => TreeUpdate::End { settled },
+        tree_update::Kind::Event(v1::Event { seq, change }) => {
+            TreeUpdate::Event { seq, change: parse_change(change.ok_or(PeerFault::Missing("change"))?)? }
+        }
+    })
+}
+
+fn parse_change(change: event::Change) -> Result<Change, PeerFault> {
+    Ok(match change {
+        event::Change::Put(v1::Put { path, record, replaced }) => {
+            Change::Put { path: path::parse(&path)?, record: parse_record(record)?, replaced }
+        }
+        event::Change::Remove(v1::Remove { path }) => Change::Remove { path: path::parse(&path)? },
+        event::Change::Rename(v1::Rename { from, to, record }) => {
+            Change::Rename { from: path::parse(&from)?, to: path::parse(&to)?, record: parse_record(record)? }
+        }
+    })
+}
+
+fn parse_record(record: Option<v1::Record>) -> Result<Record, PeerFault> {
+    let v1::Record { kind, mode, modified_seconds, modified_nanos } = record.ok_or(PeerFault::Missing("record"))?;
+    let kind = match kind.ok_or(PeerFault::Missing("kind"))? {
+        record::Kind::File(v1::File { size_bytes, stamp }) => Kind::File { size_bytes, stamp: Stamp(stamp) },
+        record::Kind::Dir(v1::Dir {}) => Kind::Dir,
+        record::Kind::Symlink(v1::Symlink { target }) => {
+            // Before it is copied; `check` holds the other rules.
+            if target.len() > farshore_engine::path::PATH_MAX_BYTES {
+                return Err(RecordError::Target.into());
+            }
+            Kind::Symlink { target: target.as_ref().into() }
+        }
+    };
+    let record = Record {
+        kind,
+        mode: u16::try_from(mode).map_err(|_| RecordError::Mode)?,
+        modified: FileTime { seconds: modified_seconds, nanos: modified_nanos },
+    };
+    record.check()?;
+    Ok(record)
+}
+
+fn encode_update(update: &TreeUpdate) -> v1::TreeUpdate {
+    let kind = match update {
+        TreeUpdate::Begin { position: Position { epoch, seq } } => {
+            tree_update::Kind::Begin(v1::Begin { epoch: *epoch, seq: *seq })
+        }
+        TreeUpdate::Entry { path, record } => {
+            tree_update::Kind::Entry(v1::Entry { path: path::encode(path), record: Some(encode_record(record)) })
+        }
+        TreeUpdate::End { settled } => tree_update::Kind::End(v1::End { settled: *settled }),
+        TreeUpdate::Event { seq, change } => {
+            tree_update::Kind::Event(v1::Event { seq: *seq, change: Some(encode_change(change)) })
+        }
+    };
+    v1::TreeUpdate { kind: Some(kind) }
+}
+
+fn encode_change(change: &Change) -> event::Change {
+    match change {
+        Change::Put { path, record, replaced } => event::Change::Put(v1::Put {
+            path: path::encode(path),
+            record: Some(encode_record(record)),
+            replaced: *replaced,
+        }),
+        Change::Remove { path } => event::Change::Remove(v1::Remove { path: path::encode(path) }),
+        Change::Rename { from, to, record } => event::Change::Rename(v1::Rename {
+            from: path::encode(from),
+            to: path::encode(to),
+            record: Some(encode_record(record)),
+        }),
+    }
+}
+
+fn encode_record(record: &Record) -> v1::Record {
+    let kind = match &record.kind {
+        Kind::File { size_bytes, stamp } => record::Kind::File(v1::File { size_bytes: *size_bytes, stamp: stamp.0 }),
+        Kind::Dir => record::Kind::Dir(v1::Dir {}),
+        Kind::Symlink { target } => record::Kind::Symlink(v1::Symlink { target: Bytes::copy_from_slice(target) }),
+    };
+    v1::Record {
+        kind: Some(kind),
+        mode: u32::from(record.mode),
+        modified_seconds: record.modified.seconds,
+        modified_nanos: record.modified.nanos,
+    }
+}

@@ -1,0 +1,103 @@
+//! The encoding of every message, byte for byte. A test here that fails means that old and new programs cannot talk:
+//! change the version, not the test.
+
+use bytes::Bytes;
+use farshore_engine::path::RelPath;
+use farshore_engine::record::{FileTime, Kind, Record, Stamp};
+use farshore_engine::{Change, Position, TreeUpdate};
+use farshore_proto::hello::encode_watch;
+use farshore_proto::verify::seal;
+use farshore_proto::{Fetch, Hello, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, batches, v1};
+use prost::Message;
+
+fn hex(message: &impl Message) -> String {
+    message.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn update(update: TreeUpdate) -> String {
+    let batches = batches(&[update]);
+    assert_eq!(batches.len(), 1);
+    hex(&batches[0])
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::parse(text.as_bytes()).unwrap()
+}
+
+fn record(kind: Kind) -> Record {
+    Record { kind, mode: 0o644, modified: FileTime { seconds: -2, nanos: 3 } }
+}
+
+fn file() -> Record {
+    record(Kind::File { size_bytes: 300, stamp: Stamp(0x0102_0304_0506_0708) })
+}
+
+#[test]
+fn hello() {
+    let share = ShareId([0x11; 16]);
+    let hello = Hello::new(share, Some(Secret([0x22; 16])), "a/1");
+    assert_eq!(
+        hex(&hello.encode()),
+        "080110011a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
+    );
+    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080110011a1011111111111111111111111111111111");
+    assert_eq!(hex(&Welcome { version: 1, epoch: 5 }.encode()), "0801110500000000000000");
+    assert_eq!(hex(&v1::GoodbyeRequest {}), "");
+    assert_eq!(hex(&v1::GoodbyeReply {}), "");
+}
+
+#[test]
+fn watch() {
+    assert_eq!(hex(&encode_watch(Position { epoch: 7, seq: 300 })), "09070000000000000010ac02");
+    assert_eq!(hex(&encode_watch(Position::default())), "");
+    assert_eq!(hex(&v1::TreeBatch::default()), "");
+}
+
+#[test]
+fn tree() {
+    let begin = TreeUpdate::Begin { position: Position { epoch: 7, seq: 9 } };
+    assert_eq!(update(begin), "0a0d0a0b0907000000000000001009");
+    assert_eq!(update(TreeUpdate::End { settled: 5 }), "0a041a020805");
+    assert_eq!(
+        update(TreeUpdate::Entry { path: path("a/bc"), record: file() }),
+        "0a20121e0a01610a02626312150a0c08ac0211080706050403020120a40328033003"
+    );
+    assert_eq!(
+        update(TreeUpdate::Entry { path: RelPath::ROOT, record: record(Kind::Dir) }),
+        "0a0d120b1209120020a40328033003"
+    );
+    let link = record(Kind::Symlink { target: b"t".as_slice().into() });
+    assert_eq!(
+        update(TreeUpdate::Entry { path: path("l"), record: link }),
+        "0a1312110a016c120c1a030a017420a40328033003"
+    );
+}
+
+#[test]
+fn events() {
+    let put = Change::Put { path: path("a"), record: record(Kind::Dir), replaced: true };
+    assert_eq!(update(TreeUpdate::Event { seq: 1, change: put }), "0a162214080112100a01611209120020a403280330031801");
+    let remove = Change::Remove { path: path("a") };
+    assert_eq!(update(TreeUpdate::Event { seq: 2, change: remove }), "0a09220708021a030a0161");
+    let rename = Change::Rename { from: path("a"), to: path("b"), record: record(Kind::Dir) };
+    assert_eq!(
+        update(TreeUpdate::Event { seq: 3, change: rename }),
+        "0a172215080322110a01611201621a09120020a40328033003"
+    );
+}
+
+#[test]
+fn reading() {
+    let open = ReadRequest::Open(Open { path: path("a"), stamp: Stamp(2), size_bytes: 3 });
+    assert_eq!(hex(&open.encode()), "0a0e0a01611102000000000000001803");
+    let fetch = Fetch { request: 1, chunk: 2, frames: 1..4, urgent: true };
+    assert_eq!(hex(&ReadRequest::Fetch(fetch).encode()), "120a08011002180120042801");
+    assert_eq!(hex(&ReadRequest::Cancel { request: 1 }.encode()), "1a020801");
+    let frame = ReadReply::Frame(seal(1, 2, Bytes::from_static(b"abc")));
+    assert_eq!(hex(&frame.encode()), "0a12080110021950392f89945faf782203616263");
+    assert_eq!(hex(&ReadReply::Done { request: 1 }.encode()), "12020801");
+    for (reason, golden) in [(Refusal::Stale, "01"), (Refusal::Gone, "02"), (Refusal::Io, "03")] {
+        assert_eq!(hex(&ReadReply::Refused { request: 1, reason }.encode()), format!("1a04080110{golden}"));
+        assert_eq!(hex(&ReadReply::OpenRefused { reason }.encode()), format!("220208{golden}"));
+    }
+}

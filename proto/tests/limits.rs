@@ -1,0 +1,123 @@
+//! Every limit of the wire, one broken at a time. Hello and paths have theirs beside the code.
+
+use bytes::Bytes;
+use farshore_engine::PeerFault;
+use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, MAX_FILE_BYTES};
+use farshore_engine::path::PathError;
+use farshore_engine::record::RecordError;
+use farshore_proto::v1::{self, event, read_reply, read_request, record, tree_update};
+use farshore_proto::{Fetch, MAX_BATCH_UPDATES, ReadReply, ReadRequest, parse_batch};
+
+fn fault(kind: Option<tree_update::Kind>) -> PeerFault {
+    parse_batch(v1::TreeBatch { updates: vec![v1::TreeUpdate { kind }] }).unwrap_err()
+}
+
+fn entry_fault(record: Option<v1::Record>) -> PeerFault {
+    fault(Some(tree_update::Kind::Entry(v1::Entry { path: vec![Bytes::from_static(b"a")], record })))
+}
+
+fn record(kind: record::Kind) -> v1::Record {
+    v1::Record { kind: Some(kind), mode: 0o644, modified_seconds: 0, modified_nanos: 0 }
+}
+
+fn dir() -> v1::Record {
+    record(record::Kind::Dir(v1::Dir {}))
+}
+
+#[test]
+fn updates() {
+    assert_eq!(fault(None), PeerFault::Missing("update"));
+    assert_eq!(fault(Some(tree_update::Kind::Begin(v1::Begin { epoch: 0, seq: 1 }))), PeerFault::OutOfRange("epoch"));
+    assert_eq!(fault(Some(tree_update::Kind::Event(v1::Event { seq: 1, change: None }))), PeerFault::Missing("change"));
+    let updates =
+        vec![v1::TreeUpdate { kind: Some(tree_update::Kind::End(v1::End { settled: 1 })) }; MAX_BATCH_UPDATES + 1];
+    assert_eq!(parse_batch(v1::TreeBatch { updates: updates[1..].to_vec() }).unwrap().len(), MAX_BATCH_UPDATES);
+    assert_eq!(parse_batch(v1::TreeBatch { updates }), Err(PeerFault::TooMany(MAX_BATCH_UPDATES)));
+}
+
+#[test]
+fn paths_of_every_update() {
+    let bad = || vec![Bytes::from_static(b"..")];
+    let good = || vec![Bytes::from_static(b"a")];
+    let event = |change| fault(Some(tree_update::Kind::Event(v1::Event { seq: 1, change: Some(change) })));
+    let expected = PeerFault::Path(PathError::DotName);
+    let record = || Some(dir());
+    assert_eq!(fault(Some(tree_update::Kind::Entry(v1::Entry { path: bad(), record: record() }))), expected);
+    assert_eq!(event(event::Change::Put(v1::Put { path: bad(), record: record(), replaced: false })), expected);
+    assert_eq!(event(event::Change::Remove(v1::Remove { path: bad() })), expected);
+    assert_eq!(event(event::Change::Rename(v1::Rename { from: bad(), to: good(), record: record() })), expected);
+    assert_eq!(event(event::Change::Rename(v1::Rename { from: good(), to: bad(), record: record() })), expected);
+    let without = v1::Rename { from: good(), to: good(), record: None };
+    assert_eq!(event(event::Change::Rename(without)), PeerFault::Missing("record"));
+}
+
+#[test]
+fn records() {
+    assert_eq!(entry_fault(None), PeerFault::Missing("record"));
+    assert_eq!(entry_fault(Some(v1::Record { kind: None, ..dir() })), PeerFault::Missing("kind"));
+    for mode in [0o10000, 0x1_0000, u32::MAX] {
+        assert_eq!(entry_fault(Some(v1::Record { mode, ..dir() })), PeerFault::Record(RecordError::Mode));
+    }
+    let late = v1::Record { modified_nanos: 1_000_000_000, ..dir() };
+    assert_eq!(entry_fault(Some(late)), PeerFault::Record(RecordError::Nanos));
+    for size_bytes in [MAX_FILE_BYTES + 1, u64::MAX] {
+        let large = record(record::Kind::File(v1::File { size_bytes, stamp: 0 }));
+        assert_eq!(entry_fault(Some(large)), PeerFault::Record(RecordError::TooLarge));
+    }
+    for target in [vec![], vec![b'x'; 4096], vec![0]] {
+        let link = record(record::Kind::Symlink(v1::Symlink { target: target.into() }));
+        assert_eq!(entry_fault(Some(link)), PeerFault::Record(RecordError::Target));
+    }
+}
+
+#[test]
+fn read_requests() {
+    let fault = |kind| ReadRequest::parse(v1::ReadRequest { kind: Some(kind) }).unwrap_err();
+    assert_eq!(ReadRequest::parse(v1::ReadRequest { kind: None }), Err(PeerFault::Missing("request")));
+    let open = |path, size_bytes| fault(read_request::Kind::Open(v1::Open { path, stamp: 0, size_bytes }));
+    assert_eq!(open(vec![], 0), PeerFault::Path(PathError::EmptyPath));
+    assert_eq!(open(vec![Bytes::from_static(b"a/b")], 0), PeerFault::Path(PathError::Slash));
+    let path = vec![Bytes::from_static(b"a")];
+    assert_eq!(open(path, MAX_FILE_BYTES + 1), PeerFault::Record(RecordError::TooLarge));
+
+    let good = v1::Fetch { request: 1, chunk: 0, first_frame: 0, end_frame: 4, urgent: false };
+    let fetch = |change: fn(&mut v1::Fetch)| {
+        let mut message = good;
+        change(&mut message);
+        fault(read_request::Kind::Fetch(message))
+    };
+    assert_eq!(fetch(|m| m.request = 0), PeerFault::OutOfRange("request"));
+    assert_eq!(fetch(|m| m.first_frame = 4), PeerFault::OutOfRange("frames"));
+    assert_eq!(fetch(|m| (m.first_frame, m.end_frame) = (2, 1)), PeerFault::OutOfRange("frames"));
+    assert_eq!(fetch(|m| m.end_frame = 5), PeerFault::OutOfRange("frames"));
+    assert_eq!(fetch(|m| m.end_frame = u32::MAX), PeerFault::OutOfRange("frames"));
+    assert_eq!(fault(read_request::Kind::Cancel(v1::Cancel { request: 0 })), PeerFault::OutOfRange("request"));
+}
+
+#[test]
+fn fetches_stay_inside_the_file() {
+    let size_bytes = CHUNK_SIZE + FRAME_SIZE + 1;
+    let range = |chunk, frames| Fetch { request: 1, chunk, frames, urgent: false }.range(size_bytes);
+    assert_eq!(range(0, 0..4), Ok(0..CHUNK_SIZE));
+    assert_eq!(range(0, 1..2), Ok(FRAME_SIZE..2 * FRAME_SIZE));
+    assert_eq!(range(1, 0..2), Ok(CHUNK_SIZE..size_bytes));
+    assert_eq!(range(1, 1..2), Ok(CHUNK_SIZE + FRAME_SIZE..size_bytes));
+    assert_eq!(range(1, 0..3), Err(PeerFault::OutOfRange("frames")));
+    assert_eq!(range(2, 0..1), Err(PeerFault::OutOfRange("chunk")));
+    assert_eq!(range(u64::MAX, 0..1), Err(PeerFault::OutOfRange("chunk")));
+    assert_eq!(
+        Fetch { request: 1, chunk: 0, frames: 0..1, urgent: false }.range(0),
+        Err(PeerFault::OutOfRange("chunk"))
+    );
+}
+
+#[test]
+fn read_replies() {
+    assert_eq!(ReadReply::parse(v1::ReadReply { kind: None }), Err(PeerFault::Missing("reply")));
+    for (reason, fault) in [(0, PeerFault::Missing("reason")), (4, PeerFault::OutOfRange("reason"))] {
+        let refused = read_reply::Kind::Refused(v1::Refused { request: 1, reason });
+        assert_eq!(ReadReply::parse(v1::ReadReply { kind: Some(refused) }), Err(fault));
+        let refused = read_reply::Kind::OpenRefused(v1::OpenRefused { reason });
+        assert_eq!(ReadReply::parse(v1::ReadReply { kind: Some(refused) }), Err(fault));
+    }
+}

@@ -1,0 +1,192 @@
+//! What one side encodes, the other parses back to the same; whatever else arrives is refused without a panic.
+
+use farshore_engine::chunk::{FRAME_SIZE, FRAMES_PER_CHUNK, MAX_FILE_BYTES};
+use farshore_engine::path::{Name, RelPath};
+use farshore_engine::record::{FileTime, Kind, Record, Stamp};
+use farshore_engine::{Change, Position, TreeUpdate};
+use farshore_proto::codec::decode;
+use farshore_proto::hello::{encode_watch, parse_watch};
+use farshore_proto::verify::seal;
+use farshore_proto::{
+    Fetch, Hello, MAX_BATCH_UPDATES, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Open, ReadReply, ReadRequest, Refusal, Secret,
+    ShareId, Welcome, batches, parse_any, parse_batch, v1,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use prost::Message;
+
+fn names() -> impl Strategy<Value = Name> {
+    vec(any::<u8>(), 1..20).prop_filter_map("not a name", |bytes| Name::new(&bytes).ok())
+}
+
+fn paths(least: usize) -> impl Strategy<Value = RelPath> {
+    vec(names(), least..6).prop_map(|names| RelPath::new(names).unwrap())
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        (0..=MAX_FILE_BYTES, any::<u64>())
+            .prop_map(|(size_bytes, stamp)| Kind::File { size_bytes, stamp: Stamp(stamp) }),
+        Just(Kind::Dir),
+        vec(1..=u8::MAX, 1..50).prop_map(|target| Kind::Symlink { target: target.into() }),
+    ]
+}
+
+fn records() -> impl Strategy<Value = Record> {
+    (kinds(), 0..=0o7777u16, any::<i64>(), 0..1_000_000_000u32).prop_map(|(kind, mode, seconds, nanos)| Record {
+        kind,
+        mode,
+        modified: FileTime { seconds, nanos },
+    })
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (paths(0), records(), any::<bool>()).prop_map(|(path, record, replaced)| Change::Put {
+            path,
+            record,
+            replaced
+        }),
+        paths(0).prop_map(|path| Change::Remove { path }),
+        (paths(0), paths(0), records()).prop_map(|(from, to, record)| Change::Rename { from, to, record }),
+    ]
+}
+
+fn updates() -> impl Strategy<Value = TreeUpdate> {
+    prop_oneof![
+        (1u64.., any::<u64>()).prop_map(|(epoch, seq)| TreeUpdate::Begin { position: Position { epoch, seq } }),
+        (paths(0), records()).prop_map(|(path, record)| TreeUpdate::Entry { path, record }),
+        any::<u64>().prop_map(|settled| TreeUpdate::End { settled }),
+        (any::<u64>(), changes()).prop_map(|(seq, change)| TreeUpdate::Event { seq, change }),
+    ]
+}
+
+fn refusals() -> impl Strategy<Value = Refusal> {
+    prop_oneof![Just(Refusal::Stale), Just(Refusal::Gone), Just(Refusal::Io)]
+}
+
+fn requests() -> impl Strategy<Value = ReadRequest> {
+    let frames = (0..FRAMES_PER_CHUNK).prop_flat_map(|first| (Just(first), first + 1..=FRAMES_PER_CHUNK));
+    prop_oneof![
+        (paths(1), any::<u64>(), 0..=MAX_FILE_BYTES).prop_map(|(path, stamp, size_bytes)| ReadRequest::Open(Open {
+            path,
+            stamp: Stamp(stamp),
+            size_bytes
+        })),
+        (1u64.., any::<u64>(), frames, any::<bool>()).prop_map(|(request, chunk, (first, end), urgent)| {
+            ReadRequest::Fetch(Fetch { request, chunk, frames: first..end, urgent })
+        }),
+        (1u64..).prop_map(|request| ReadRequest::Cancel { request }),
+    ]
+}
+
+fn replies() -> impl Strategy<Value = ReadReply> {
+    prop_oneof![
+        (any::<u64>(), any::<u32>(), vec(any::<u8>(), 0..100))
+            .prop_map(|(request, frame, data)| ReadReply::Frame(seal(request, frame, data.into()))),
+        any::<u64>().prop_map(|request| ReadReply::Done { request }),
+        (any::<u64>(), refusals()).prop_map(|(request, reason)| ReadReply::Refused { request, reason }),
+        refusals().prop_map(|reason| ReadReply::OpenRefused { reason }),
+    ]
+}
+
+/// The message as the other side decodes it.
+fn sent<T: Message + Default>(message: &T, limit_bytes: usize) -> T {
+    let bytes = message.encode_to_vec();
+    assert!(bytes.len() <= limit_bytes, "{} bytes", bytes.len());
+    decode(&bytes[..]).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn hello(share: [u8; 16], secret: Option<[u8; 16]>, agent in "[ -~]{0,64}") {
+        let hello = Hello::new(ShareId(share), secret.map(Secret), &agent);
+        prop_assert_eq!(Hello::parse(&sent(&hello.encode(), MAX_REQUEST_BYTES)), Ok(hello));
+    }
+
+    #[test]
+    fn welcome_and_watch(epoch in 1u64.., seq: u64) {
+        let welcome = Welcome { version: 1, epoch };
+        prop_assert_eq!(Welcome::parse(&sent(&welcome.encode(), MAX_REPLY_BYTES)), Ok(welcome));
+        let position = Position { epoch, seq };
+        prop_assert_eq!(parse_watch(&sent(&encode_watch(position), MAX_REQUEST_BYTES)), position);
+    }
+
+    #[test]
+    fn tree(updates in vec(updates(), 0..50)) {
+        let mut received = Vec::new();
+        for batch in batches(&updates) {
+            received.extend(parse_batch(sent(&batch, MAX_REPLY_BYTES)).unwrap());
+        }
+        prop_assert_eq!(received, updates);
+    }
+
+    #[test]
+    fn read_requests(request in requests()) {
+        prop_assert_eq!(ReadRequest::parse(sent(&request.encode(), MAX_REQUEST_BYTES)), Ok(request));
+    }
+
+    #[test]
+    fn read_replies(reply in replies()) {
+        prop_assert_eq!(ReadReply::parse(sent(&reply.clone().encode(), MAX_REPLY_BYTES)), Ok(reply));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(tag: u8, bytes in vec(any::<u8>(), 0..300)) {
+        let _ = parse_any(tag, &bytes);
+    }
+
+    /// Closer to the truth than noise: a valid message with one byte changed.
+    #[test]
+    fn damaged_messages_never_panic(
+        updates in vec(updates(), 1..5), request in requests(), reply in replies(), at: prop::sample::Index, byte: u8,
+    ) {
+        let messages = [
+            (3, batches(&updates)[0].encode_to_vec()),
+            (4, request.encode().encode_to_vec()),
+            (5, reply.encode().encode_to_vec()),
+        ];
+        for (tag, mut bytes) in messages {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = parse_any(tag, &bytes);
+            let _ = parse_any(tag, &bytes[..at]);
+        }
+    }
+}
+
+/// The largest update there is: a rename between two longest paths, of a symlink with the longest target.
+fn largest() -> TreeUpdate {
+    let name = Name::new(b"x").unwrap();
+    let path = RelPath::new(vec![name; 2048]).unwrap();
+    let kind = Kind::Symlink { target: vec![b'y'; 4095].into() };
+    let modified = FileTime { seconds: i64::MIN, nanos: 999_999_999 };
+    let record = Record { kind, mode: 0o7777, modified };
+    TreeUpdate::Event { seq: u64::MAX, change: Change::Rename { from: path.clone(), to: path, record } }
+}
+
+#[test]
+fn batches_are_split_by_bytes_and_by_number() {
+    let large = vec![largest(); 100];
+    let split = batches(&large);
+    assert!(split.len() > 5 && split.len() < 20, "{}", split.len());
+    let received: Vec<_> = split.iter().flat_map(|batch| parse_batch(sent(batch, MAX_REPLY_BYTES)).unwrap()).collect();
+    assert_eq!(received, large);
+
+    let many = vec![TreeUpdate::End { settled: 1 }; 2 * MAX_BATCH_UPDATES + 1];
+    let lens: Vec<_> = batches(&many).iter().map(|batch| sent(batch, MAX_REPLY_BYTES).updates.len()).collect();
+    assert_eq!(lens, [MAX_BATCH_UPDATES, MAX_BATCH_UPDATES, 1]);
+
+    assert_eq!(batches(&[]), [v1::TreeBatch::default()], "no news is one empty batch");
+}
+
+#[test]
+fn the_largest_messages_fit() {
+    let reply = ReadReply::Frame(seal(u64::MAX, u32::MAX, vec![7; usize::try_from(FRAME_SIZE).unwrap()].into()));
+    sent(&reply.encode(), MAX_REPLY_BYTES);
+    let path = RelPath::new(vec![Name::new(b"x").unwrap(); 2048]).unwrap();
+    let open = ReadRequest::Open(Open { path, stamp: Stamp(u64::MAX), size_bytes: MAX_FILE_BYTES });
+    let bytes = open.encode().encode_to_vec();
+    assert!(bytes.len() <= MAX_REQUEST_BYTES);
+    assert_eq!(ReadRequest::parse(decode(&bytes[..]).unwrap()), Ok(open));
+}
