@@ -159,6 +159,7 @@ pub fn play(seed: u64, ops: &[Op], keep_history: bool) -> World {
         let follower = world.add(Config { on_disconnect, ..config.clone() });
         world.follow(follower, OWNER);
     }
+    world.begin();
     for op in ops {
         world.play(*op);
     }
@@ -167,6 +168,16 @@ pub fn play(seed: u64, ops: &[Op], keep_history: bool) -> World {
 }
 
 impl World {
+    /// Something to begin with: a few files that everybody has heard of, and that some have open.
+    fn begin(&mut self) {
+        for op in [Op::MakeDir(0, 2), Op::Create(0, 0, 10), Op::Create(0, 1, 8), Op::Create(1, 0, 11), Op::Run(6)] {
+            self.play(op);
+        }
+        for who in 0..4 {
+            self.play(Op::Open(who, who));
+        }
+    }
+
     fn play(&mut self, op: Op) {
         match op {
             Op::Run(pause) => self.drive_for(Duration::from_millis(pick(&PAUSES_MS, pause))),
@@ -189,7 +200,7 @@ impl World {
             }
             Op::Remove(entry) => self.own(|w| w.nth_entry(entry), |f, p| f.remove(p)),
             Op::MakeDir(dir, name) => self.own(|w| w.new_path(dir, name), |f, p| f.make_dir(p)),
-            Op::Symlink(dir, name) => self.own(|w| w.new_path(dir, name), |f, p| f.symlink(p, &[b'x', name])),
+            Op::Symlink(dir, name) => self.own(|w| w.new_path(dir, name), |f, p| f.symlink(p, &[b'x', name | 1])),
             Op::Chmod(entry, mode) => self.own(|w| w.nth_entry(entry), |f, p| f.chmod(p, 0o400 | u16::from(mode))),
             Op::Rescan => self.rescan(OWNER),
             Op::Lookup(who, entry) => {

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::ids::{Handle, ReqId};
 use crate::output::{Errno, Notice};
 use core::ops::{Deref, DerefMut};
+use core::time::Duration;
 
 /// Two engines: one that owns a folder, one that follows it. Everything that a [`World`] can do, it can.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ impl Pair {
         }
         pair.drive();
         pair.world.follow(follower, owner);
+        let heard = |world: &World| world.hosts[Pair::FOLLOWER].engine.view().peers().any(|peer| peer.listed);
+        assert!(pair.drive_bounded(Duration::from_secs(10), heard), "the follower is told nothing");
         pair.drive();
         pair.check_converged();
         pair

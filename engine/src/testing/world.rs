@@ -407,7 +407,8 @@ impl World {
                 }
             }
             Some(Look::Scan(path)) => {
-                if self.found(at, &path) {
+                let is_dir = self.found(at, &path);
+                if is_dir {
                     self.begin_scan(at, path);
                 }
             }

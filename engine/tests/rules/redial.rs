@@ -1,0 +1,109 @@
+//! A peer that is away is called again for ever, less and less often, and at once when the network may be back.
+
+use core::time::Duration;
+use farshore_engine::testing::Hand;
+use farshore_engine::*;
+
+fn dial(out: &[Output]) -> Option<EffectId> {
+    out.iter().find_map(|output| match output {
+        Output::Effect(id, Effect::Dial { .. }) => Some(*id),
+        _ => None,
+    })
+}
+
+fn refused(hand: &mut Hand, dial: EffectId) -> Vec<Output> {
+    hand.give(Input::Done(dial, Done::Dialed(Err(DialError::Unreachable))))
+}
+
+/// A follower whose first dial was refused.
+fn hand() -> Hand {
+    let mut hand = Hand::new(Config::default());
+    let out = hand.give(Input::Command(Command::Follow { peer: Hand::PEER }));
+    let first = dial(&out).unwrap();
+    refused(&mut hand, first);
+    hand
+}
+
+#[test]
+fn it_never_gives_up_and_waits_up_to_five_seconds() {
+    let mut hand = hand();
+    let mut waits = Vec::new();
+    for _ in 0..200 {
+        let (at, timer) = hand.engine.next_timer().unwrap();
+        assert_eq!(timer, Timer::Redial(Hand::PEER));
+        waits.push(at - hand.now);
+        let out = hand.pass(at - hand.now);
+        let again = dial(&out).unwrap();
+        refused(&mut hand, again);
+    }
+    assert!(waits[0] <= Duration::from_millis(200), "{:?}", waits[0]);
+    let last = &waits[20..];
+    assert!(last.iter().all(|wait| (2_500..=5_000).contains(&wait.as_millis())), "{last:?}");
+}
+
+#[test]
+fn whatever_the_reason_it_is_tried_again() {
+    for error in [DialError::Unreachable, DialError::Denied, DialError::Incompatible] {
+        let mut hand = Hand::new(Config::default());
+        let out = hand.give(Input::Command(Command::Follow { peer: Hand::PEER }));
+        let out = hand.give(Input::Done(dial(&out).unwrap(), Done::Dialed(Err(error))));
+        assert!(Hand::notices(&out).contains(&&Notice::DialFailed { peer: Hand::PEER, error }));
+        assert!(dial(&hand.pass(Duration::from_secs(1))).is_some());
+    }
+}
+
+#[test]
+fn the_network_may_be_back() {
+    let mut hand = hand();
+    for _ in 0..10 {
+        let out = hand.pass(Duration::from_secs(5));
+        let again = dial(&out).unwrap();
+        refused(&mut hand, again);
+    }
+    let out = hand.give(Input::Command(Command::NetworkChanged));
+    assert!(dial(&out).is_some(), "at once");
+    let out = hand.give(Input::Command(Command::NetworkChanged));
+    assert!(out.is_empty(), "one call is enough");
+}
+
+#[test]
+fn a_connection_over_which_news_came_begins_the_waits_anew() {
+    let mut hand = hand();
+    for _ in 0..10 {
+        let out = hand.pass(Duration::from_secs(5));
+        let again = dial(&out).unwrap();
+        refused(&mut hand, again);
+    }
+    let out = hand.pass(Duration::from_secs(5));
+    hand.connect(&out);
+    hand.list(&[]);
+    hand.lose_link(&[]);
+    assert!(dial(&hand.pass(Duration::from_millis(200))).is_some());
+}
+
+#[test]
+fn a_connection_over_which_nothing_came_does_not() {
+    let mut hand = hand();
+    for _ in 0..10 {
+        let out = hand.pass(Duration::from_secs(5));
+        hand.connect(&out);
+        hand.lose_link(&[]);
+    }
+    assert!(dial(&hand.pass(Duration::from_secs(2))).is_none());
+    assert!(dial(&hand.pass(Duration::from_secs(3))).is_some());
+}
+
+#[test]
+fn a_watch_that_ends_ends_the_connection() {
+    let mut hand = Hand::following(Config::default(), &[]);
+    let out = hand.give(Input::Done(hand.watch, Done::WatchEnded));
+    assert!(out.iter().any(|output| matches!(output, Output::Effect(_, Effect::HangUp { .. }))));
+    assert!(Hand::notices(&out).contains(&&Notice::LinkDown { peer: Hand::PEER }));
+    assert!(dial(&hand.pass(Duration::from_secs(1))).is_some());
+}
+
+#[test]
+fn a_peer_is_followed_once() {
+    let mut hand = Hand::following(Config::default(), &[]);
+    assert!(hand.give(Input::Command(Command::Follow { peer: Hand::PEER })).is_empty());
+}
