@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-/// Every crate that the product's engine is compiled with. The last four only run while it is compiled.
+/// Every crate that the product's engine is compiled with. Macros, and what they are made of, only run while it is compiled.
 const ALLOWED: [&str; 12] = [
     "bitvec",
     "funty",

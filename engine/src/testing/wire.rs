@@ -26,7 +26,7 @@ pub(super) struct Conn {
     pub(super) owner: HostId,
     pub(super) alive: bool,
     /// Whether something that was sent to the dialer is lost: what was sent after it is too.
-    broken: bool,
+    pub(super) broken: bool,
     /// What was sent last arrives then, in each direction: nothing overtakes.
     last_at: [Time; 2],
     /// What would have arrived while the network was held.
@@ -113,7 +113,11 @@ impl World {
     pub(super) fn deliver(&mut self, conn: ConnId, message: Message) {
         let Conn { dialer, link, owner, alive, .. } = self.conns[conn];
         if self.held.contains(&pair(dialer, owner)) {
-            self.conns[conn].held.push(message);
+            if alive {
+                self.conns[conn].held.push(message);
+            } else {
+                self.conns[conn].broken = true;
+            }
             return;
         }
         match message {
