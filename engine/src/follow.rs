@@ -239,7 +239,7 @@ impl Engine {
     }
 
     fn replace_content(&mut self, ino: Ino, out: &mut Vec<Output>) {
-        self.handles.restart_read_ahead(ino);
+        self.handles.restart(ino);
         let Some(old) = self.tree.get_mut(ino).and_then(|node| node.content.take()) else { return };
         let waiters = self.discard(old, out).map(|content| content.waiters).unwrap_or_default();
         if waiters.is_empty() {

@@ -74,10 +74,11 @@ impl HandleTable {
         self.open.remove(&handle)
     }
 
-    /// An entry has other bytes now: nothing of them was run ahead of.
-    pub(crate) fn restart_read_ahead(&mut self, ino: Ino) {
+    /// An entry has other bytes now: nothing of them was run ahead of, and no read of them has failed.
+    pub(crate) fn restart(&mut self, ino: Ino) {
         for file in self.open.values_mut().filter(|file| file.ino == ino) {
             file.read_ahead = ReadAhead::default();
+            file.failed = None;
         }
     }
 

@@ -48,6 +48,9 @@
 //! engine.check();
 //! ```
 
+// What those are is in this crate's clippy.toml: clocks, threads, I/O, and collections in the order of chance.
+#![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::disallowed_macros)]
+
 pub mod bitmap;
 pub mod chunk;
 pub mod config;

@@ -4,6 +4,9 @@
 //! `PROPTEST_CASES` sets how many lists of operations are tried. What fails shrinks to a short list; paste it into
 //! `regressions.rs` under a name that says what it showed.
 
+// What a test run is asked to do comes from its environment.
+#![allow(clippy::disallowed_methods)]
+
 use farshore_engine::testing::{Op, play};
 use proptest::prelude::*;
 

@@ -109,7 +109,8 @@ impl World {
         if !std::mem::replace(&mut self.conns[conn].alive, false) {
             return;
         }
-        self.conns[conn].held.clear();
+        let held = std::mem::take(&mut self.conns[conn].held);
+        self.conns[conn].broken |= !held.is_empty();
         let at = self.conns[conn].dialer;
         let life = self.hosts[at].life;
         let when = self.now + self.jitter(Duration::from_millis(50));

@@ -35,7 +35,7 @@ impl MemStore {
         }
         let frames = self.frames.remove(&(content, chunk)).unwrap_or_default();
         let whole = chunk_range(chunk, size_bytes);
-        let bytes: Vec<u8> = frames.into_values().flatten().collect();
+        let bytes = frames.into_values().collect::<Vec<_>>().concat();
         assert_eq!(
             bytes.len() as u64,
             whole.end - whole.start,

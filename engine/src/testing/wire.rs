@@ -25,6 +25,8 @@ pub(super) struct Conn {
     pub(super) link: LinkId,
     pub(super) owner: HostId,
     pub(super) alive: bool,
+    /// Whether something that was sent to the dialer is lost: what was sent after it is too.
+    pub(super) broken: bool,
     /// What was sent last arrives then, in each direction: nothing overtakes.
     last_at: [Time; 2],
     /// What would have arrived while the network was held.
@@ -80,7 +82,16 @@ impl Message {
 impl World {
     pub(super) fn connect(&mut self, dialer: HostId, link: LinkId, owner: HostId) -> ConnId {
         let last_at = [self.now; 2];
-        let conn = Conn { dialer, link, owner, alive: true, last_at, held: Vec::new(), leases: BTreeMap::new() };
+        let conn = Conn {
+            dialer,
+            link,
+            owner,
+            alive: true,
+            broken: false,
+            last_at,
+            held: Vec::new(),
+            leases: BTreeMap::new(),
+        };
         self.conns.push(conn);
         let id = self.conns.len() - 1;
         self.hosts[dialer].links.insert(link, id);
@@ -102,12 +113,16 @@ impl World {
     pub(super) fn deliver(&mut self, conn: ConnId, message: Message) {
         let Conn { dialer, link, owner, alive, .. } = self.conns[conn];
         if self.held.contains(&pair(dialer, owner)) {
-            self.conns[conn].held.push(message);
+            if alive {
+                self.conns[conn].held.push(message);
+            } else {
+                self.conns[conn].broken = true;
+            }
             return;
         }
         match message {
             // A driver may have had it in hand when the connection ended.
-            Message::Tree { updates } if alive || self.chance(2) => {
+            Message::Tree { updates } if alive || self.is_in_hand(conn) => {
                 let peer = self.hosts[owner].peer;
                 self.input(dialer, Input::Peer(peer, PeerEvent::Tree { link, updates }));
             }
@@ -118,6 +133,12 @@ impl World {
             Message::Frame { effect, frame, bytes, hash } => self.on_frame(dialer, effect, frame, bytes, hash),
             Message::FetchEnd { effect, result } => self.end_fetch(dialer, effect, result),
         }
+    }
+
+    fn is_in_hand(&mut self, conn: ConnId) -> bool {
+        let lost = self.conns[conn].broken || self.chance(2);
+        self.conns[conn].broken = lost;
+        !lost
     }
 
     // The owner's side.

@@ -151,9 +151,34 @@ fn a_fetch_that_was_stuck_is_begun_again_for_the_next_reader() {
     let out = hand.pass(Duration::from_secs(30));
     assert_eq!(Hand::reply(&out, read), Some(Err(Errno::Io)));
     assert_eq!(Hand::cancelled(&out), [fetch.effect]);
-    let (next, _) = hand.read(handle, 0, FRAME as u32);
-    let out = hand.pass(Duration::from_secs(1));
+    let out = hand.pass(Duration::from_secs(2));
     let again = Hand::fetches(&out).remove(0);
+    let (next, _) = hand.read(handle, 0, FRAME as u32);
     let out = hand.arrive(again.effect, 0..1);
     assert!(matches!(Hand::reply(&out, next), Some(Ok(_))));
+}
+
+/// The kernel reads ahead and asks again for what that did not bring: that is one read to whoever waits for it.
+#[test]
+fn a_read_that_is_repeated_at_once_has_failed_already() {
+    let mut hand = Hand::following(Config::default(), &[("a", CHUNK)]);
+    let handle = hand.open("a");
+    hand.lose_link(&[]);
+    hand.read(handle, 0, 10);
+    hand.pass(Duration::from_secs(30));
+    assert_eq!(hand.ask_now(Request::Read { handle, offset: 0, len: 10 }), Err(Errno::Io));
+    hand.pass(Duration::from_secs(1));
+    let (read, out) = hand.read(handle, 0, 10);
+    assert_eq!(Hand::reply(&out, read), None, "a second later it is another one");
+}
+
+#[test]
+fn new_bytes_are_not_what_a_read_has_just_failed_with() {
+    let mut hand = Hand::following(Config { max_retries: 1, ..Config::default() }, &[("a", CHUNK)]);
+    let handle = hand.open("a");
+    let (_, out) = hand.read(handle, 0, 10);
+    hand.fail(&Hand::fetches(&out)[0], FetchError::Stale);
+    hand.put("a", testing::file_record(CHUNK, 2), false);
+    let (_, out) = hand.read(handle, 0, 10);
+    assert_eq!(Hand::fetches(&out).len(), 1);
 }
