@@ -4,7 +4,7 @@ use crate::folder::{DiskFolder, FolderError, FolderEvent, Watcher};
 use crate::identity::IdentityError;
 use crate::net::server;
 use crate::net::tls::TlsTransport;
-use crate::net::transport::Transport;
+use crate::net::transport::{Listener, Transport};
 use crate::node::{Admission, Node, Parts};
 use crate::state::{ShareEntry, State, StateError};
 use crate::store::MemoryStore;
@@ -107,7 +107,7 @@ impl Sharing {
         };
         let owner = identity.id();
         let transport = Arc::new(TlsTransport::new(identity));
-        let listener = transport.listen(&options.listen).await.map_err(|source| {
+        let listener = listen(&transport, &options.listen).await.map_err(|source| {
             let address = options.listen.clone();
             let in_use = source.kind() == io::ErrorKind::AddrInUse;
             if in_use { ShareError::InUse { address } } else { ShareError::Listen { address, source } }
@@ -193,6 +193,16 @@ fn canonical(folder: &Path) -> Result<PathBuf, ShareError> {
     }
 }
 
+/// Listens at `address`. A machine without IPv6 listens at its IPv4 addresses where all are meant.
+async fn listen(transport: &TlsTransport, address: &str) -> io::Result<Box<dyn Listener>> {
+    match (transport.listen(address).await, address.strip_prefix("[::]:")) {
+        (Err(error), Some(port)) if error.kind() != io::ErrorKind::AddrInUse => {
+            transport.listen(&format!("0.0.0.0:{port}")).await.map_err(|_| error)
+        }
+        (listening, _) => listening,
+    }
+}
+
 /// The node, for a watcher that is started before it: the watcher waits for it. `None` if there will be none.
 #[derive(Clone, Default)]
 struct LateNode(Arc<OnceLock<Option<Arc<Node>>>>);
@@ -267,7 +277,15 @@ impl Admission for ByTicket {
             let secret = hello.secret.map(|secret| secret.0);
             state.admit(share, hello.share, secret.as_ref().map_or(&[], |secret| &secret[..]), peer)
         };
-        tokio::task::spawn_blocking(asked).map(|admitted| admitted.unwrap_or(false)).boxed()
+        async move {
+            let admitted = tokio::task::spawn_blocking(asked).await.unwrap_or(false);
+            match admitted {
+                true => tracing::info!("{peer:?} came in"),
+                false => tracing::warn!("{peer:?} was not let in: it has no valid ticket for this folder"),
+            }
+            admitted
+        }
+        .boxed()
     }
 }
 

@@ -127,8 +127,8 @@ impl Core {
         (std::mem::take(&mut self.links), std::mem::take(&mut self.contents))
     }
 
-    fn tell(&self, notice: &Notice) {
-        for sink in &self.sinks {
+    fn tell(&mut self, notice: &Notice) {
+        for sink in &mut self.sinks {
             sink(notice);
         }
     }
@@ -156,7 +156,7 @@ impl Core {
     /// Looks up what an effect needs while the lock is held. What needs no lock is left to [`super::Node::begin`].
     fn prepare(&mut self, id: EffectId, effect: Effect, todo: &mut Todo) {
         let job = match effect {
-            Effect::Dial { peer, link } => Job::Dial { peer, link },
+            Effect::Dial { peer, link } => Job::Dial { peer, link, cancel: self.cancel(id) },
             Effect::Watch { peer, link, position } => {
                 let on = self.links.get(&link).cloned();
                 Job::Watch { peer, link, on, position, cancel: self.cancel(id) }
