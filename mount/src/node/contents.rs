@@ -42,7 +42,12 @@ impl Content {
 
     /// Lets go of the frames of a chunk.
     pub(super) fn drop_frames(&self, chunk: u64) {
-        lock(&self.frames).remove(&chunk);
+        let mut frames = lock(&self.frames);
+        frames.remove(&chunk);
+        if frames.is_empty() {
+            // An empty map keeps the room that it once needed, for each of a great many files.
+            *frames = BTreeMap::new();
+        }
     }
 
     /// The `len` bytes at `offset`, all of which are here. Frames in memory are captured now: they may be let go of
