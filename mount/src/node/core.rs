@@ -168,11 +168,11 @@ impl Core {
                 Job::Fetch { on, content, wanted, chunk, frames, urgent, cancel: self.cancel(id) }
             }
             Effect::Store { content, size_bytes, chunk } => {
-                let Some(content) = self.contents.get(&content).cloned() else {
-                    return todo.effects.push((id, Job::StoreNothing));
-                };
-                let frames = content.frames_of(chunk);
-                Job::Store { content, size_bytes, chunk, frames }
+                let content = self.contents.get(&content).cloned();
+                match content.and_then(|content| Some((content.whole_chunk(chunk, size_bytes)?, content))) {
+                    Some((frames, content)) => Job::Store { content, size_bytes, chunk, frames },
+                    None => Job::StoreNothing,
+                }
             }
             Effect::DropFrames { content, chunk } => {
                 if let Some(content) = self.contents.get(&content) {

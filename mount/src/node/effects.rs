@@ -42,7 +42,7 @@ pub(super) enum Job {
         chunk: u64,
         frames: Vec<Frame>,
     },
-    /// The content is gone.
+    /// The content is gone, or not all of the chunk is in memory, which would be a bug.
     StoreNothing,
 }
 
@@ -69,7 +69,10 @@ impl Node {
                 Job::Store { content, size_bytes, chunk, frames } => {
                     return node.store(id, &content, size_bytes, chunk, frames).await;
                 }
-                Job::StoreNothing => Done::Stored(Err(StoreError::Io)),
+                Job::StoreNothing => {
+                    tracing::error!("a chunk was to be stored that is not in memory; it is fetched again");
+                    Done::Stored(Err(StoreError::Io))
+                }
             };
             node.finish(id, done);
         });
