@@ -3,7 +3,6 @@
 use crate::process::{Process, eventually};
 use crate::tree::{assert_same, write_noise};
 use crate::world::{FARSHORE, World, is_mounted};
-use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -28,7 +27,6 @@ fn a_bad_mountpoint_is_named() {
         ("a file", "not a directory"),
         ("full", "thing"),
         ("mnt", "mounted on it already"),
-        ("a file/below", "a file/below"),
     ];
     for (name, reason) in cases {
         let path = world.path(name);
@@ -69,8 +67,6 @@ fn what_a_killed_mount_left_behind_is_recovered() {
     assert_same(&folder, dead.root());
     assert!(!world.stored_files().is_empty());
     dead.process_mut().kill();
-    let error = fs::read_dir(dead.root()).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(Errno::NOTCONN.raw_os_error()), "{error}");
     let mount = world.mount(&share, &[]);
     assert_same(&folder, mount.root());
     mount.stop();

@@ -2,11 +2,13 @@
 
 use crate::process::{Process, eventually};
 use crate::tree::write_noise;
-use crate::world::{World, is_mounted};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
+use crate::world::{World, is_mounted, take_down};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, set_child_subreaper, waitpid};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -153,6 +155,26 @@ fn background_process(mountpoint: &Path) -> Pid {
 }
 
 #[test]
+fn ctrl_c_before_it_is_ready_ends_the_background_process_too() {
+    let world = World::new();
+    let share = world.share(&world.new_dir("folder"));
+    let (ticket, address) = (share.ticket.clone(), share.address.clone());
+    share.process.stop(Signal::INT).is_fine();
+    let silent = TcpListener::bind(address).unwrap();
+    let mnt = world.new_dir("mnt");
+    let mut command = world.farshore("reader", &["mount", &ticket, mnt.to_str().unwrap(), "--daemon"]);
+    // As a shell does with what it runs in the foreground.
+    command.process_group(0);
+    let process = Process::start(command);
+    let _called = silent.accept().unwrap();
+    kill_process_group(Pid::from_raw(process.pid().cast_signed()).unwrap(), Signal::INT).unwrap();
+    // Its end is seen when nobody holds its outputs open any more: that is the end of both.
+    let ended = process.end();
+    assert!(!ended.status.success() && ended.stdout.is_empty(), "{ended:?}");
+    assert!(!is_mounted(&mnt));
+}
+
+#[test]
 fn the_background_process_outlives_the_terminal() {
     let Some(world) = World::with_fuse() else { return };
     let folder = world.new_dir("folder");
@@ -171,4 +193,29 @@ fn the_background_process_outlives_the_terminal() {
     eventually("the mount lives", || fs::read(mnt.join("later")).is_ok_and(|bytes| bytes == b"later"));
     drop(again);
     world.run("reader", &["unmount", mnt.to_str().unwrap()]).is_fine();
+}
+
+#[test]
+fn in_the_foreground_too_it_goes_on_when_nobody_listens_any_more() {
+    let Some(world) = World::with_fuse() else { return };
+    let folder = world.new_dir("folder");
+    let mut share = world.share(&folder);
+    let mnt = world.new_dir("mnt");
+    let mut command = world.farshore("reader", &["mount", &share.ticket, mnt.to_str().unwrap()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stderr.take());
+    eventually("it is mounted", || is_mounted(&mnt));
+    share.process.kill();
+    let again = world.share_at(&folder, &share.address, &[]);
+    fs::write(folder.join("later"), "later").unwrap();
+    let lives = catch_unwind(AssertUnwindSafe(|| {
+        eventually("the mount lives", || fs::read(mnt.join("later")).is_ok_and(|bytes| bytes == b"later"));
+    }));
+    // Whatever came of it, nothing stays behind.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    take_down(&mnt);
+    drop(again);
+    lives.unwrap();
 }

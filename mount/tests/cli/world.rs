@@ -88,7 +88,7 @@ impl World {
         let mut command = self.farshore("reader", &["mount", ticket]);
         command.arg(mountpoint).args(more);
         let mount = Mount { process: Some(Process::start(command)), path: mountpoint.to_owned() };
-        mount.process().says("mounted ");
+        mount.process().says("; stop with Ctrl-C");
         mount
     }
 
