@@ -110,6 +110,16 @@ impl Content {
             .collect()
     }
 
+    /// Takes a chunk off those that are on their way. An empty map that once held something keeps room for eleven
+    /// chunks, which is more than all the rest of a small file costs: it is given back.
+    pub(crate) fn take_chunk(&mut self, chunk: u64) -> Option<ChunkFetch> {
+        let taken = self.chunks.remove(&chunk);
+        if self.chunks.is_empty() {
+            self.chunks = BTreeMap::new();
+        }
+        taken
+    }
+
     /// All frames of chunk number `chunk`.
     pub(crate) fn all_frames(&self, chunk: u64) -> FrameSet {
         let bytes = chunk_range(chunk, self.size_bytes);

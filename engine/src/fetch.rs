@@ -244,7 +244,7 @@ impl Engine {
         let Some(content) = self.contents.get_mut(&id) else { return };
         match result {
             Ok(()) => {
-                content.chunks.remove(&chunk);
+                content.take_chunk(chunk);
                 // Counted when it is stored: frames can be let go of, and come again.
                 let bytes = chunk_range(chunk, content.size_bytes);
                 content.download.update_progress(bytes.start, bytes.end - bytes.start, now);
@@ -442,7 +442,7 @@ impl Engine {
     fn forget_chunk(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
         self.drop_requests(id, chunk, true, out);
         let Some(content) = self.contents.get_mut(&id) else { return };
-        let Some(fetch) = content.chunks.remove(&chunk) else { return };
+        let Some(fetch) = content.take_chunk(chunk) else { return };
         match fetch.phase {
             Phase::Backoff(at) | Phase::StoreBackoff(at, _) => self.timers.unset(at, Timer::Retry(id, chunk)),
             Phase::Storing(effect) => self.abandon(effect, false, out),

@@ -63,8 +63,9 @@ pub async fn join(
         peers: BTreeMap::from([(ticket.owner(), route)]),
     });
     let (sender, mut notices) = mpsc::unbounded_channel();
+    let mut last_failure = None;
     node.on_notice(Box::new(move |notice| {
-        log_notice(notice);
+        log_notice(notice, &mut last_failure);
         // After the listing nobody listens any more.
         let _ = sender.send(notice.clone());
     }));
@@ -105,10 +106,14 @@ fn outcome(notice: &Notice) -> Option<Result<(), JoinError>> {
     }
 }
 
-/// Says in the log what happens with the owner.
-fn log_notice(notice: &Notice) {
+/// Says in the log what happens with the owner. Of attempts that fail again and again in the same way, only the first.
+fn log_notice(notice: &Notice, last_failure: &mut Option<DialError>) {
     match notice {
-        Notice::LinkUp { peer } => tracing::info!("connected to {peer:?}"),
+        Notice::DialFailed { error, .. } if last_failure.replace(*error) == Some(*error) => {}
+        Notice::LinkUp { peer } => {
+            *last_failure = None;
+            tracing::info!("connected to {peer:?}");
+        }
         Notice::LinkDown { peer } => tracing::warn!("lost the connection to {peer:?}; trying to get it back"),
         Notice::DialFailed { peer, error: DialError::Unreachable } => tracing::debug!("{peer:?} does not answer"),
         Notice::DialFailed { peer, error: DialError::Denied } => tracing::warn!("{peer:?} does not let us in any more"),

@@ -4,12 +4,14 @@ use crate::folder::{DiskFolder, FolderError, FolderEvent, Watcher};
 use crate::identity::IdentityError;
 use crate::net::server;
 use crate::net::tls::TlsTransport;
-use crate::net::transport::Transport;
+use crate::net::transport::{Listener, Transport};
 use crate::node::{Admission, Node, Parts};
 use crate::state::{ShareEntry, State, StateError};
 use crate::store::MemoryStore;
 use crate::ticket::{Ticket, TicketError};
-use farshore_engine::{Config, Notice, PeerId};
+use farshore_engine::path::RelPath;
+use farshore_engine::record::{Facts, FileTime};
+use farshore_engine::{Config, Notice, Observation, PeerId, Seen, SeenKind};
 use farshore_proto::Hello;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -105,7 +107,7 @@ impl Sharing {
         };
         let owner = identity.id();
         let transport = Arc::new(TlsTransport::new(identity));
-        let listener = transport.listen(&options.listen).await.map_err(|source| {
+        let listener = listen(&transport, &options.listen).await.map_err(|source| {
             let address = options.listen.clone();
             let in_use = source.kind() == io::ErrorKind::AddrInUse;
             if in_use { ShareError::InUse { address } } else { ShareError::Listen { address, source } }
@@ -191,6 +193,16 @@ fn canonical(folder: &Path) -> Result<PathBuf, ShareError> {
     }
 }
 
+/// Listens at `address`. A machine without IPv6 listens at its IPv4 addresses where all are meant.
+async fn listen(transport: &TlsTransport, address: &str) -> io::Result<Box<dyn Listener>> {
+    match (transport.listen(address).await, address.strip_prefix("[::]:")) {
+        (Err(error), Some(port)) if error.kind() != io::ErrorKind::AddrInUse => {
+            transport.listen(&format!("0.0.0.0:{port}")).await.map_err(|_| error)
+        }
+        (listening, _) => listening,
+    }
+}
+
 /// The node, for a watcher that is started before it: the watcher waits for it. `None` if there will be none.
 #[derive(Clone, Default)]
 struct LateNode(Arc<OnceLock<Option<Arc<Node>>>>);
@@ -210,13 +222,18 @@ fn folder_sink(
 ) -> impl Fn(FolderEvent) + Send + 'static {
     let ready = std::sync::Mutex::new(Some(ready));
     move |event| match event {
-        FolderEvent::Observed(observations) => {
+        FolderEvent::Observed(mut observations) => {
             if let Some(node) = node.0.wait() {
+                // The watcher does not tell of the folder itself, whose time changes with what is in it.
+                observations.extend(look_at_root(&folder));
                 node.observe(observations);
             }
         }
         FolderEvent::Skipped(skipped) => tracing::warn!("{skipped}"),
         FolderEvent::Ready => {
+            if let Some(node) = node.0.wait() {
+                node.observe(look_at_root(&folder).into_iter().collect());
+            }
             let ready = ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
             if let Some(ready) = ready {
                 // Whoever waited may have given up.
@@ -233,6 +250,20 @@ fn folder_sink(
     }
 }
 
+fn look_at_root(folder: &Path) -> Option<Observation> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = folder.metadata().ok().filter(std::fs::Metadata::is_dir)?;
+    // Nanoseconds of a time within its second fit, and so do twelve bits.
+    let time = |seconds: i64, nanos: i64| FileTime { seconds, nanos: nanos as u32 };
+    let seen = Seen {
+        kind: SeenKind::Dir,
+        mode: (meta.mode() & 0o7777) as u16,
+        modified: time(meta.mtime(), meta.mtime_nsec()),
+        facts: Facts { inode: meta.ino(), changed: time(meta.ctime(), meta.ctime_nsec()) },
+    };
+    Some(Observation::Found { path: RelPath::ROOT, seen })
+}
+
 /// Lets in whoever the state directory says may come in.
 struct ByTicket {
     state: State,
@@ -246,7 +277,15 @@ impl Admission for ByTicket {
             let secret = hello.secret.map(|secret| secret.0);
             state.admit(share, hello.share, secret.as_ref().map_or(&[], |secret| &secret[..]), peer)
         };
-        tokio::task::spawn_blocking(asked).map(|admitted| admitted.unwrap_or(false)).boxed()
+        async move {
+            let admitted = tokio::task::spawn_blocking(asked).await.unwrap_or(false);
+            match admitted {
+                true => tracing::info!("{peer:?} came in"),
+                false => tracing::warn!("{peer:?} was not let in: it has no valid ticket for this folder"),
+            }
+            admitted
+        }
+        .boxed()
     }
 }
 

@@ -1,13 +1,13 @@
 //! The streams of one content: [`STREAM_POOL_SIZE`] of them, chunk *i* on stream *i* modulo that.
 //!
-//! They are opened together when the first is needed. A stream that dies later is opened again, alone, by the next
+//! They are opened together, as many of them as the content has chunks for, when the first is needed. A stream that dies later is opened again, alone, by the next
 //! fetch that needs it; if all are dead, they are opened together again.
 
 use super::client::{CancelSignal, Lost};
 use super::line::LineEnd;
 use super::pool_stream::{Command, Event, Group, ReadStream};
 use bytes::Bytes;
-use farshore_engine::chunk::{FRAMES_PER_CHUNK, STREAM_POOL_SIZE, stream_of};
+use farshore_engine::chunk::{CHUNK_SIZE, FRAMES_PER_CHUNK, STREAM_POOL_SIZE, stream_of};
 use farshore_engine::{ContentId, FetchError, Wanted};
 use farshore_proto::v1::farshore_client::FarshoreClient;
 use farshore_proto::{Asked, MAX_WAITING_REQUESTS};
@@ -92,7 +92,9 @@ impl Pool {
         let open = |group: Group| Slot::open(client.clone(), line.clone(), wanted, group);
         if !self.slots.iter().flatten().any(|slot| slot.stream.is_alive()) {
             let group = Group::default();
-            self.slots = std::array::from_fn(|_| Some(open(group.clone())));
+            // A file of one chunk has no use for four streams.
+            let useful = wanted.size_bytes.div_ceil(CHUNK_SIZE);
+            self.slots = std::array::from_fn(|index| ((index as u64) < useful).then(|| open(group.clone())));
         }
         let slot = &mut self.slots[stream_of(chunk) as usize];
         match slot {

@@ -4,7 +4,9 @@ use super::answers::Bytes;
 use crate::store::{Store, Stored};
 use bytes::Bytes as Frame;
 use farshore_engine::ContentId;
-use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, FRAMES_PER_CHUNK, chunks_touched};
+use farshore_engine::chunk::{
+    CHUNK_SIZE, FRAME_SIZE, FRAMES_PER_CHUNK, FrameSet, chunk_range, chunks_touched, frames_range,
+};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,14 +37,27 @@ impl Content {
         }
     }
 
-    /// The frames of a chunk that are in memory, in order.
-    pub(super) fn frames_of(&self, chunk: u64) -> Vec<Frame> {
-        lock(&self.frames).get(&chunk).into_iter().flatten().flatten().cloned().collect()
+    /// All frames of a chunk of a content of `size_bytes`, in order; `None` if they are not all in memory, down to the
+    /// last byte.
+    pub(super) fn whole_chunk(&self, chunk: u64, size_bytes: u64) -> Option<Vec<Frame>> {
+        let held = lock(&self.frames).get(&chunk)?.clone();
+        let bytes = chunk_range(chunk, size_bytes);
+        let frames = FrameSet::all(bytes.end - bytes.start).len();
+        let whole = (0..frames).zip(held).map(|(frame, held)| {
+            let range = frames_range(chunk, &(frame..frame + 1), size_bytes);
+            held.filter(|held| held.len() as u64 == range.end - range.start)
+        });
+        whole.collect()
     }
 
     /// Lets go of the frames of a chunk.
     pub(super) fn drop_frames(&self, chunk: u64) {
-        lock(&self.frames).remove(&chunk);
+        let mut frames = lock(&self.frames);
+        frames.remove(&chunk);
+        if frames.is_empty() {
+            // An empty map keeps the room that it once needed, for each of a great many files.
+            *frames = BTreeMap::new();
+        }
     }
 
     /// The `len` bytes at `offset`, all of which are here. Frames in memory are captured now: they may be let go of

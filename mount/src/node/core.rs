@@ -127,8 +127,8 @@ impl Core {
         (std::mem::take(&mut self.links), std::mem::take(&mut self.contents))
     }
 
-    fn tell(&self, notice: &Notice) {
-        for sink in &self.sinks {
+    fn tell(&mut self, notice: &Notice) {
+        for sink in &mut self.sinks {
             sink(notice);
         }
     }
@@ -156,7 +156,7 @@ impl Core {
     /// Looks up what an effect needs while the lock is held. What needs no lock is left to [`super::Node::begin`].
     fn prepare(&mut self, id: EffectId, effect: Effect, todo: &mut Todo) {
         let job = match effect {
-            Effect::Dial { peer, link } => Job::Dial { peer, link },
+            Effect::Dial { peer, link } => Job::Dial { peer, link, cancel: self.cancel(id) },
             Effect::Watch { peer, link, position } => {
                 let on = self.links.get(&link).cloned();
                 Job::Watch { peer, link, on, position, cancel: self.cancel(id) }
@@ -168,11 +168,11 @@ impl Core {
                 Job::Fetch { on, content, wanted, chunk, frames, urgent, cancel: self.cancel(id) }
             }
             Effect::Store { content, size_bytes, chunk } => {
-                let Some(content) = self.contents.get(&content).cloned() else {
-                    return todo.effects.push((id, Job::StoreNothing));
-                };
-                let frames = content.frames_of(chunk);
-                Job::Store { content, size_bytes, chunk, frames }
+                let content = self.contents.get(&content).cloned();
+                match content.and_then(|content| Some((content.whole_chunk(chunk, size_bytes)?, content))) {
+                    Some((frames, content)) => Job::Store { content, size_bytes, chunk, frames },
+                    None => Job::StoreNothing,
+                }
             }
             Effect::DropFrames { content, chunk } => {
                 if let Some(content) = self.contents.get(&content) {

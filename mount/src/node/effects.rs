@@ -18,6 +18,7 @@ pub(super) enum Job {
     Dial {
         peer: PeerId,
         link: LinkId,
+        cancel: CancelSignal,
     },
     Watch {
         peer: PeerId,
@@ -41,7 +42,7 @@ pub(super) enum Job {
         chunk: u64,
         frames: Vec<Frame>,
     },
-    /// The content is gone.
+    /// The content is gone, or not all of the chunk is in memory, which would be a bug.
     StoreNothing,
 }
 
@@ -51,9 +52,10 @@ impl Node {
         let Some(node) = self.this.upgrade() else { return };
         self.runtime.spawn(async move {
             let done = match job {
-                Job::Dial { peer, link } => return node.dial(id, peer, link).await,
+                Job::Dial { peer, link, cancel } => return node.dial(id, peer, link, cancel).await,
                 Job::Watch { peer, link, on, position, cancel } => {
                     tokio::select! {
+                        biased;
                         () = cancel.cancelled() => {}
                         () = node.watch(peer, link, on, position) => {}
                     }
@@ -67,7 +69,10 @@ impl Node {
                 Job::Store { content, size_bytes, chunk, frames } => {
                     return node.store(id, &content, size_bytes, chunk, frames).await;
                 }
-                Job::StoreNothing => Done::Stored(Err(StoreError::Io)),
+                Job::StoreNothing => {
+                    tracing::error!("a chunk was to be stored that is not in memory; it is fetched again");
+                    Done::Stored(Err(StoreError::Io))
+                }
             };
             node.finish(id, done);
         });
@@ -82,9 +87,13 @@ impl Node {
         self.carry_out(todo);
     }
 
-    async fn dial(self: Arc<Self>, id: EffectId, peer: PeerId, link: LinkId) {
+    async fn dial(self: Arc<Self>, id: EffectId, peer: PeerId, link: LinkId, cancel: CancelSignal) {
         let dialed = match self.peers.get(&peer) {
-            Some(route) => Link::dial(&*self.transport, &route.addresses, peer, &route.hello).await,
+            Some(route) => tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(DialError::Unreachable),
+                dialed = Link::dial(&*self.transport, &route.addresses, peer, &route.hello) => dialed,
+            },
             None => Err(DialError::Unreachable),
         };
         let made = match dialed {

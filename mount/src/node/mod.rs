@@ -76,7 +76,7 @@ pub struct Node {
 }
 
 /// Hears every notice, in order, while the engine is locked: it must neither wait nor ask the node anything.
-pub type NoticeSink = Box<dyn Fn(&Notice) + Send>;
+pub type NoticeSink = Box<dyn FnMut(&Notice) + Send>;
 
 impl Node {
     /// Starts a node on the current runtime. It follows its peers until [`Node::shut_down`].

@@ -1,0 +1,13 @@
+//! The `farshore` program as its users meet it: real processes, real mounts, real TCP and TLS on this machine.
+//!
+//! Each test has its own directories, devices and processes, and what it starts ends with it, also when it fails.
+//! Nothing waits for a fixed time: conditions are polled until a generous deadline. Tests that need /dev/fuse say
+//! loudly that they were skipped where it is missing.
+
+mod changes;
+mod outages;
+mod process;
+mod readers;
+mod sharing;
+mod tree;
+mod world;

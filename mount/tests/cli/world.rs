@@ -1,0 +1,204 @@
+//! The devices and directories of one test, and the things that people do with them.
+
+use crate::process::{Ended, Process};
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::Signal;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// The program under test.
+pub(crate) const FARSHORE: &str = env!("CARGO_BIN_EXE_farshore");
+
+/// A directory for everything of one test. When it is dropped, nothing may be mounted in it any more and the temporary
+/// directory of the processes must be empty.
+pub(crate) struct World {
+    dir: Option<TempDir>,
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        let world = World { dir: Some(tempfile::Builder::new().prefix("farshore cli ").tempdir().unwrap()) };
+        fs::create_dir(world.path("tmp")).unwrap();
+        world
+    }
+
+    /// `None`, and a loud word about it, if this machine has no FUSE.
+    pub(crate) fn with_fuse() -> Option<World> {
+        match fs::File::options().read(true).write(true).open("/dev/fuse") {
+            Ok(_) => Some(World::new()),
+            Err(error) => {
+                eprintln!("\n*** SKIPPED: no /dev/fuse ({error}) ***\n");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.as_ref().unwrap().path().canonicalize().unwrap().join(name)
+    }
+
+    /// A new directory.
+    pub(crate) fn new_dir(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir(&path).unwrap();
+        path
+    }
+
+    /// `farshore` on the device of this name, which begins to exist with its first command.
+    pub(crate) fn farshore(&self, device: &str, arguments: &[&str]) -> Command {
+        let state = self.path(&format!("state of {device}"));
+        fs::DirBuilder::new().mode(0o700).recursive(true).create(&state).unwrap();
+        let mut command = Command::new(FARSHORE);
+        command.env_remove("FARSHORE_STATE").env_remove("FARSHORE_LOG").env_remove("FARSHORE_BACKGROUND");
+        command.env("TMPDIR", self.path("tmp")).current_dir(self.path(""));
+        command.arg("--state").arg(state).args(arguments);
+        command
+    }
+
+    /// Runs `farshore` to its end.
+    pub(crate) fn run(&self, device: &str, arguments: &[&str]) -> Ended {
+        Process::run(self.farshore(device, arguments))
+    }
+
+    /// The owner shares a folder, at a port that is free.
+    pub(crate) fn share(&self, folder: &Path) -> Share {
+        self.share_at(folder, "127.0.0.1:0", &[])
+    }
+
+    /// The owner shares a folder at an address of its own.
+    pub(crate) fn share_at(&self, folder: &Path, address: &str, more: &[&str]) -> Share {
+        let mut command = self.farshore("owner", &["share", "--listen", address]);
+        command.arg(folder).args(more);
+        let process = Process::start(command);
+        let said = process.says("sharing ");
+        let address = said.rsplit(" at ").next().unwrap().split(';').next().unwrap().to_owned();
+        Share { ticket: process.first_line(), process, address }
+    }
+
+    /// The reader mounts on `mnt`, a directory that is made if it is not there.
+    pub(crate) fn mount(&self, share: &Share, more: &[&str]) -> Mount {
+        self.mount_on(&self.path("mnt"), &share.ticket, more)
+    }
+
+    pub(crate) fn mount_on(&self, mountpoint: &Path, ticket: &str, more: &[&str]) -> Mount {
+        fs::create_dir_all(mountpoint).unwrap();
+        let mut command = self.farshore("reader", &["mount", ticket]);
+        command.arg(mountpoint).args(more);
+        let mount = Mount { process: Some(Process::start(command)), path: mountpoint.to_owned() };
+        mount.process().says("mounted ");
+        mount
+    }
+
+    /// The private part of the store of the reader's mounts, all shares together: files that are in the middle.
+    pub(crate) fn private_files(&self) -> Vec<PathBuf> {
+        files_below(&self.path("state of reader/store"))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let inside = self.path("");
+        let left: Vec<_> = mounts().into_iter().filter(|mount| mount.starts_with(&inside)).collect();
+        assert!(left.is_empty(), "still mounted: {left:?}");
+        let temporary = files_below(&self.path("tmp"));
+        assert!(temporary.is_empty(), "temporary files stay behind: {temporary:?}");
+        self.dir.take().unwrap().close().unwrap();
+    }
+}
+
+/// A folder that is being shared.
+pub(crate) struct Share {
+    pub(crate) process: Process,
+    pub(crate) ticket: String,
+    /// Where it listens.
+    pub(crate) address: String,
+}
+
+/// A mount in the foreground. When it is dropped, its process is killed and the mount taken down.
+pub(crate) struct Mount {
+    process: Option<Process>,
+    path: PathBuf,
+}
+
+impl Mount {
+    pub(crate) fn process(&self) -> &Process {
+        self.process.as_ref().unwrap()
+    }
+
+    pub(crate) fn process_mut(&mut self) -> &mut Process {
+        self.process.as_mut().unwrap()
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.path.join(below)
+    }
+
+    /// Ends it as Ctrl-C does.
+    pub(crate) fn stop(self) {
+        self.stop_by(Signal::INT).is_fine();
+    }
+
+    pub(crate) fn stop_by(mut self, signal: Signal) -> Ended {
+        let ended = self.process.take().unwrap().stop(signal);
+        assert!(!is_mounted(&self.path), "the mount stays behind");
+        ended
+    }
+
+    /// Waits for its end, which somebody else has brought about.
+    pub(crate) fn end(mut self) -> Ended {
+        self.process.take().unwrap().end()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        drop(self.process.take());
+        take_down(&self.path);
+    }
+}
+
+/// Takes a mount down, if there is one, whoever uses it.
+pub(crate) fn take_down(mountpoint: &Path) {
+    while is_mounted(mountpoint) {
+        if unmount(mountpoint, UnmountFlags::DETACH).is_err() {
+            let helped = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(mountpoint).status();
+            assert!(helped.is_ok_and(|status| status.success()), "cannot unmount {}", mountpoint.display());
+        }
+    }
+}
+
+/// Whether anything is mounted on `path`.
+pub(crate) fn is_mounted(path: &Path) -> bool {
+    mounts().iter().any(|mount| mount == path)
+}
+
+/// All mountpoints that this process sees.
+fn mounts() -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    points.map(|point| point.replace("\\040", " ").into()).collect()
+}
+
+/// All that is at or below `path` and is not a directory. Nothing if there is no `path`.
+pub(crate) fn files_below(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => found.extend(files_below(&entry.path())),
+            false => found.push(entry.path()),
+        }
+    }
+    found
+}
