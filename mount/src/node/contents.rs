@@ -40,6 +40,11 @@ impl Content {
         lock(&self.frames).get(&chunk).into_iter().flatten().flatten().cloned().collect()
     }
 
+    /// How many frames are in memory.
+    pub(super) fn held_frames(&self) -> usize {
+        lock(&self.frames).values().flatten().flatten().count()
+    }
+
     /// Lets go of the frames of a chunk.
     pub(super) fn drop_frames(&self, chunk: u64) {
         lock(&self.frames).remove(&chunk);
