@@ -12,6 +12,7 @@ use crate::time::Time;
 use crate::timers::Timer;
 use crate::tree::Origin;
 use core::ops::Range;
+use std::collections::BTreeMap;
 
 /// A request that is not answered yet.
 #[derive(Debug)]
@@ -34,8 +35,9 @@ pub(crate) struct Waiter {
     pub(crate) offset: u64,
     pub(crate) len: u64,
     pub(crate) deadline: Time,
-    /// Failed attempts in a row at something that it needs. Its own: others may have more patience left.
-    pub(crate) failures: u32,
+    /// Failed attempts in a row at each chunk that it needs, those that have failed. Its own: others may have more
+    /// patience left. Each chunk's: when a connection falls silent, everything that is on its way fails at once.
+    pub(crate) failures: BTreeMap<u64, u32>,
 }
 
 /// What those who wait for a chunk make of one more failed attempt.
@@ -154,7 +156,8 @@ impl Engine {
         }
         let deadline = self.now + self.config.read_timeout;
         self.timers.set(deadline, Timer::Deadline(id));
-        self.waiting.insert(id, kind(Waiter { handle, ino, content, offset, len, deadline, failures: 0 }));
+        self.waiting
+            .insert(id, kind(Waiter { handle, ino, content, offset, len, deadline, failures: BTreeMap::new() }));
         if let Some(content) = self.contents.get_mut(&content) {
             content.waiters.insert(id);
         }
@@ -248,7 +251,7 @@ impl Engine {
             let whole = matches!(waiting, Waiting::All(_));
             let Some(waiter) = waiting.waiter_mut() else { continue };
             if overlaps(&waiter.range(content.size_bytes), &bytes) {
-                waiter.failures = 0;
+                waiter.failures.remove(&chunk);
                 if whole {
                     self.timers.unset(waiter.deadline, Timer::Deadline(*id));
                     waiter.deadline = deadline;
@@ -276,8 +279,9 @@ impl Engine {
             if needed.is_empty() {
                 continue;
             }
-            waiter.failures += 1;
-            if waiter.failures < self.config.max_retries {
+            let failures = waiter.failures.entry(chunk).or_default();
+            *failures += 1;
+            if *failures < self.config.max_retries {
                 waits = true;
             } else {
                 failed.push(*id);
@@ -321,7 +325,7 @@ impl Engine {
         for id in &waiters {
             let Some(waiter) = self.waiting.get_mut(id).and_then(Waiting::waiter_mut) else { continue };
             waiter.content = to;
-            waiter.failures = 0;
+            waiter.failures.clear();
             if let Some(content) = self.contents.get_mut(&to) {
                 content.waiters.insert(*id);
             }
