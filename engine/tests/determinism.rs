@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// The hash of the history of [`ops`], written down. It changes when the engine decides something differently, or when
 /// a name in its outputs changes: then look at what changed, and write down the new one if it was meant.
-const GOLDEN: u64 = 0xce69_4605_01e0_ceb5;
+const GOLDEN: u64 = 0xce3b_bc62_86b5_168f;
 
 /// Operations that follow from nothing but their number.
 fn ops(seed: u64, count: u64) -> Vec<Op> {

@@ -165,6 +165,8 @@ pub fn play(seed: u64, ops: &[Op], keep_history: bool) -> World {
         let follower = world.add(Config { on_disconnect, ..config.clone() });
         world.follow(follower, OWNER);
     }
+    // Long listings, during which much can happen, without a tree that is large.
+    world.watch_pause = Duration::from_millis(if seed.is_multiple_of(3) { 150 } else { 1 });
     world.begin();
     for op in ops {
         world.play(*op);
