@@ -182,9 +182,18 @@ pub fn play(seed: u64, ops: &[Op], keep_history: bool) -> World {
 impl World {
     /// Something to begin with: a few files that everybody has heard of, and that some have open.
     fn begin(&mut self) {
-        for op in [Op::MakeDir(0, 2), Op::Create(0, 0, 10), Op::Create(0, 1, 8), Op::Create(1, 0, 11), Op::Run(6)] {
+        for op in [Op::MakeDir(0, 2), Op::Create(0, 0, 10), Op::Create(0, 1, 8), Op::Create(1, 0, 11)] {
             self.play(op);
         }
+        // Directories `c`, `d`, `d/e` and `f`, with a little in each.
+        for op in [Op::MakeDir(0, 3), Op::MakeDir(2, 4), Op::MakeDir(0, 5)] {
+            self.play(op);
+        }
+        for dir in 1..5 {
+            self.play(Op::Create(dir, 1, 1));
+            self.play(Op::Create(dir, 2, 2));
+        }
+        self.play(Op::Run(6));
         for who in 0..4 {
             self.play(Op::Open(who, who));
         }
