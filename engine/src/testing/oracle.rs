@@ -182,7 +182,7 @@ impl World {
 
     fn check_error(&self, asked: &Asked, errno: Errno) {
         let unexplained = match errno {
-            Errno::Io | Errno::Stale | Errno::NoSpace => self.trouble_at + AFTERMATH < asked.at,
+            Errno::Io | Errno::Stale | Errno::NoSpace => !self.is_hurt() && self.trouble_at + AFTERMATH < asked.at,
             Errno::NoEntry | Errno::BadHandle | Errno::NotDir | Errno::IsDir | Errno::Invalid | Errno::ReadOnly => {
                 matches!(asked.request, Request::Read { .. } | Request::FetchAll { .. })
             }
@@ -350,6 +350,13 @@ impl World {
     /// Moves the moment of the last trouble to now: errors are to be expected for a while.
     pub(super) fn trouble(&mut self) {
         self.trouble_at = self.trouble_at.max(self.now);
+    }
+
+    /// Whether something is broken at this moment.
+    fn is_hurt(&self) -> bool {
+        let full = |host: &super::Host| host.store_faults.is_some_and(|(_, left)| left > 0);
+        let slow = self.latency > Duration::from_millis(100);
+        !self.cut.is_empty() || !self.held.is_empty() || !self.spoils.is_empty() || slow || self.hosts.iter().any(full)
     }
 
     /// For how long an error may still follow from what happened before.
