@@ -244,8 +244,9 @@ impl Engine {
             Err(error) => {
                 out.push(Output::Notice(Notice::StoreFailed { content: id, error }));
                 self.totals.store_failures += 1;
-                if self.is_wanted_whole(id) {
-                    // Whoever wants the whole file waits until there is room for it.
+                if self.is_wanted_whole(id) || self.is_part_of_a_read(id, chunk) {
+                    // Whoever wants the whole file waits until there is room for it. And a read that still waits for
+                    // other chunks needs this one in memory until it is answered.
                     let at = self.now + self.config.retry_cap;
                     self.timers.set(at, Timer::Retry(id, chunk));
                     self.set_phase(id, chunk, Phase::StoreBackoff(at));
@@ -449,6 +450,16 @@ impl Engine {
         for chunk in open {
             self.forget_chunk(id, chunk, out);
         }
+    }
+
+    /// Whether a waiting read touches a chunk, be it here already or not.
+    fn is_part_of_a_read(&self, id: ContentId, chunk: u64) -> bool {
+        self.contents.get(&id).is_some_and(|content| {
+            content.waiters.iter().any(|waiter| match self.waiting.get(waiter) {
+                Some(Waiting::Read(waiter)) => chunks_touched(&waiter.range(content.size_bytes)).contains(&chunk),
+                Some(Waiting::All(_) | Waiting::Watch { .. }) | None => false,
+            })
+        })
     }
 
     fn is_wanted_whole(&self, id: ContentId) -> bool {
