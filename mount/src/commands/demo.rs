@@ -3,7 +3,7 @@
 //! Every step says what it does and what came of it, and the tour fails if it came out wrong.
 
 use super::link_cutter::LinkCutter;
-use super::{Failure, stop_signal};
+use super::{Failure, interruptible, stop_signal};
 use crate::fuse::{MountOptions, Mounted};
 use crate::joining::join;
 use crate::kernel_host::KernelHost;
@@ -45,11 +45,7 @@ pub(super) struct DemoArgs {
 
 pub(super) async fn run(args: DemoArgs) -> Result<(), Failure> {
     let scratch = tempfile::Builder::new().prefix("farshore-demo-").tempdir()?;
-    let stop = stop_signal();
-    tokio::select! {
-        result = tour(&args, &scratch) => result,
-        stopped = stop => stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
-    }
+    interruptible(tour(&args, &scratch)).await
 }
 
 /// What the tour has set up; taken down in the order of the fields.

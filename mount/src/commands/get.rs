@@ -70,8 +70,12 @@ pub(super) async fn run(state: Option<PathBuf>, args: GetArgs) -> Result<(), Fai
         .map_err(|error| Failure::failed(format!("cannot make {}: {error}", args.output.display())))?;
     let output = args.output.canonicalize()?;
     let store = Arc::new(DiskStore::open(&output).map_err(Failure::failed)?);
-    let node = join(&ticket, transport, store as Arc<dyn Store>, Config::default()).await?;
     let stop = stop_signal();
+    tokio::pin!(stop);
+    let node = tokio::select! {
+        joined = join(&ticket, transport, store as Arc<dyn Store>, Config::default()) => joined?,
+        stopped = &mut stop => return stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
+    };
     let result = tokio::select! {
         result = fetch(&node, &tops, &output) => result,
         stopped = stop => stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
@@ -117,7 +121,7 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
     bar.finish_and_clear();
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (fetched, present, failed) = (count(&tally.fetched_files), count(&tally.present_files), count(&tally.failed));
-    eprintln!("fetched {fetched} files into {}; {present} were there already", output.display());
+    say!("fetched {fetched} files into {}; {present} were there already", output.display());
     match failed {
         0 => Ok(()),
         failed => Err(Failure::failed(format!("{failed} entries could not be fetched"))),
@@ -160,7 +164,7 @@ fn note(tally: &Tally, bar: &ProgressBar, wanted: &Wanted, result: Result<Outcom
         Ok(Outcome::Fetched) => tally.fetched_files.fetch_add(is_file, Ordering::Relaxed),
         Ok(Outcome::WasThere) => tally.present_files.fetch_add(is_file, Ordering::Relaxed),
         Err(reason) => {
-            bar.suspend(|| eprintln!("farshore: {}: {reason}", wanted.path));
+            bar.suspend(|| say!("farshore: {}: {reason}", wanted.path));
             tally.failed.fetch_add(1, Ordering::Relaxed)
         }
     };

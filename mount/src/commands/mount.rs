@@ -55,7 +55,6 @@ impl MountArgs {
 }
 
 pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), Failure> {
-    daemon::detach()?;
     let (ticket, state, transport) = prepare(state, &args.ticket)?;
     let mut options = MountOptions::default();
     for list in &args.options {
@@ -94,8 +93,14 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
         }
     };
     let entries = node.view(|view| view.entries()) - 1;
-    eprintln!("mounted {entries} entries on {}; stop with Ctrl-C", mounted.mountpoint().display());
-    daemon::tell_ready()?;
+    let shown = mounted.mountpoint().display();
+    if daemon::is_background() {
+        let log = state.dir().join(format!("mount-{}.log", ticket.share()));
+        say!("mounted {entries} entries on {shown}; unmount it to stop; what happens is told in {}", log.display());
+        daemon::tell_ready(&log)?;
+    } else {
+        say!("mounted {entries} entries on {shown}; stop with Ctrl-C");
+    }
     let (sender, ended) = oneshot::channel();
     mounted.on_end(move |how| {
         // This command may be ending already.

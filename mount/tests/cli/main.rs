@@ -5,9 +5,12 @@
 //! loudly that they were skipped where it is missing.
 
 mod changes;
+mod mountpoints;
 mod outages;
 mod process;
 mod readers;
 mod sharing;
+mod stopping;
+mod strangers;
 mod tree;
 mod world;

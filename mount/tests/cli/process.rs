@@ -249,18 +249,35 @@ impl Heard {
     }
 }
 
-/// Polls until `condition` holds, and fails with `otherwise` if it does not within `limit`.
+/// What a condition that is polled says: whether it holds, or why not yet.
+pub(crate) trait Outcome {
+    fn why_not(self) -> Option<String>;
+}
+
+impl Outcome for bool {
+    fn why_not(self) -> Option<String> {
+        (!self).then(String::new)
+    }
+}
+
+impl Outcome for Result<(), String> {
+    fn why_not(self) -> Option<String> {
+        self.err()
+    }
+}
+
+/// Polls until `condition` holds, and fails if it does not within `limit`. `what` says what it is.
 #[track_caller]
-pub(crate) fn within(limit: Duration, otherwise: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn within<T: Outcome>(limit: Duration, what: &str, mut condition: impl FnMut() -> T) {
     let deadline = Instant::now() + limit;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{otherwise}, not within {limit:?}");
+    while let Some(reason) = condition().why_not() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}. {reason}");
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Polls until `condition` holds, and fails with `otherwise` if it never does.
+/// Polls until `condition` holds, and fails if it never does.
 #[track_caller]
-pub(crate) fn eventually(otherwise: &str, condition: impl FnMut() -> bool) {
-    within(SOON, otherwise, condition);
+pub(crate) fn eventually<T: Outcome>(what: &str, condition: impl FnMut() -> T) {
+    within(SOON, what, condition);
 }

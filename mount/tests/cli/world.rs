@@ -88,13 +88,15 @@ impl World {
         let mut command = self.farshore("reader", &["mount", ticket]);
         command.arg(mountpoint).args(more);
         let mount = Mount { process: Some(Process::start(command)), path: mountpoint.to_owned() };
-        mount.process().says("mounted ");
+        mount.process().says("; stop with Ctrl-C");
         mount
     }
 
-    /// The private part of the store of the reader's mounts, all shares together: files that are in the middle.
-    pub(crate) fn private_files(&self) -> Vec<PathBuf> {
-        files_below(&self.path("state of reader/store"))
+    /// What the stores of the reader's mounts hold, all shares together, besides their locks.
+    pub(crate) fn stored_files(&self) -> Vec<PathBuf> {
+        let mut files = files_below(&self.path("state of reader/store"));
+        files.retain(|file| !file.ends_with(".farshore/lock"));
+        files
     }
 }
 
