@@ -80,7 +80,8 @@ impl ChunkBitmap {
             Some(end) if end <= self.file_bytes => {
                 let first = index(offset / self.chunk_bytes);
                 let after = index(end.div_ceil(self.chunk_bytes));
-                after - first == 1 && self.bits[first] || self.bits[first..after].all()
+                // Not `all`, which counts the whole range before it answers.
+                after - first == 1 && self.bits[first] || self.bits[first..after].first_zero().is_none()
             }
             _ => false,
         }

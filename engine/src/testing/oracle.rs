@@ -274,7 +274,10 @@ impl World {
         for (at, host) in self.hosts.iter().enumerate() {
             let view = host.engine.view();
             assert!(host.is_quiet(), "host {at} is still busy: {:?} {:?}", host.jobs, host.asked);
-            let accused = host.kernel.notices.iter().find(|notice| matches!(notice, Notice::PeerFault { .. }));
+            let accused = host.kernel.notices.iter().find(|notice| match notice {
+                Notice::PeerFault { fault, .. } => *fault != super::faults::GARBAGE,
+                _ => false,
+            });
             assert_eq!(accused, None, "host {at} accuses an owner that keeps to the rules");
             assert_eq!(host.store.frames_held(), 0, "host {at} holds frames in memory for nobody");
             let known: std::collections::BTreeSet<ContentId> = view.contents().map(|c| c.content).collect();

@@ -158,7 +158,7 @@ impl World {
         } else {
             self.send(conn, Message::Tree { updates });
         }
-        let again = self.now + Duration::from_millis(1) + self.jitter(self.latency);
+        let again = self.now + self.watch_pause + self.jitter(self.latency);
         self.schedule(again, Event::WatchAgain { conn, cursor });
     }
 
