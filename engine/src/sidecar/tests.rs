@@ -72,6 +72,30 @@ fn the_bytes_of_the_format_are_frozen() {
 }
 
 #[test]
+fn the_document_is_true() {
+    let document = include_str!("../../../docs/SIDECAR.md");
+    let example = document.split("```").find_map(|block| block.strip_prefix("sidecar\n")).unwrap();
+    let mut bytes = Vec::new();
+    for line in example.lines() {
+        let (offset, rest) = line.trim_start().split_once(' ').unwrap();
+        assert_eq!(offset.parse(), Ok(bytes.len()), "{line}");
+        // What is behind three spaces is for people.
+        bytes.extend(hex(rest.trim_start().split("   ").next().unwrap()));
+    }
+    assert_eq!(bytes, hex(EXAMPLE));
+
+    let variants = include_str!("error.rs").lines().filter_map(|line| line.strip_prefix("    "));
+    let variants: Vec<&str> = variants
+        .filter(|line| line.starts_with(|first: char| first.is_ascii_uppercase()))
+        .filter_map(|line| line.split([' ', '(', ',']).next())
+        .collect();
+    assert!(variants.len() >= 19, "{variants:?}");
+    for variant in variants {
+        assert!(document.contains(&format!("`{variant}`")), "the document does not tell of {variant}");
+    }
+}
+
+#[test]
 fn a_sidecar_lies_beside_its_file() {
     assert_eq!(bitmap_path(Path::new("partial/17")), Path::new("partial/17.kdbitmap"));
     assert_eq!(bitmap_path(Path::new("a.tar.gz")), Path::new("a.tar.gz.kdbitmap"));
