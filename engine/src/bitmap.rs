@@ -66,7 +66,7 @@ impl ChunkBitmap {
         for (word, given) in bitmap.bits.as_raw_mut_slice().iter_mut().zip(words) {
             *word = given;
         }
-        bitmap.bits.set_uninitialized(false);
+        // Whatever lies beyond the last bit in its word is no part of the bits: nothing sees it.
         bitmap.have = bitmap.bits.count_ones() as u64;
         Ok(bitmap)
     }
