@@ -1,10 +1,12 @@
 //! The sidecar of a file that is partly here: of which content, which chunks are stored, and what each hashes to.
 //!
-//! This module decides which bytes say so and which are refused; `docs/SIDECAR.md` lists them one by one. It reads and
-//! writes no files: the store does, and it also decides when a sidecar may be believed without looking at what is stored.
+//! This module decides which bytes say so and which are refused; `docs/SIDECAR.md` lists them one by one. It reads
+//! and writes no files: the store does, and it also decides when a sidecar may be believed without looking at what is
+//! stored.
 //!
 //! Reading is strict. What cannot be checked on the bytes themselves (whose content it is) is compared with what is
-//! expected, and nothing is allocated on the word of a count before the length and the checksum of the whole were right.
+//! expected, and nothing is allocated on the word of a count before the length and the checksum of the whole were
+//! right.
 
 mod error;
 #[cfg(test)]
@@ -103,8 +105,8 @@ impl Sidecar {
     /// them, in the order of the chunks; the last chunk of a file may be short, and its hash is that of its own bytes.
     ///
     /// # Errors
-    /// [`SidecarError`] if a limit is broken, if the bitmap is one of a file of another size, or if there are more or fewer
-    /// hashes than chunks that are present.
+    /// [`SidecarError`] if a limit is broken, if the bitmap is one of a file of another size, or if there are more or
+    /// fewer hashes than chunks that are present.
     pub fn new(identity: ContentIdentity, bitmap: ChunkBitmap, hashes: Vec<u64>) -> Result<Sidecar, SidecarError> {
         identity.check()?;
         if bitmap.file_size() != identity.size_bytes {
@@ -142,8 +144,8 @@ impl Sidecar {
         raw.load()
     }
 
-    /// The bytes of the file, as [`Sidecar::decode`] reads them. Takes time and memory in proportion to what it says: one
-    /// bit a chunk, and eight bytes for each that is present.
+    /// The bytes of the file, as [`Sidecar::decode`] reads them. Takes time and memory in proportion to what it says:
+    /// one bit a chunk, and eight bytes for each that is present.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let (total, have) = (self.bitmap.total(), self.bitmap.have());
@@ -182,8 +184,8 @@ impl Sidecar {
         self.bitmap.present().zip(self.hashes.iter().copied())
     }
 
-    /// Keeps the chunks for which `is_stored` holds, which is asked about each in order: its number and its hash. After a
-    /// stop that was not clean, it answers whether the bytes that are stored have that hash.
+    /// Keeps the chunks for which `is_stored` holds, which is asked about each in order: its number and its hash.
+    /// After a stop that was not clean, it answers whether the bytes that are stored have that hash.
     pub fn retain(&mut self, mut is_stored: impl FnMut(u64, u64) -> bool) {
         // Both change together, also if the caller panics.
         let (mut bitmap, mut kept) = (self.bitmap.clone(), Vec::new());
@@ -205,8 +207,8 @@ impl Sidecar {
     }
 }
 
-/// The fields of a sidecar whose length and checksum are right; nothing else is known of them yet. It borrows the bytes and
-/// holds no memory of its own.
+/// The fields of a sidecar whose length and checksum are right; nothing else is known of them yet. It borrows the
+/// bytes and holds no memory of its own.
 #[derive(Clone, Copy)]
 struct Raw<'a> {
     flags: [u8; 3],
@@ -267,7 +269,8 @@ impl Raw<'_> {
     }
 }
 
-/// Bytes of a sidecar of `total` chunks of which `have` are present. Both are less than 2^32, so that it cannot overflow.
+/// Bytes of a sidecar of `total` chunks of which `have` are present. Both are less than 2^32, so that it cannot
+/// overflow.
 const fn encoded_bytes(total: u64, have: u64) -> u64 {
     (HEADER_BYTES + CHECKSUM_BYTES) as u64 + (total.div_ceil(64) + have) * 8
 }
@@ -306,8 +309,8 @@ fn check_length(found: u64, needed: u64) -> Result<(), SidecarError> {
     }
 }
 
-/// Checks that `words` are those of a bitmap for a file of `size_bytes`, and that the counts are true. Looks at the bytes
-/// where they are, and allocates nothing.
+/// Checks that `words` are those of a bitmap for a file of `size_bytes`, and that the counts are true. Looks at the
+/// bytes where they are, and allocates nothing.
 fn check_bits(size_bytes: u64, chunk_bytes: u64, total: u64, have: u64, words: &[[u8; 8]]) -> Result<(), SidecarError> {
     let chunks = ChunkBitmap::chunks_in(size_bytes, chunk_bytes)? as u64;
     if total != chunks {

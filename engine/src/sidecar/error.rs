@@ -6,8 +6,8 @@ use crate::chunk::MAX_FILE_BYTES;
 use crate::ids::PeerId;
 use crate::record::{FileTime, Stamp};
 
-/// Why a sidecar is refused. The texts go on after the name of its file and a colon; they say what is wrong with it, and
-/// what to do where people have to do something. Otherwise the download just starts anew.
+/// Why a sidecar is refused. The texts go on after the name of its file and a colon; they say what is wrong with it,
+/// and what to do where people have to do something. Otherwise the download just starts anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SidecarError {
     /// It does not begin with the magic.
@@ -60,7 +60,8 @@ pub enum SidecarError {
     /// A file above [`MAX_FILE_BYTES`].
     #[error("it is of a file of {0} bytes, and files end at {MAX_FILE_BYTES}")]
     FileTooLarge(u64),
-    /// There is no bitmap for such a file: it is empty, or the size of a chunk is out of its limits, or there are too many.
+    /// There is no bitmap for such a file: it is empty, or the size of a chunk is out of its limits, or there are too
+    /// many.
     #[error("there is no such bitmap: {0}")]
     Bitmap(#[from] BitmapError),
     /// The number of chunks is not what the sizes of the file and of a chunk make it.

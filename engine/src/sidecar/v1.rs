@@ -1,7 +1,7 @@
 //! Version 1 of the format: bits alone, without a content, hashes or a checksum. Read, and never written.
 //!
-//! Another program left it beside a file, and nothing in it says which bytes the file had. So what it says is a claim, which
-//! saves work at best: each chunk has to be compared with what the owner has before it counts.
+//! Another program left it beside a file, and nothing in it says which bytes the file had. So what it says is a
+//! claim, which saves work at best: each chunk has to be compared with what the owner has before it counts.
 
 use super::{SidecarError, check_bits, check_length, check_version, field, numbers};
 use crate::bitmap::ChunkBitmap;
@@ -28,8 +28,8 @@ impl Claimed {
         self.0.chunk_size_bytes()
     }
 
-    /// The chunks for which `is_stored` holds, which is asked about each that is claimed, in order. It must compare what is
-    /// stored with what the owner has.
+    /// The chunks for which `is_stored` holds, which is asked about each that is claimed, in order. It must compare
+    /// what is stored with what the owner has.
     #[must_use]
     pub fn verify(self, is_stored: impl FnMut(u64) -> bool) -> ChunkBitmap {
         let mut bitmap = self.0;

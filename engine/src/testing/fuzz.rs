@@ -64,8 +64,8 @@ pub fn fuzz_bitmap(data: &[u8]) {
     assert!((0..total + 2).all(|chunk| bitmap.has(chunk) == model.contains(&chunk)));
 }
 
-/// Takes `data` for a sidecar in each version of the format: as it is, and with the checksum that it should have, because
-/// the fuzzer would never find it.
+/// Takes `data` for a sidecar in each version of the format: as it is, and with the checksum that it should have,
+/// because the fuzzer would never find it.
 ///
 /// # Panics
 /// If what was read is not what was written, or claims more than that.
