@@ -70,7 +70,9 @@ pub async fn join(
             // Told by whoever wanted to join.
             Some(Err(_)) => {}
             Some(Ok(())) => is_listed = true,
-            None => log_notice(notice, &mut last_failure),
+            None if is_listed => log_notice(notice, &mut last_failure),
+            // That it connects before it joins needs no telling.
+            None => {}
         }
         if let Some(outcome) = outcome {
             // The first one is enough.

@@ -1,6 +1,6 @@
 //! `farshore ls`: lists what a share holds, without mounting it and without fetching a byte of content.
 
-use super::{Failure, interruptible, prepare};
+use super::{Failure, interruptible, prepare, stop_signal};
 use crate::joining::join;
 use crate::net::tls::TlsTransport;
 use crate::store::MemoryStore;
@@ -13,6 +13,7 @@ use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -47,7 +48,7 @@ struct Line<'a> {
 pub(super) async fn run(state: Option<PathBuf>, args: LsArgs) -> Result<(), Failure> {
     let (ticket, _, transport) = prepare(state, &args.ticket)?;
     let wanted = parse_path(args.path.as_deref())?;
-    interruptible(list(&ticket, transport, wanted, args)).await
+    interruptible(pin!(stop_signal()), list(&ticket, transport, wanted, args)).await
 }
 
 async fn list(ticket: &Ticket, transport: Arc<TlsTransport>, wanted: RelPath, args: LsArgs) -> Result<(), Failure> {
@@ -64,7 +65,7 @@ async fn list(ticket: &Ticket, transport: Arc<TlsTransport>, wanted: RelPath, ar
     });
     node.shut_down().await;
     let Some(listed) = listed else {
-        return Err(Failure::failed(format!("the share has no {wanted}")));
+        return Err(Failure::failed(format!("the share has nothing named {wanted}")));
     };
     // Whoever reads our output may take their time.
     let printed = tokio::task::spawn_blocking(move || print(&listed, args.json)).await;

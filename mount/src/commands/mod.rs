@@ -29,6 +29,7 @@ use crate::ticket::{Ticket, TicketError};
 use clap::{Args, Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -207,11 +208,16 @@ fn prepare(state: Option<PathBuf>, ticket: &str) -> Result<(Ticket, State, Arc<T
     Ok((ticket, state, transport))
 }
 
-/// Does a piece of work that Ctrl-C or a polite kill interrupts.
-async fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// Does a piece of work that `stop` interrupts: one [`stop_signal`] for all pieces, so that none is missed in between.
+async fn interruptible<T>(
+    stop: Pin<&mut impl Future<Output = io::Result<()>>>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     tokio::select! {
+        // Listened for from the beginning.
+        biased;
+        stopped = stop => stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
         result = work => result,
-        stopped = stop_signal() => stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
     }
 }
 

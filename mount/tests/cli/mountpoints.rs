@@ -80,7 +80,7 @@ fn a_mount_whose_process_was_killed_can_be_unmounted() {
     let share = world.share(&world.new_dir("folder"));
     let mut mount = world.mount(&share, &[]);
     mount.process_mut().kill();
-    unmount(mount.root()).end().is_fine();
+    unmount(mount.root()).end().went_well();
     assert!(!is_mounted(mount.root()));
 }
 
@@ -95,10 +95,10 @@ fn unmounting_takes_it_down_once() {
     // Somebody has files open, and one read only half.
     let mut half = File::open(mount.path("file")).unwrap();
     half.read_exact(&mut [0; 1000]).unwrap();
-    let ended = unmount(&path).end().is_fine().within(Duration::from_secs(10));
+    let ended = unmount(&path).end().went_well().within(Duration::from_secs(10));
     assert!(ended.stdout.is_empty() && ended.stderr.is_empty(), "{ended:?}");
     assert!(!is_mounted(&path));
-    mount.end().is_fine().within(Duration::from_secs(10));
+    mount.end().went_well().within(Duration::from_secs(10));
     assert!(half.read_to_end(&mut Vec::new()).is_err(), "it ended as if it were whole");
     let name = path.to_str().unwrap();
     unmount(&path).end().has_code(2).only_says(&["nothing is mounted", name]);

@@ -60,6 +60,11 @@ impl Process {
         self.wait_for_line(&self.stdout, "")
     }
 
+    /// The first line of stdout with `text` in it, when it is there.
+    pub(crate) fn prints(&self, text: &str) -> String {
+        self.wait_for_line(&self.stdout, text)
+    }
+
     /// The first line of stderr with `text` in it, when it is there.
     pub(crate) fn says(&self, text: &str) -> String {
         self.wait_for_line(&self.stderr, text)
@@ -147,7 +152,7 @@ impl Drop for Process {
 impl Ended {
     /// It ended well.
     #[track_caller]
-    pub(crate) fn is_fine(self) -> Ended {
+    pub(crate) fn went_well(self) -> Ended {
         self.has_code(0)
     }
 

@@ -33,12 +33,13 @@ fn sharing_and_mounting_end_well_when_told_to() {
         // One that ends alone, and one whose peer is gone.
         let share_first = signal == Signal::TERM;
         if share_first {
-            let ended = share.process.stop(signal).is_fine().within(PROMPTLY);
+            let ended = share.process.stop(signal).went_well().within(PROMPTLY);
             assert_eq!(ended.text(), format!("{}\n", share.ticket), "only the ticket is data");
-            mount.stop_by(signal).is_fine().within(PROMPTLY);
+            mount.stop_by(signal).went_well().within(PROMPTLY);
         } else {
-            mount.stop_by(signal).is_fine().within(PROMPTLY);
-            share.process.stop(signal).is_fine().within(PROMPTLY);
+            let ended = mount.stop_by(signal).went_well().within(PROMPTLY);
+            assert!(!ended.stderr.contains("lost"), "nothing was lost: {}", ended.stderr);
+            share.process.stop(signal).went_well().within(PROMPTLY);
         }
     }
 }
@@ -48,7 +49,7 @@ fn who_still_waits_for_the_owner_can_be_told_to_stop() {
     let world = World::new();
     let share = world.share(&world.new_dir("folder"));
     let (ticket, address) = (share.ticket.clone(), share.address.clone());
-    share.process.stop(Signal::INT).is_fine();
+    share.process.stop(Signal::INT).went_well();
     // Somebody takes the calls there, but never says a word.
     let silent = TcpListener::bind(address).unwrap();
     let (mnt, out) = (world.new_dir("mnt"), world.path("out"));
@@ -124,14 +125,14 @@ fn in_the_background_it_goes_on_until_it_is_unmounted() {
     for by_signal in [false, true] {
         let mnt = world.path("mnt");
         fs::create_dir_all(&mnt).unwrap();
-        let ended = world.run("reader", &["mount", &share.ticket, mnt.to_str().unwrap(), "--daemon"]).is_fine();
+        let ended = world.run("reader", &["mount", &share.ticket, mnt.to_str().unwrap(), "--daemon"]).went_well();
         assert!(ended.stdout.is_empty(), "{ended:?}");
         assert!(is_mounted(&mnt), "it returns when it is mounted");
         assert_eq!(fs::read(mnt.join("file")).unwrap(), b"content");
         let pid = background_process(&mnt);
         match by_signal {
             true => kill_process(pid, Signal::TERM).unwrap(),
-            false => drop(world.run("reader", &["unmount", mnt.to_str().unwrap()]).is_fine()),
+            false => drop(world.run("reader", &["unmount", mnt.to_str().unwrap()]).went_well()),
         }
         eventually("the background process ends well", || match waitpid(Some(pid), WaitOptions::NOHANG).unwrap() {
             Some((_, status)) if status.exit_status() == Some(0) => Ok(()),
@@ -159,7 +160,7 @@ fn ctrl_c_before_it_is_ready_ends_the_background_process_too() {
     let world = World::new();
     let share = world.share(&world.new_dir("folder"));
     let (ticket, address) = (share.ticket.clone(), share.address.clone());
-    share.process.stop(Signal::INT).is_fine();
+    share.process.stop(Signal::INT).went_well();
     let silent = TcpListener::bind(address).unwrap();
     let mnt = world.new_dir("mnt");
     let mut command = world.farshore("reader", &["mount", &ticket, mnt.to_str().unwrap(), "--daemon"]);
@@ -192,7 +193,7 @@ fn the_background_process_outlives_the_terminal() {
     fs::write(folder.join("later"), "later").unwrap();
     eventually("the mount lives", || fs::read(mnt.join("later")).is_ok_and(|bytes| bytes == b"later"));
     drop(again);
-    world.run("reader", &["unmount", mnt.to_str().unwrap()]).is_fine();
+    world.run("reader", &["unmount", mnt.to_str().unwrap()]).went_well();
 }
 
 #[test]

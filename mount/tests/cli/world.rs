@@ -108,7 +108,7 @@ impl Drop for World {
         let inside = self.path("");
         let left: Vec<_> = mounts().into_iter().filter(|mount| mount.starts_with(&inside)).collect();
         assert!(left.is_empty(), "still mounted: {left:?}");
-        let temporary = files_below(&self.path("tmp"));
+        let temporary: Vec<_> = fs::read_dir(self.path("tmp")).unwrap().collect();
         assert!(temporary.is_empty(), "temporary files stay behind: {temporary:?}");
         self.dir.take().unwrap().close().unwrap();
     }
@@ -147,7 +147,7 @@ impl Mount {
 
     /// Ends it as Ctrl-C does.
     pub(crate) fn stop(self) {
-        self.stop_by(Signal::INT).is_fine();
+        self.stop_by(Signal::INT).went_well();
     }
 
     pub(crate) fn stop_by(mut self, signal: Signal) -> Ended {
