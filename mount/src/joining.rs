@@ -62,22 +62,25 @@ pub async fn join(
         admission: Arc::new(Nobody),
         peers: BTreeMap::from([(ticket.owner(), route)]),
     });
-    let (sender, mut notices) = mpsc::unbounded_channel();
-    let mut last_failure = None;
+    let (sender, mut outcomes) = mpsc::unbounded_channel();
+    let (mut is_listed, mut last_failure) = (false, None);
     node.on_notice(Box::new(move |notice| {
-        log_notice(notice, &mut last_failure);
-        // After the listing nobody listens any more.
-        let _ = sender.send(notice.clone());
+        let outcome = if is_listed { None } else { outcome(notice) };
+        match &outcome {
+            // Told by whoever wanted to join.
+            Some(Err(_)) => {}
+            Some(Ok(())) => is_listed = true,
+            None if is_listed => log_notice(notice, &mut last_failure),
+            // That it connects before it joins needs no telling.
+            None => {}
+        }
+        if let Some(outcome) = outcome {
+            // The first one is enough.
+            let _ = sender.send(outcome);
+        }
     }));
     node.follow_peers();
-    let listed = async {
-        while let Some(notice) = notices.recv().await {
-            if let Some(result) = outcome(&notice) {
-                return result;
-            }
-        }
-        Ok(())
-    };
+    let listed = async { outcomes.recv().await.unwrap_or(Ok(())) };
     let unreachable = || JoinError::Unreachable { addresses: ticket.addresses().join(", ") };
     let result = tokio::time::timeout(REACH_LIMIT, listed).await.unwrap_or_else(|_| Err(unreachable()));
     if let Err(error) = result {

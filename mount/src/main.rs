@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use farshore::commands::{self, Failure};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -15,12 +15,15 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .without_time()
+        // When nobody reads stderr any more, to say so there would end the thread that wanted to log.
+        .log_internal_errors(false)
         .init();
     match commands::run(line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
             if !message.is_empty() {
-                eprintln!("farshore: {message}");
+                // There is nobody left to tell that nobody listens.
+                let _ = writeln!(std::io::stderr(), "farshore: {message}");
             }
             ExitCode::from(code)
         }

@@ -1,10 +1,15 @@
 //! `--daemon`: the same command again in the background, and a word from it when it is ready.
 //!
 //! The parent starts this program anew with a mark in its environment and waits for one line on its standard output.
-//! What the child says on stderr until then is what the parent would have said.
+//! What the child says on stderr until then is what the parent would have said, and Ctrl-C until then ends both. From
+//! then on the child has nothing in common with the terminal, or with whoever waits for the end of the parent's output.
 
 use super::Failure;
+use rustix::process::setsid;
+use rustix::stdio::{dup2_stderr, dup2_stdout};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Set for the process in the background.
@@ -38,20 +43,15 @@ pub(super) fn start() -> Result<(), Failure> {
     Err(Failure { code: code.max(super::FAILED), message: String::new() })
 }
 
-/// In the background: leaves the terminal's session, so that closing it or Ctrl-C does not reach us.
-pub(super) fn detach() -> Result<(), Failure> {
-    if is_background() {
-        rustix::process::setsid().map_err(Failure::failed)?;
-    }
-    Ok(())
-}
-
-/// In the background: lets the parent go.
-pub(super) fn tell_ready() -> Result<(), Failure> {
-    if is_background() {
-        let mut stdout = std::io::stdout();
-        writeln!(stdout, "{READY}")?;
-        stdout.flush()?;
-    }
-    Ok(())
+/// In the background: lets the parent go, and the terminal with it. What is said from now on goes to `log`, which is
+/// begun anew.
+pub(super) fn tell_ready(log: &Path) -> Result<(), Failure> {
+    let file =
+        File::create(log).map_err(|error| Failure::failed(format!("cannot write {}: {error}", log.display())))?;
+    setsid().map_err(Failure::failed)?;
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{READY}")?;
+    stdout.flush()?;
+    dup2_stderr(&file).map_err(Failure::failed)?;
+    dup2_stdout(&file).map_err(Failure::failed)
 }

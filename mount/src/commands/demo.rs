@@ -3,7 +3,7 @@
 //! Every step says what it does and what came of it, and the tour fails if it came out wrong.
 
 use super::link_cutter::LinkCutter;
-use super::{Failure, stop_signal};
+use super::{Failure, interruptible, stop_signal};
 use crate::fuse::{MountOptions, Mounted};
 use crate::joining::join;
 use crate::kernel_host::KernelHost;
@@ -19,20 +19,30 @@ use farshore_engine::{Config, Link};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use xxhash_rust::xxh3::Xxh3;
 
 /// The size of the file in the sample that the tour writes, in bytes.
 const SAMPLE_BYTES: u64 = 96 * 1024 * 1024;
+
+/// How much of it is written at once, in bytes.
+const PIECE_BYTES: u64 = 1024 * 1024;
 
 /// The link is cut for this long.
 const CUT_FOR: Duration = Duration::from_secs(1);
 
 /// How long a step may take that waits for something to happen.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Says what happens. If nobody listens any more the tour goes on to its end: somebody has to take down what it set up.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        let _ = writeln!(io::stdout(), $($text)*);
+    }};
+}
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
@@ -45,11 +55,23 @@ pub(super) struct DemoArgs {
 
 pub(super) async fn run(args: DemoArgs) -> Result<(), Failure> {
     let scratch = tempfile::Builder::new().prefix("farshore-demo-").tempdir()?;
-    let stop = stop_signal();
-    tokio::select! {
-        result = tour(&args, &scratch) => result,
-        stopped = stop => stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
+    let mut stop = pin!(stop_signal());
+    let folder = match &args.folder {
+        Some(folder) => folder.clone(),
+        None => interruptible(stop.as_mut(), write_sample(scratch.path())).await?,
+    };
+    let mut stage = interruptible(stop.as_mut(), set_up(folder, scratch.path())).await?;
+    // Not in the middle of mounting: what is half mounted cannot be taken down.
+    let mut result = mount(&mut stage).await;
+    if result.is_ok() {
+        result = interruptible(stop.as_mut(), tour(&stage, args.folder.is_none())).await;
     }
+    if result.is_ok() && args.stay {
+        tell!("   mounted on {}; stop with Ctrl-C", stage.mountpoint.display());
+        stop.await?;
+    }
+    take_down(stage).await?;
+    result
 }
 
 /// What the tour has set up; taken down in the order of the fields.
@@ -60,32 +82,19 @@ struct Stage {
     link: LinkCutter,
     mountpoint: PathBuf,
     folder: PathBuf,
+    store_dir: PathBuf,
 }
 
-async fn tour(args: &DemoArgs, scratch: &TempDir) -> Result<(), Failure> {
-    let folder = match &args.folder {
-        Some(folder) => folder.clone(),
-        None => write_sample(scratch.path())?,
-    };
-    let stage = set_up(folder, scratch.path()).await?;
-    let result = async {
-        walk(&stage).await?;
-        read_on_demand(&stage).await?;
-        cut_in_mid_read(&stage).await?;
-        notice_changes(&stage, args.folder.is_none()).await
-    }
-    .await;
-    if result.is_ok() && args.stay {
-        println!("   mounted on {}; stop with Ctrl-C", stage.mountpoint.display());
-        stop_signal().await?;
-    }
-    take_down(stage).await?;
-    result?;
-    println!("done: everything that was read is what was shared");
+async fn tour(stage: &Stage, is_sample: bool) -> Result<(), Failure> {
+    walk(stage).await?;
+    read_on_demand(stage).await?;
+    cut_in_mid_read(stage).await?;
+    notice_changes(stage, is_sample).await?;
+    tell!("done: everything that was read is what was shared");
     Ok(())
 }
 
-fn write_sample(scratch: &Path) -> Result<PathBuf, Failure> {
+async fn write_sample(scratch: &Path) -> Result<PathBuf, Failure> {
     let folder = scratch.join("sample");
     fs::create_dir_all(folder.join("letters"))?;
     fs::write(folder.join("hello.txt"), "Hello from the other machine.\n")?;
@@ -96,11 +105,15 @@ fn write_sample(scratch: &Path) -> Result<PathBuf, Failure> {
     // Bytes that no compression and no run of zeros could stand in for.
     let mut file = io::BufWriter::new(File::create(folder.join("large.bin"))?);
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    for _ in 0..SAMPLE_BYTES / 8 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        file.write_all(&state.to_le_bytes())?;
+    for _ in 0..SAMPLE_BYTES / PIECE_BYTES {
+        for _ in 0..PIECE_BYTES / 8 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            file.write_all(&state.to_le_bytes())?;
+        }
+        // A chance to be interrupted.
+        tokio::task::yield_now().await;
     }
     file.flush()?;
     Ok(folder)
@@ -116,14 +129,14 @@ async fn set_up(folder: PathBuf, scratch: &Path) -> Result<Stage, Failure> {
         new_ticket: false,
     };
     let sharing = Sharing::start(owner, options).await?;
-    println!("1. one device shares {}", folder.display());
+    tell!("1. one device shares {}", folder.display());
     let address = sharing.address().parse().map_err(Failure::failed)?;
     let link = LinkCutter::start(address).await?;
     // The same ticket, but by a way that can be cut.
     let given = sharing.ticket();
     let by_link = vec![link.address().to_string()];
     let ticket = Ticket::new(given.share(), given.owner(), *given.secret(), by_link)?;
-    println!("   its ticket: {}", ticket.encode());
+    tell!("   its ticket: {}", ticket.encode());
 
     let store_dir = scratch.join("store");
     let store = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
@@ -131,12 +144,16 @@ async fn set_up(folder: PathBuf, scratch: &Path) -> Result<Stage, Failure> {
     let node = join(&ticket, transport, store as Arc<dyn Store>, Config::default()).await?;
     let mountpoint = scratch.join("mount");
     fs::create_dir(&mountpoint)?;
-    let host = Arc::new(KernelHost::new(node.clone(), store_dir));
-    let at = mountpoint.clone();
+    Ok(Stage { mounted: None, reader: node, sharing, link, mountpoint, folder, store_dir })
+}
+
+async fn mount(stage: &mut Stage) -> Result<(), Failure> {
+    let host = Arc::new(KernelHost::new(stage.reader.clone(), stage.store_dir.clone()));
+    let at = stage.mountpoint.clone();
     let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &at, MountOptions::default()));
-    let mounted = mounted.await.map_err(Failure::failed)??;
-    println!("2. another device joins with the ticket and mounts it on {}", mountpoint.display());
-    Ok(Stage { mounted: Some(mounted), reader: node, sharing, link, mountpoint, folder })
+    stage.mounted = Some(mounted.await.map_err(Failure::failed)??);
+    tell!("2. another device joins with the ticket and mounts it on {}", stage.mountpoint.display());
+    Ok(())
 }
 
 async fn take_down(mut stage: Stage) -> Result<(), Failure> {
@@ -158,7 +175,7 @@ async fn walk(stage: &Stage) -> Result<(), Failure> {
         return Err(Failure::failed(format!("the mount shows {entries} entries of {bytes} bytes, not {there:?}")));
     }
     let fetched = fetched(stage);
-    println!(
+    tell!(
         "3. all {entries} entries, {bytes} bytes, are listed after {:?}; {fetched} bytes were fetched",
         begun.elapsed()
     );
@@ -186,7 +203,7 @@ fn count(folder: &Path) -> io::Result<(u64, u64)> {
 /// A few bytes in the middle of the largest file bring their chunk, and not the file.
 async fn read_on_demand(stage: &Stage) -> Result<(), Failure> {
     let Some((path, size)) = largest(stage).await? else {
-        println!("4. there is no file to read");
+        tell!("4. there is no file to read");
         return Ok(());
     };
     let middle = size / 2;
@@ -195,7 +212,7 @@ async fn read_on_demand(stage: &Stage) -> Result<(), Failure> {
     if !same {
         return Err(Failure::failed(format!("the middle of {} is wrong", path.display())));
     }
-    println!(
+    tell!(
         "4. 4096 bytes from the middle of {} ({size} bytes) are right; at most {} bytes were fetched for them",
         path.display(),
         fetched(stage).max(CHUNK_SIZE.min(size)),
@@ -242,23 +259,20 @@ async fn cut_in_mid_read(stage: &Stage) -> Result<(), Failure> {
     let ahead = tokio::time::timeout(STEP_LIMIT, reached).await.is_ok();
     stage.link.cut();
     let cut_at = read.load(Ordering::Relaxed);
-    println!("5. the link is cut when {cut_at} of {size} bytes of {} were read", path.display());
+    tell!("5. the link is cut when {cut_at} of {size} bytes of {} were read", path.display());
     wait_for_link(stage, false).await?;
     tokio::time::sleep(CUT_FOR).await;
-    println!(
-        "   after {CUT_FOR:?} without a link {} bytes were read, and the reader waits",
-        read.load(Ordering::Relaxed)
-    );
+    tell!("   after {CUT_FOR:?} without a link {} bytes were read, and the reader waits", read.load(Ordering::Relaxed));
     stage.link.heal();
     stage.reader.network_changed();
     wait_for_link(stage, true).await?;
     let mounted = reader.await.map_err(Failure::failed)??;
-    println!("   the link is back, and the reader has gone on by itself: {size} bytes after {:?}", begun.elapsed());
+    tell!("   the link is back, and the reader has gone on by itself: {size} bytes after {:?}", begun.elapsed());
     let shared = blocking(move || checksum(&there, &AtomicU64::new(0))).await?;
     if mounted != shared || !ahead {
         return Err(Failure::failed(format!("{} was read wrong: {mounted:016x}, not {shared:016x}", path.display())));
     }
-    println!("   its checksum here and there: {mounted:016x}");
+    tell!("   its checksum here and there: {mounted:016x}");
     Ok(())
 }
 
@@ -308,7 +322,7 @@ async fn notice_changes(stage: &Stage, is_sample: bool) -> Result<(), Failure> {
     };
     let late = |_| Failure::failed("a new file did not show in the mount");
     tokio::time::timeout(STEP_LIMIT, seen).await.map_err(late)??;
-    println!("6. a file written on one side shows on the other after {:?}", begun.elapsed());
+    tell!("6. a file written on one side shows on the other after {:?}", begun.elapsed());
     Ok(())
 }
 

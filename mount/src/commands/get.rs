@@ -4,7 +4,7 @@
 //! already is not overwritten: the same size and time counts as fetched, anything else is told and left alone.
 
 use super::ls::parse_path;
-use super::{Failure, prepare, stop_signal};
+use super::{Failure, interruptible, prepare, stop_signal};
 use crate::joining::join;
 use crate::node::Node;
 use crate::store::{DiskStore, Store};
@@ -12,6 +12,7 @@ use clap::Args;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record};
 use farshore_engine::{Config, Errno, Ino, Reply, Request};
+use futures_util::TryFutureExt;
 use futures_util::stream::{self, StreamExt};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
@@ -21,6 +22,7 @@ use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -70,12 +72,10 @@ pub(super) async fn run(state: Option<PathBuf>, args: GetArgs) -> Result<(), Fai
         .map_err(|error| Failure::failed(format!("cannot make {}: {error}", args.output.display())))?;
     let output = args.output.canonicalize()?;
     let store = Arc::new(DiskStore::open(&output).map_err(Failure::failed)?);
-    let node = join(&ticket, transport, store as Arc<dyn Store>, Config::default()).await?;
-    let stop = stop_signal();
-    let result = tokio::select! {
-        result = fetch(&node, &tops, &output) => result,
-        stopped = stop => stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
-    };
+    let mut stop = pin!(stop_signal());
+    let joined = join(&ticket, transport, store as Arc<dyn Store>, Config::default());
+    let node = interruptible(stop.as_mut(), joined.map_err(Failure::from)).await?;
+    let result = interruptible(stop, fetch(&node, &tops, &output)).await;
     node.shut_down().await;
     result
 }
@@ -117,7 +117,7 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
     bar.finish_and_clear();
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (fetched, present, failed) = (count(&tally.fetched_files), count(&tally.present_files), count(&tally.failed));
-    eprintln!("fetched {fetched} files into {}; {present} were there already", output.display());
+    say!("fetched {fetched} files into {}; {present} were there already", output.display());
     match failed {
         0 => Ok(()),
         failed => Err(Failure::failed(format!("{failed} entries could not be fetched"))),
@@ -132,7 +132,7 @@ fn size(wanted: &Wanted) -> u64 {
 fn list(node: &Node, tops: &[RelPath]) -> Result<Vec<Wanted>, Failure> {
     node.view(|view| {
         if let Some(missing) = tops.iter().find(|top| view.resolve(top).is_none()) {
-            return Err(Failure::failed(format!("the share has no {missing}")));
+            return Err(Failure::failed(format!("the share has nothing named {missing}")));
         }
         let is_wanted = |path: &RelPath| tops.iter().any(|top| top.is_prefix_of(path) || path.is_prefix_of(top));
         let mut found: Vec<Wanted> = view
@@ -160,7 +160,7 @@ fn note(tally: &Tally, bar: &ProgressBar, wanted: &Wanted, result: Result<Outcom
         Ok(Outcome::Fetched) => tally.fetched_files.fetch_add(is_file, Ordering::Relaxed),
         Ok(Outcome::WasThere) => tally.present_files.fetch_add(is_file, Ordering::Relaxed),
         Err(reason) => {
-            bar.suspend(|| eprintln!("farshore: {}: {reason}", wanted.path));
+            bar.suspend(|| say!("farshore: {}: {reason}", wanted.path));
             tally.failed.fetch_add(1, Ordering::Relaxed)
         }
     };

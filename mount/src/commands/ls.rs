@@ -1,8 +1,10 @@
 //! `farshore ls`: lists what a share holds, without mounting it and without fetching a byte of content.
 
-use super::{Failure, prepare};
+use super::{Failure, interruptible, prepare, stop_signal};
 use crate::joining::join;
+use crate::net::tls::TlsTransport;
 use crate::store::MemoryStore;
+use crate::ticket::Ticket;
 use clap::Args;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Kind, Record};
@@ -11,6 +13,7 @@ use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -45,7 +48,11 @@ struct Line<'a> {
 pub(super) async fn run(state: Option<PathBuf>, args: LsArgs) -> Result<(), Failure> {
     let (ticket, _, transport) = prepare(state, &args.ticket)?;
     let wanted = parse_path(args.path.as_deref())?;
-    let node = join(&ticket, transport, Arc::new(MemoryStore::default()), Config::default()).await?;
+    interruptible(pin!(stop_signal()), list(&ticket, transport, wanted, args)).await
+}
+
+async fn list(ticket: &Ticket, transport: Arc<TlsTransport>, wanted: RelPath, args: LsArgs) -> Result<(), Failure> {
+    let node = join(ticket, transport, Arc::new(MemoryStore::default()), Config::default()).await?;
     let listed = node.view(|view| {
         let top = view.resolve(&wanted)?;
         let mut found: Vec<(RelPath, Record)> = view
@@ -58,9 +65,11 @@ pub(super) async fn run(state: Option<PathBuf>, args: LsArgs) -> Result<(), Fail
     });
     node.shut_down().await;
     let Some(listed) = listed else {
-        return Err(Failure::failed(format!("the share has no {wanted}")));
+        return Err(Failure::failed(format!("the share has nothing named {wanted}")));
     };
-    match print(&listed, args.json) {
+    // Whoever reads our output may take their time.
+    let printed = tokio::task::spawn_blocking(move || print(&listed, args.json)).await;
+    match printed.map_err(Failure::failed)? {
         // Whoever read our output has had enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => Ok(printed?),

@@ -3,6 +3,14 @@
 //! Data goes to stdout, talk to stderr. Exit codes: 0 when all was done, 1 when something could not be done, 2 when the
 //! command line, the ticket or the mountpoint was no good, 130 after Ctrl-C in the middle of a piece of work.
 
+/// Says something on stderr. If nobody hears it any more (a pipe whose reader is gone), that is no reason to stop.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod daemon;
 mod demo;
 mod get;
@@ -19,8 +27,9 @@ use crate::sharing::ShareError;
 use crate::state::{State, StateError};
 use crate::ticket::{Ticket, TicketError};
 use clap::{Args, Parser, Subcommand};
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -170,8 +179,8 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
     let CommandLine { state, command } = line;
     match command {
         Command::Id => {
-            println!("{}", State::open(state)?.identity()?.id());
-            Ok(())
+            let id = State::open(state)?.identity()?.id();
+            Ok(writeln!(io::stdout(), "{id}")?)
         }
         Command::Unmount(UnmountArgs { mountpoint }) => Ok(crate::fuse::unmount(&mountpoint)?),
         Command::Mount(args) if args.wants_daemon() => daemon::start(),
@@ -197,6 +206,19 @@ fn prepare(state: Option<PathBuf>, ticket: &str) -> Result<(Ticket, State, Arc<T
     let state = State::open(state)?;
     let transport = Arc::new(TlsTransport::new(state.identity()?));
     Ok((ticket, state, transport))
+}
+
+/// Does a piece of work that `stop` interrupts: one [`stop_signal`] for all pieces, so that none is missed in between.
+async fn interruptible<T>(
+    stop: Pin<&mut impl Future<Output = io::Result<()>>>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        // Listened for from the beginning.
+        biased;
+        stopped = stop => stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
+        result = work => result,
+    }
 }
 
 /// Waits for Ctrl-C or a polite kill.

@@ -1,13 +1,15 @@
 //! `farshore mount`: joins a share and mounts it until it is unmounted or told to stop.
 
-use super::{Failure, daemon, prepare, stop_signal};
+use super::{Failure, daemon, interruptible, prepare, stop_signal};
 use crate::fuse::{self, Ended, MountOptions, Mounted};
 use crate::joining::join;
 use crate::kernel_host::KernelHost;
 use crate::store::{DiskStore, Store};
 use clap::{Args, ValueEnum};
 use farshore_engine::{Config, OnDisconnect};
+use futures_util::TryFutureExt;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -55,7 +57,6 @@ impl MountArgs {
 }
 
 pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), Failure> {
-    daemon::detach()?;
     let (ticket, state, transport) = prepare(state, &args.ticket)?;
     let mut options = MountOptions::default();
     for list in &args.options {
@@ -76,13 +77,9 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
         },
         ..Config::default()
     };
-    let stop = stop_signal();
-    tokio::pin!(stop);
+    let mut stop = pin!(stop_signal());
     let joined = join(&ticket, transport, store as Arc<dyn Store>, config);
-    let node = tokio::select! {
-        joined = joined => joined?,
-        stopped = &mut stop => return stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
-    };
+    let node = interruptible(stop.as_mut(), joined.map_err(Failure::from)).await?;
     let host = Arc::new(KernelHost::new(node.clone(), store_dir));
     let mountpoint = args.mountpoint.clone();
     let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, options)).await;
@@ -94,8 +91,14 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
         }
     };
     let entries = node.view(|view| view.entries()) - 1;
-    eprintln!("mounted {entries} entries on {}; stop with Ctrl-C", mounted.mountpoint().display());
-    daemon::tell_ready()?;
+    let shown = mounted.mountpoint().display();
+    if daemon::is_background() {
+        let log = state.dir().join(format!("mount-{}.log", ticket.share()));
+        say!("mounted {entries} entries on {shown}; unmount it to stop; what happens is told in {}", log.display());
+        daemon::tell_ready(&log)?;
+    } else {
+        say!("mounted {entries} entries on {shown}; stop with Ctrl-C");
+    }
     let (sender, ended) = oneshot::channel();
     mounted.on_end(move |how| {
         // This command may be ending already.

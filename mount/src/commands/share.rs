@@ -56,9 +56,10 @@ pub(super) async fn run(state: Option<PathBuf>, args: ShareArgs) -> Result<(), F
         },
         None => None,
     };
-    eprintln!("sharing {} ({entries} entries) at {}; stop with Ctrl-C", options.folder.display(), sharing.address());
-    println!("{}", sharing.ticket().encode());
-    std::io::stdout().flush()?;
+    say!("sharing {} ({entries} entries) at {}; stop with Ctrl-C", options.folder.display(), sharing.address());
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{}", sharing.ticket().encode())?;
+    stdout.flush()?;
     let result = tokio::select! {
         stopped = stop => stopped.map_err(Failure::from),
         () = sharing.vanished() => {

@@ -3,6 +3,7 @@
 use super::device;
 use super::error::MountError;
 use super::mountinfo::{self, Mount};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use std::ffi::OsStr;
@@ -104,10 +105,11 @@ fn resolve(path: &Path) -> Result<PathBuf, MountError> {
     }
 }
 
-/// Whether the process behind the mount on `path` is gone.
+/// Whether the process behind the mount on `path` is gone. Asks for a fresh look: what the kernel remembers of a mount
+/// outlives the process behind it.
 fn is_stale(path: &Path) -> bool {
-    let seen = std::fs::symlink_metadata(path);
-    seen.is_err_and(|error| error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()))
+    let fresh = AtFlags::STATX_FORCE_SYNC | AtFlags::SYMLINK_NOFOLLOW;
+    statx(CWD, path, fresh, StatxFlags::TYPE).is_err_and(|error| error == Errno::NOTCONN)
 }
 
 fn check_directory(path: &Path) -> Result<(), MountError> {

@@ -50,6 +50,11 @@ impl Content {
         whole.collect()
     }
 
+    /// How many frames are in memory.
+    pub(super) fn held_frames(&self) -> usize {
+        lock(&self.frames).values().flatten().flatten().count()
+    }
+
     /// Lets go of the frames of a chunk.
     pub(super) fn drop_frames(&self, chunk: u64) {
         let mut frames = lock(&self.frames);

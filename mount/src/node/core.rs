@@ -15,9 +15,26 @@ use std::sync::Arc;
 /// Runs when a request is answered.
 type AnswerFn = Box<dyn FnOnce(Result<Answer, Errno>) + Send>;
 
+/// One step of the engine, as a [`Recorder`] sees it.
+pub struct Step<'a> {
+    /// When, by the engine's clock.
+    pub now: Time,
+    /// What it was told.
+    pub input: &'a Input,
+    /// What it made of that, in order.
+    pub outputs: &'a [Output],
+    /// The engine as it is now.
+    pub engine: &'a Engine,
+}
+
+/// Hears of every step, while the engine is locked: it must neither wait nor ask the node anything.
+pub type Recorder = Box<dyn FnMut(Step<'_>) + Send>;
+
 /// Everything that changes together with the engine.
 pub(super) struct Core {
     pub(super) engine: Engine,
+    /// Who hears of every step, if anybody does.
+    pub(super) recorder: Option<Recorder>,
     /// Requests that are not answered yet.
     pub(super) answers: BTreeMap<ReqId, AnswerFn>,
     /// Contents of which there are bytes, or will be.
@@ -48,6 +65,7 @@ impl Core {
     pub(super) fn new(engine: Engine) -> Core {
         Core {
             engine,
+            recorder: None,
             answers: BTreeMap::new(),
             contents: BTreeMap::new(),
             locals: BTreeMap::new(),
@@ -67,7 +85,13 @@ impl Core {
     }
 
     pub(super) fn step(&mut self, now: Time, input: Input) {
+        let Some(recorder) = &mut self.recorder else {
+            return self.engine.step(now, input, &mut self.outputs);
+        };
+        let before = self.outputs.len();
+        let told = input.clone();
         self.engine.step(now, input, &mut self.outputs);
+        recorder(Step { now, input: &told, outputs: &self.outputs[before..], engine: &self.engine });
     }
 
     /// The reply to a request that was just handed in, if it is there already. On the hit path it is the only output.

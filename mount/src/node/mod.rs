@@ -10,6 +10,7 @@ mod core;
 mod effects;
 mod serving;
 
+pub use self::core::{Recorder, Step};
 pub use answers::{Answer, Bytes};
 pub use serving::Admission;
 
@@ -112,6 +113,11 @@ impl Node {
         self.lock().sinks.push(sink);
     }
 
+    /// From now on, `recorder` hears of every step: what the engine was told, and what it made of that.
+    pub fn record(&self, recorder: Recorder) {
+        self.lock().recorder = Some(recorder);
+    }
+
     /// Asks the engine. `answer` runs exactly once, never under the lock: before this returns if the answer is known,
     /// otherwise later, on whichever thread brings what was missing.
     pub fn ask<F>(&self, request: Request, answer: F)
@@ -202,6 +208,12 @@ impl Node {
     /// Looks at the engine.
     pub fn view<T>(&self, look: impl FnOnce(farshore_engine::View<'_>) -> T) -> T {
         look(self.lock().engine.view())
+    }
+
+    /// Frames that are in memory because they are not in the store yet.
+    #[must_use]
+    pub fn held_frames(&self) -> usize {
+        self.lock().contents.values().map(|content| content.held_frames()).sum()
     }
 
     /// Makes a complete content an ordinary file; see [`crate::store::Stored::keep`].

@@ -5,9 +5,16 @@
 //! loudly that they were skipped where it is missing.
 
 mod changes;
+mod demo;
+mod fetching;
+mod mountpoints;
 mod outages;
 mod process;
+mod programs;
 mod readers;
 mod sharing;
+mod stopping;
+mod strangers;
 mod tree;
+mod valve;
 mod world;

@@ -60,6 +60,11 @@ impl Process {
         self.wait_for_line(&self.stdout, "")
     }
 
+    /// The first line of stdout with `text` in it, when it is there.
+    pub(crate) fn prints(&self, text: &str) -> String {
+        self.wait_for_line(&self.stdout, text)
+    }
+
     /// The first line of stderr with `text` in it, when it is there.
     pub(crate) fn says(&self, text: &str) -> String {
         self.wait_for_line(&self.stderr, text)
@@ -147,7 +152,7 @@ impl Drop for Process {
 impl Ended {
     /// It ended well.
     #[track_caller]
-    pub(crate) fn is_fine(self) -> Ended {
+    pub(crate) fn went_well(self) -> Ended {
         self.has_code(0)
     }
 
@@ -249,18 +254,35 @@ impl Heard {
     }
 }
 
-/// Polls until `condition` holds, and fails with `otherwise` if it does not within `limit`.
+/// What a condition that is polled says: whether it holds, or why not yet.
+pub(crate) trait Outcome {
+    fn why_not(self) -> Option<String>;
+}
+
+impl Outcome for bool {
+    fn why_not(self) -> Option<String> {
+        (!self).then(String::new)
+    }
+}
+
+impl Outcome for Result<(), String> {
+    fn why_not(self) -> Option<String> {
+        self.err()
+    }
+}
+
+/// Polls until `condition` holds, and fails if it does not within `limit`. `what` says what it is.
 #[track_caller]
-pub(crate) fn within(limit: Duration, otherwise: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn within<T: Outcome>(limit: Duration, what: &str, mut condition: impl FnMut() -> T) {
     let deadline = Instant::now() + limit;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{otherwise}, not within {limit:?}");
+    while let Some(reason) = condition().why_not() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}. {reason}");
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Polls until `condition` holds, and fails with `otherwise` if it never does.
+/// Polls until `condition` holds, and fails if it never does.
 #[track_caller]
-pub(crate) fn eventually(otherwise: &str, condition: impl FnMut() -> bool) {
-    within(SOON, otherwise, condition);
+pub(crate) fn eventually<T: Outcome>(what: &str, condition: impl FnMut() -> T) {
+    within(SOON, what, condition);
 }

@@ -72,11 +72,11 @@ fn many_readers_get_the_right_bytes_and_leave_nothing_behind() {
     }
     // The store may keep each file open, but once. Threads that have been idle for a while end by themselves.
     eventually("descriptors and threads are back to what they were", || {
-        let (fds_now, threads_now) = holdings(pid);
-        fds_now <= fds + FILES && threads_now <= threads
+        let now = holdings(pid);
+        if now.0 <= fds + FILES && now.1 <= threads { Ok(()) } else { Err(format!("{now:?}, not {fds}, {threads}")) }
     });
     mount.stop();
-    let left = world.private_files();
+    let left = world.stored_files();
     assert!(left.is_empty(), "left in the store: {left:?}");
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
 }

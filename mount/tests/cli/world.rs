@@ -88,13 +88,15 @@ impl World {
         let mut command = self.farshore("reader", &["mount", ticket]);
         command.arg(mountpoint).args(more);
         let mount = Mount { process: Some(Process::start(command)), path: mountpoint.to_owned() };
-        mount.process().says("mounted ");
+        mount.process().says("; stop with Ctrl-C");
         mount
     }
 
-    /// The private part of the store of the reader's mounts, all shares together: files that are in the middle.
-    pub(crate) fn private_files(&self) -> Vec<PathBuf> {
-        files_below(&self.path("state of reader/store"))
+    /// What the stores of the reader's mounts hold, all shares together, besides their locks.
+    pub(crate) fn stored_files(&self) -> Vec<PathBuf> {
+        let mut files = files_below(&self.path("state of reader/store"));
+        files.retain(|file| !file.ends_with(".farshore/lock"));
+        files
     }
 }
 
@@ -106,7 +108,7 @@ impl Drop for World {
         let inside = self.path("");
         let left: Vec<_> = mounts().into_iter().filter(|mount| mount.starts_with(&inside)).collect();
         assert!(left.is_empty(), "still mounted: {left:?}");
-        let temporary = files_below(&self.path("tmp"));
+        let temporary: Vec<_> = fs::read_dir(self.path("tmp")).unwrap().collect();
         assert!(temporary.is_empty(), "temporary files stay behind: {temporary:?}");
         self.dir.take().unwrap().close().unwrap();
     }
@@ -145,7 +147,7 @@ impl Mount {
 
     /// Ends it as Ctrl-C does.
     pub(crate) fn stop(self) {
-        self.stop_by(Signal::INT).is_fine();
+        self.stop_by(Signal::INT).went_well();
     }
 
     pub(crate) fn stop_by(mut self, signal: Signal) -> Ended {

@@ -1,0 +1,349 @@
+//! What happens in a seeded run: drawn as a whole before anything happens, printed, and then carried out.
+//!
+//! A run has two phases. In the first, programs read, the owner's folder changes, and faults happen within a budget;
+//! only safety must hold: no wrong byte, no late answer. In the second the faults stop and the folder rests; then
+//! within bounded time every request is answered, every file reads completely and right, both sides have the same tree,
+//! and nothing is left over.
+
+use crate::folder::SimFolder;
+use crate::history::History;
+use crate::lots::Lots;
+use crate::programs::{edit, read_for_a_while};
+use crate::world::{self, Fault, READER_HOSTS, Setup, Stage};
+use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE};
+use farshore_engine::{Config, OnDisconnect};
+use std::fmt;
+use std::time::Duration;
+
+/// The fault budget: at most so many in one run.
+const MAX_FAULTS: u64 = 8;
+
+/// How long a fault lasts, in milliseconds.
+const FAULT_MILLIS: std::ops::RangeInclusive<u64> = 20..=12_000;
+
+/// How long the first phase is, in milliseconds.
+const HURT_MILLIS: std::ops::RangeInclusive<u64> = 3_000..=20_000;
+
+/// How long it may take after the last fault until a connection works again: the silence is noticed (10 s), the longest
+/// pause between attempts (5 s), an attempt that was under way meanwhile (5 s), and as much again for bad luck.
+const RECOVERY: Duration = Duration::from_secs(25);
+
+/// How long it may take until both sides have the same tree after that.
+const AGREEMENT: Duration = Duration::from_secs(20);
+
+/// A run, before it happens.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// All chance in the world.
+    pub seed: u64,
+    /// What is in the folder at the beginning: paths, with the size of what is a file.
+    pub files: Vec<(String, Option<u64>)>,
+    /// How the readers' engines are set.
+    pub config: Config,
+    /// The shortest and the longest that a message travels.
+    pub latency: (Duration, Duration),
+    /// How many bytes a connection carries in a millisecond; zero for no limit.
+    pub bytes_per_ms: u64,
+    /// How long the owner's watcher takes to tell of a change.
+    pub watcher_delay: Duration,
+    /// How many events the owner keeps.
+    pub event_log: usize,
+    /// How many programs run on each reader.
+    pub programs: Vec<u64>,
+    /// Changes to the folder in the first phase.
+    pub edits: u64,
+    /// What goes wrong.
+    pub faults: Vec<Trouble>,
+    /// How long the first phase is.
+    pub hurt: Duration,
+}
+
+/// Something that goes wrong for a while.
+#[derive(Debug, Clone, Copy)]
+pub struct Trouble {
+    /// When it begins.
+    pub at: Duration,
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// Which reader it is about.
+    pub reader: usize,
+    /// What it is.
+    pub kind: TroubleKind,
+}
+
+/// What can go wrong for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TroubleKind {
+    /// What is sent gets lost.
+    Partition,
+    /// What is sent waits.
+    Hold,
+    /// Each message breaks the link with this probability, out of a hundred.
+    Flaky(u64),
+    /// Messages take so much longer.
+    Slow(Duration),
+    /// Connections carry so many bytes in a millisecond.
+    Narrow(u64),
+    /// The owner's process is away.
+    Crash,
+    /// The owner's machine is away.
+    PowerCut,
+    /// The reader's disk is full.
+    StoreFull,
+    /// The reader's disk fails.
+    StoreFailing,
+    /// The reader's disk takes so long for each write.
+    StoreSlow(Duration),
+    /// The owner's disk fails.
+    FolderFailing,
+    /// The owner's disk takes so long for each read.
+    FolderSlow(Duration),
+}
+
+impl Plan {
+    /// What `seed` means.
+    #[must_use]
+    pub fn draw(seed: u64) -> Plan {
+        let mut lots = Lots::new(seed ^ 0xfa25_f0e5);
+        let hurt = lots.millis(HURT_MILLIS);
+        let readers = if lots.chance(25) { 2 } else { 1 };
+        let fastest = lots.millis(1..=20);
+        let programs = (0..readers).map(|_| lots.within(1..=5)).collect();
+        let faults = (0..lots.within(0..=MAX_FAULTS)).map(|_| Trouble::draw(&mut lots, hurt, readers)).collect();
+        Plan {
+            seed,
+            files: draw_files(&mut lots),
+            config: draw_config(&mut lots),
+            latency: (fastest, fastest + lots.millis(0..=20)),
+            bytes_per_ms: if lots.chance(40) { lots.within(2_000..=50_000) } else { 0 },
+            watcher_delay: lots.millis(0..=150),
+            event_log: *lots.pick(&[2, 16, 65_536]),
+            programs,
+            edits: if lots.chance(70) { lots.within(1..=40) } else { 0 },
+            faults,
+            hurt,
+        }
+    }
+}
+
+fn draw_config(lots: &mut Lots) -> Config {
+    Config {
+        read_timeout: lots.millis(4_000..=30_000),
+        on_disconnect: if lots.chance(20) { OnDisconnect::Fail } else { OnDisconnect::Wait },
+        read_ahead_chunks: *lots.pick(&[0, 2, 64]),
+        ahead_bytes: *lots.pick(&[CHUNK_SIZE, 4 * CHUNK_SIZE, 64 * CHUNK_SIZE]),
+        max_prefetches: *lots.pick(&[1, 8]),
+        stall_timeout: lots.millis(2_000..=10_000),
+        ..Config::default()
+    }
+}
+
+/// Directories, and files of sizes on both sides of every border.
+fn draw_files(lots: &mut Lots) -> Vec<(String, Option<u64>)> {
+    let mut dirs = vec![String::new()];
+    let mut files = Vec::new();
+    for number in 0..lots.within(0..=3) {
+        let dir = format!("{}d{number}/", lots.pick(&dirs));
+        files.push((dir.trim_end_matches('/').to_owned(), None));
+        dirs.push(dir);
+    }
+    for number in 0..lots.within(1..=10) {
+        files.push((format!("{}f{number}", lots.pick(&dirs)), Some(draw_size(lots))));
+    }
+    files
+}
+
+/// A size of a file, small ones and borders more often.
+pub(crate) fn draw_size(lots: &mut Lots) -> u64 {
+    let border = *lots.pick(&[1, FRAME_SIZE, CHUNK_SIZE, 2 * CHUNK_SIZE, 5 * CHUNK_SIZE]);
+    match lots.below(8) {
+        0 => 0,
+        1 => border - 1,
+        2 => border,
+        3 => border + 1,
+        4 => lots.below(4_096),
+        5 | 6 => lots.below(4 * CHUNK_SIZE),
+        _ => lots.below(16 * CHUNK_SIZE),
+    }
+}
+
+impl Trouble {
+    fn draw(lots: &mut Lots, hurt: Duration, readers: u64) -> Trouble {
+        let kind = match lots.below(12) {
+            0 => TroubleKind::Partition,
+            1 => TroubleKind::Hold,
+            2 => TroubleKind::Flaky(lots.within(1..=10)),
+            3 => TroubleKind::Slow(lots.millis(50..=400)),
+            4 => TroubleKind::Narrow(lots.within(100..=2_000)),
+            5 => TroubleKind::Crash,
+            6 => TroubleKind::PowerCut,
+            7 => TroubleKind::StoreFull,
+            8 => TroubleKind::StoreFailing,
+            9 => TroubleKind::StoreSlow(lots.millis(5..=500)),
+            10 => TroubleKind::FolderFailing,
+            _ => TroubleKind::FolderSlow(lots.millis(5..=500)),
+        };
+        let at = lots.millis(0..=hurt.as_millis() as u64);
+        let lasts = lots.millis(FAULT_MILLIS).min(hurt - at);
+        Trouble { at, lasts, reader: lots.below(readers) as usize, kind }
+    }
+
+    async fn begin(&self, plan: &Plan, stage: &Stage) {
+        match self.kind {
+            TroubleKind::Partition => stage.net.bring(Fault::Partition).await,
+            TroubleKind::Hold => stage.net.bring(Fault::Hold).await,
+            TroubleKind::Flaky(of_hundred) => stage.net.bring(Fault::Flaky(of_hundred)).await,
+            TroubleKind::Slow(more) => stage.net.bring(Fault::Latency(plan.latency.1 + more)).await,
+            TroubleKind::Narrow(rate) => stage.net.line.set_bytes_per_ms(rate),
+            TroubleKind::Crash => stage.net.bring(Fault::Crash).await,
+            TroubleKind::PowerCut => stage.net.bring(Fault::PowerCut).await,
+            TroubleKind::StoreFull => stage.store.set_full(true),
+            TroubleKind::StoreFailing => stage.store.set_failing(true),
+            TroubleKind::StoreSlow(delay) => stage.store.set_delay(delay),
+            TroubleKind::FolderFailing => stage.folder.set_failing(true),
+            TroubleKind::FolderSlow(delay) => stage.folder.set_delay(delay),
+        }
+    }
+
+    async fn end(&self, plan: &Plan, stage: &Stage) {
+        match self.kind {
+            TroubleKind::Partition | TroubleKind::Flaky(_) => {
+                stage.net.bring(Fault::Flaky(0)).await;
+                stage.net.bring(Fault::Repair).await;
+            }
+            TroubleKind::Hold => stage.net.bring(Fault::Release).await,
+            TroubleKind::Slow(_) => stage.net.bring(Fault::Latency(plan.latency.1)).await,
+            TroubleKind::Narrow(_) => stage.net.line.set_bytes_per_ms(plan.bytes_per_ms),
+            TroubleKind::Crash | TroubleKind::PowerCut => stage.net.bring(Fault::Restart).await,
+            TroubleKind::StoreFull => stage.store.set_full(false),
+            TroubleKind::StoreFailing => stage.store.set_failing(false),
+            TroubleKind::StoreSlow(_) => stage.store.set_delay(Duration::ZERO),
+            TroubleKind::FolderFailing => stage.folder.set_failing(false),
+            TroubleKind::FolderSlow(_) => stage.folder.set_delay(Duration::ZERO),
+        }
+    }
+}
+
+/// Runs what `seed` means.
+///
+/// # Errors
+/// It did not end in time, or something was logged as an error.
+///
+/// # Panics
+/// If anything is not as it must be.
+pub fn run(seed: u64, history: &History) -> Result<(), String> {
+    run_with(Plan::draw(seed), history, |_| {})
+}
+
+/// Runs a plan, with `sabotage` done to each reader's stage at the beginning.
+///
+/// # Errors
+/// It did not end in time, or something was logged as an error.
+///
+/// # Panics
+/// If anything is not as it must be.
+pub fn run_with(plan: Plan, history: &History, sabotage: fn(&Stage)) -> Result<(), String> {
+    let folder = SimFolder::new(history.clone());
+    for (path, size) in &plan.files {
+        match size {
+            Some(size) => folder.write(path, *size),
+            None => folder.make_dir(path),
+        }
+    }
+    let setup = Setup {
+        config: plan.config.clone(),
+        latency: plan.latency,
+        watcher_delay: plan.watcher_delay,
+        event_log: plan.event_log,
+        ..Setup::new(plan.seed)
+    };
+    let scripts = (0..plan.programs.len()).map(|number| {
+        let plan = plan.clone();
+        world::script(move |stage| async move {
+            sabotage(&stage);
+            live(plan, number, stage).await;
+        })
+    });
+    world::run(setup, &folder, history, scripts.collect())
+}
+
+/// What happens on one reader. The first one also sees to the folder.
+async fn live(plan: Plan, number: usize, stage: Stage) {
+    let mut lots = Lots::new(plan.seed ^ (number as u64 + 1) << 32);
+    stage.net.line.set_bytes_per_ms(plan.bytes_per_ms);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..plan.programs[number] {
+        tasks.spawn_local(read_for_a_while(stage.clone(), lots.split(), plan.hurt));
+    }
+    if number == 0 {
+        tasks.spawn_local(edit(stage.clone(), lots.split(), plan.edits, plan.hurt));
+    }
+    for trouble in plan.faults.iter().filter(|trouble| trouble.reader == number).copied() {
+        let (plan, stage) = (plan.clone(), stage.clone());
+        tasks.spawn_local(async move {
+            tokio::time::sleep(trouble.at).await;
+            trouble.begin(&plan, &stage).await;
+            tokio::time::sleep(trouble.lasts).await;
+            trouble.end(&plan, &stage).await;
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            panic!("a program ended badly: {error}");
+        }
+    }
+    stage.history.note(READER_HOSTS[number], format_args!("the faults are over"));
+    heal(&plan, number, &stage).await;
+    stage.end().await;
+}
+
+/// The second phase.
+async fn heal(plan: &Plan, number: usize, stage: &Stage) {
+    if number == 0 {
+        // Troubles overlap: the end of one may have ended another, or left the owner down.
+        stage.net.bring(Fault::Restart).await;
+    }
+    stage.net.bring(Fault::Flaky(0)).await;
+    stage.net.bring(Fault::Repair).await;
+    // Faults of the other reader's end at the same time as ours; the owner's, with them.
+    tokio::time::sleep(RECOVERY).await;
+    stage.agreed(AGREEMENT).await;
+    for (path, size) in stage.folder.paths() {
+        let Some(size) = size else { continue };
+        let read = read_whole(stage, &path).await;
+        assert_eq!(read, Ok(size), "reading {path} when all is well, within {:?}", plan.config.read_timeout);
+    }
+    stage.agreed(Duration::from_millis(1)).await;
+    let (waiting, frames) = (stage.kernel.node().view(|view| view.waiting()), stage.kernel.node().held_frames());
+    assert_eq!((waiting, frames), (0, 0), "requests and frames when all is read");
+}
+
+/// Reads a file whole, and checks that it is the newest version.
+async fn read_whole(stage: &Stage, path: &str) -> Result<u64, farshore_engine::Errno> {
+    let file = stage.kernel.open(path)?;
+    let newest = stage.folder.version(path);
+    let mut at = 0;
+    while at < newest.size_bytes {
+        let read = stage.kernel.read(file, at, 1024 * 1024).await?;
+        assert_eq!(read.version, newest, "an old version of {path}");
+        at += read.len;
+    }
+    stage.kernel.release(file);
+    Ok(at)
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config { read_timeout, on_disconnect, read_ahead_chunks, ahead_bytes, stall_timeout, .. } = &self.config;
+        writeln!(f, "  {} entries, {} edits in {:?}", self.files.len(), self.edits, self.hurt)?;
+        writeln!(f, "  {:?} programs on {} readers", self.programs, self.programs.len())?;
+        write!(f, "  latency {:?} to {:?}, {} B/ms, ", self.latency.0, self.latency.1, self.bytes_per_ms)?;
+        writeln!(f, "watcher {:?} late, {} events kept", self.watcher_delay, self.event_log)?;
+        write!(f, "  read timeout {read_timeout:?} ({on_disconnect:?}), stall timeout {stall_timeout:?}, ")?;
+        write!(f, "{read_ahead_chunks} chunks ahead, {} KiB in all", ahead_bytes / 1024)?;
+        for Trouble { at, lasts, reader, kind } in &self.faults {
+            write!(f, "\n  {at:?} for {lasts:?}: {kind:?} ({})", READER_HOSTS[*reader])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,352 @@
+//! One simulated world: an owner, its readers, the network between them, and what happens to all of it.
+//!
+//! Owner and readers are hosts of turmoil, each with its own runtime, and run the same node, client and server as the
+//! program does. A script runs on each reader; it asks through the fake kernel and brings about faults through [`Net`].
+
+use crate::folder::SimFolder;
+use crate::history::History;
+use crate::kernel::Kernel;
+use crate::liar::Liar;
+use crate::store::SimStore;
+use crate::transport::{Line, SimTransport};
+use farshore::net::server;
+use farshore::net::transport::Transport;
+use farshore::node::{Admission, Node, Parts, Route, Step};
+use farshore_engine::{Config, Observation, PeerId};
+use farshore_proto::{Hello, ShareId};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, LocalBoxFuture};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+/// The owner's device.
+pub const OWNER: PeerId = PeerId([0x22; 32]);
+
+/// The name of the owner's host.
+pub const OWNER_HOST: &str = "owner";
+
+/// The names of the readers' hosts.
+pub const READER_HOSTS: [&str; 2] = ["reader", "other"];
+
+/// Where the owner listens.
+const PORT: u16 = 4177;
+
+/// How long a step of the simulation is.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Segments that a connection holds: enough that it is not what limits throughput.
+const TCP_SEGMENTS: usize = 4096;
+
+/// A tree of up to so many entries is checked after every step, a larger one after every [`SELDOM`]th.
+const SMALL_TREE: u64 = 500;
+const SELDOM: u64 = 200;
+
+/// Observations that a watcher hands over at once.
+const WATCHER_BATCH: usize = 1024;
+
+/// What a world is made of.
+pub struct Setup {
+    /// All chance.
+    pub seed: u64,
+    /// How the readers' engines are set.
+    pub config: Config,
+    /// The shortest and the longest that a message travels.
+    pub latency: (Duration, Duration),
+    /// How long the owner's watcher takes to tell of a change.
+    pub watcher_delay: Duration,
+    /// How many events the owner keeps for those who come back.
+    pub event_log: usize,
+    /// The simulated time at which a world that has not ended has failed.
+    pub limit: Duration,
+    /// Who answers in the owner's place, if not the owner.
+    pub liar: Option<Liar>,
+}
+
+impl Setup {
+    /// A quick network, and an owner who tells the truth.
+    #[must_use]
+    pub fn new(seed: u64) -> Setup {
+        Setup {
+            seed,
+            config: Config::default(),
+            latency: (Duration::from_millis(1), Duration::from_millis(1)),
+            watcher_delay: Duration::from_millis(1),
+            event_log: Config::default().event_log,
+            limit: Duration::from_secs(600),
+            liar: None,
+        }
+    }
+}
+
+/// What happens to a network or to an owner.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fault {
+    /// What is sent and what is on its way gets lost.
+    Partition,
+    /// Ends a partition; what was lost stays lost.
+    Repair,
+    /// What is sent and what is on its way waits.
+    Hold,
+    /// Everything that waits arrives.
+    Release,
+    /// Each message breaks the link with this probability, out of a hundred; the next one repairs it with one half.
+    Flaky(u64),
+    /// Messages take so long from now on.
+    Latency(Duration),
+    /// The owner's process dies; its system ends the connections.
+    Crash,
+    /// The owner's machine loses its power: nobody is told.
+    PowerCut,
+    /// The owner starts again.
+    Restart,
+}
+
+/// The network of one reader, and the owner at its other end.
+#[derive(Clone)]
+pub struct Net {
+    host: &'static str,
+    queue: Arc<Mutex<VecDeque<(&'static str, Fault)>>>,
+    /// How wide the link is.
+    pub line: Arc<Line>,
+}
+
+impl Net {
+    /// Brings a fault about. Returns when it has happened.
+    pub async fn bring(&self, fault: Fault) {
+        lock(&self.queue).push_back((self.host, fault));
+        // Faults happen between the steps of the simulation.
+        tokio::time::sleep(TICK * 2).await;
+    }
+}
+
+/// What a script has at hand.
+#[derive(Clone)]
+pub struct Stage {
+    /// Asks and checks.
+    pub kernel: Kernel,
+    /// The owner's folder.
+    pub folder: SimFolder,
+    /// The reader's store.
+    pub store: SimStore,
+    /// The network, and the owner's process.
+    pub net: Net,
+    /// The history of the run.
+    pub history: History,
+    /// The owner's node, while there is one.
+    pub owner: OwnerNode,
+}
+
+/// The owner's node, while there is one.
+#[derive(Clone, Default)]
+pub struct OwnerNode(Arc<Mutex<Weak<Node>>>);
+
+impl OwnerNode {
+    /// The node that runs now.
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<Node>> {
+        lock(&self.0).upgrade()
+    }
+}
+
+/// What runs on a reader.
+pub type Script = Box<dyn FnOnce(Stage) -> LocalBoxFuture<'static, ()>>;
+
+/// A script from an async function.
+pub fn script<F: Future<Output = ()> + 'static>(body: impl FnOnce(Stage) -> F + 'static) -> Script {
+    Box::new(move |stage| body(stage).boxed_local())
+}
+
+/// Runs a world until every script has ended.
+///
+/// # Errors
+/// It did not end in time, or something was logged as an error.
+///
+/// # Panics
+/// If a script or anything else in the world does.
+pub fn run(setup: Setup, folder: &SimFolder, history: &History, scripts: Vec<Script>) -> Result<(), String> {
+    history.capture(|| run_captured(setup, folder, history, scripts))?;
+    match history.errors().first() {
+        Some(error) => Err(format!("an error was logged:{error}")),
+        None => Ok(()),
+    }
+}
+
+fn run_captured(setup: Setup, folder: &SimFolder, history: &History, scripts: Vec<Script>) -> Result<(), String> {
+    assert!(scripts.len() <= READER_HOSTS.len(), "a world has at most {} readers", READER_HOSTS.len());
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(setup.seed)
+        .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+        .tick_duration(TICK)
+        .simulation_duration(setup.limit)
+        .min_message_latency(setup.latency.0)
+        .max_message_latency(setup.latency.1)
+        .repair_rate(0.5)
+        .tcp_capacity(TCP_SEGMENTS)
+        .build();
+    let readers: Vec<&'static str> = READER_HOSTS[..scripts.len()].to_vec();
+    let (queue, line, owner) = (Arc::default(), Arc::<Line>::default(), OwnerNode::default());
+    let setup = Arc::new(setup);
+    {
+        let lives = Arc::new(Mutex::new(0));
+        let place =
+            Place { setup: setup.clone(), folder: folder.clone(), history: history.clone(), line: line.clone() };
+        let owner = owner.clone();
+        sim.host(OWNER_HOST, move || {
+            let mut lives = lock(&lives);
+            *lives += 1;
+            live_as_owner(place.clone(), owner.clone(), *lives)
+        });
+    }
+    for ((host, body), number) in readers.iter().copied().zip(scripts).zip(0..) {
+        let place =
+            Place { setup: setup.clone(), folder: folder.clone(), history: history.clone(), line: line.clone() };
+        let net = Net { host, queue: Arc::clone(&queue), line: line.clone() };
+        let owner = owner.clone();
+        sim.client(host, async move {
+            let store = SimStore::default();
+            let node = start_reader(&place, host, number, store.clone());
+            let Place { setup, folder, history, line: _ } = place;
+            let kernel = Kernel::new(node, folder.clone(), history.clone(), host, setup.config.read_timeout);
+            body(Stage { kernel, folder, store, net, history, owner }).await;
+            Ok(())
+        });
+    }
+    loop {
+        history.set_now(sim.elapsed());
+        while let Some((host, fault)) = lock(&queue).pop_front() {
+            history.note(host, format_args!("fault {fault:?}"));
+            bring(&mut sim, host, &readers, fault, folder);
+        }
+        if sim.step().map_err(|error| error.to_string())? {
+            return Ok(());
+        }
+    }
+}
+
+fn bring(sim: &mut turmoil::Sim<'_>, host: &str, readers: &[&'static str], fault: Fault, folder: &SimFolder) {
+    match fault {
+        Fault::Partition => sim.partition(OWNER_HOST, host),
+        Fault::Repair => sim.repair(OWNER_HOST, host),
+        Fault::Hold => sim.hold(OWNER_HOST, host),
+        Fault::Release => sim.release(OWNER_HOST, host),
+        Fault::Flaky(of_hundred) => sim.set_link_fail_rate(OWNER_HOST, host, of_hundred as f64 / 100.0),
+        Fault::Latency(latency) => sim.set_link_latency(OWNER_HOST, host, latency),
+        Fault::Crash => {
+            folder.unwatch();
+            sim.crash(OWNER_HOST);
+        }
+        Fault::PowerCut => {
+            for reader in readers {
+                sim.partition(OWNER_HOST, *reader);
+            }
+            folder.unwatch();
+            sim.crash(OWNER_HOST);
+            for reader in readers {
+                sim.repair(OWNER_HOST, *reader);
+            }
+        }
+        Fault::Restart => {
+            folder.unwatch();
+            sim.bounce(OWNER_HOST);
+        }
+    }
+}
+
+/// What a host needs of its world.
+#[derive(Clone)]
+struct Place {
+    setup: Arc<Setup>,
+    folder: SimFolder,
+    history: History,
+    line: Arc<Line>,
+}
+
+fn reader_id(number: u8) -> PeerId {
+    PeerId([0x11 + number; 32])
+}
+
+fn start_reader(place: &Place, host: &'static str, number: u8, store: SimStore) -> Arc<Node> {
+    let hello = Hello::new(ShareId([7; 16]), None, "sim");
+    let route = Route { addresses: vec![format!("{OWNER_HOST}:{PORT}")], hello };
+    let node = Node::start(Parts {
+        config: Config { epoch: 1 + u64::from(number), ..place.setup.config.clone() },
+        seed: place.setup.seed ^ u64::from(number),
+        transport: Arc::new(SimTransport::new(reader_id(number), place.line.clone())),
+        store: Arc::new(store),
+        folder: None,
+        admission: Arc::new(Anybody),
+        peers: BTreeMap::from([(OWNER, route)]),
+    });
+    record(&node, &place.history, host);
+    node.follow_peers();
+    node
+}
+
+/// One life of the owner's process.
+async fn live_as_owner(place: Place, running: OwnerNode, life: u64) -> turmoil::Result {
+    let Place { setup, folder, history, line } = place;
+    let transport = Arc::new(SimTransport::new(OWNER, line));
+    let listener = transport.listen(&format!("0.0.0.0:{PORT}")).await?;
+    if let Some(liar) = &setup.liar {
+        liar.clone().serve(listener).await;
+        return Ok(());
+    }
+    let node = Node::start(Parts {
+        config: Config { epoch: 100 + life, event_log: setup.event_log, ..Config::default() },
+        seed: setup.seed ^ life << 8,
+        transport,
+        store: Arc::new(SimStore::default()),
+        folder: Some(Arc::new(folder.clone())),
+        admission: Arc::new(Anybody),
+        peers: BTreeMap::new(),
+    });
+    record(&node, &history, OWNER_HOST);
+    *lock(&running.0) = Arc::downgrade(&node);
+    let (scan, mut changes) = folder.watch();
+    for batch in scan.chunks(WATCHER_BATCH) {
+        node.observe(batch.to_vec());
+    }
+    tokio::spawn(server::serve(listener, node.clone(), std::future::pending()));
+    while let Some(news) = changes.recv().await {
+        tokio::time::sleep(setup.watcher_delay).await;
+        let mut news: Vec<Observation> = news;
+        while let Ok(more) = changes.try_recv() {
+            news.extend(more);
+        }
+        node.observe(news);
+    }
+    // The folder has another watcher now, or none: this life is over.
+    std::future::pending().await
+}
+
+/// Writes every step into the history, and checks the engine after it.
+fn record(node: &Node, history: &History, host: &'static str) {
+    let (history, whole) = (history.clone(), history.is_whole());
+    let mut steps = 0u64;
+    node.record(Box::new(move |step: Step<'_>| {
+        steps += 1;
+        if whole {
+            history.note_step(host, format_args!("{} < {:?}", step.now, step.input));
+            for output in step.outputs {
+                history.note_step(host, format_args!("{} > {output:?}", step.now));
+            }
+        }
+        if step.engine.view().entries() <= SMALL_TREE || steps.is_multiple_of(SELDOM) {
+            step.engine.check();
+        }
+    }));
+}
+
+/// Lets everybody in: who may come in is tested elsewhere.
+struct Anybody;
+
+impl Admission for Anybody {
+    fn admit(&self, _: PeerId, _: Hello) -> BoxFuture<'static, bool> {
+        async { true }.boxed()
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,73 @@
+//! Every named scenario, as a test of its own.
+
+use farshore_sim::failure::attempt;
+use farshore_sim::history::History;
+use farshore_sim::scenarios;
+
+/// Scenarios are about what must happen, not about chance; another seed must do as well.
+const SEED: u64 = 1;
+
+fn run(name: &str) {
+    let scenario = scenarios::find(name).unwrap_or_else(|| panic!("there is no scenario {name}"));
+    if let Err(failure) = attempt(SEED, Some(scenario.name), &History::short(), &scenario.run) {
+        panic!("{failure}");
+    }
+}
+
+macro_rules! scenarios {
+    ($($test:ident => $name:literal,)*) => {
+        $(#[test]
+        fn $test() {
+            run($name);
+        })*
+
+        #[test]
+        fn every_scenario_is_a_test() {
+            let tests = [$($name),*];
+            let missing: Vec<_> = scenarios::all().map(|s| s.name).filter(|name| !tests.contains(name)).collect();
+            assert!(missing.is_empty(), "scenarios that no test runs: {missing:?}");
+        }
+    };
+}
+
+scenarios! {
+    sizes => "sizes",
+    two_readers => "two-readers",
+    idle => "idle",
+    probe => "probe",
+    partition => "partition",
+    blink => "blink",
+    held => "held",
+    flapping => "flapping",
+    lossy => "lossy",
+    stays_down => "stays-down",
+    fail_at_once => "fail-at-once",
+    distance => "distance",
+    narrow => "narrow",
+    crash_unchanged => "crash-unchanged",
+    crash_changed => "crash-changed",
+    power_cut => "power-cut",
+    crash_loop => "crash-loop",
+    edited => "edited",
+    replaced => "replaced",
+    renamed => "renamed",
+    removed => "removed",
+    late_watcher => "late-watcher",
+    large_listing => "large-listing",
+    long_away => "long-away",
+    honest_liar => "honest-liar",
+    wrong_hash => "wrong-hash",
+    wrong_range => "wrong-range",
+    too_much => "too-much",
+    too_little => "too-little",
+    unasked => "unasked",
+    huge => "huge",
+    silence => "silence",
+    torn => "torn",
+    many_readers => "many-readers",
+    whole_files => "whole-files",
+    changed_mind => "changed-mind",
+    full => "full",
+    broken => "broken",
+    slow_disk => "slow-disk",
+}
