@@ -10,6 +10,7 @@
 use super::bytes::bytes_of;
 use super::host::{Asked, HostId};
 use super::world::World;
+use crate::fault::PeerFault;
 use crate::ids::{ContentId, Handle, Ino, ReqId};
 use crate::input::Request;
 use crate::output::{Attr, DirEntryName, Errno, Notice, Reply, Source, Span};
@@ -275,6 +276,11 @@ impl World {
             let view = host.engine.view();
             assert!(host.is_quiet(), "host {at} is still busy: {:?} {:?}", host.jobs, host.asked);
             let accused = host.kernel.notices.iter().find(|notice| match notice {
+                // These are what the world itself spoils answers with.
+                Notice::PeerFault {
+                    fault: PeerFault::WrongHash | PeerFault::WrongRange | PeerFault::TooLittle,
+                    ..
+                } => false,
                 Notice::PeerFault { fault, .. } => *fault != super::faults::GARBAGE,
                 _ => false,
             });
