@@ -39,7 +39,7 @@ fn cases(usual: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(100))]
+    #![proptest_config(cases(80))]
 
     #[test]
     fn whatever_happens_all_is_well_in_the_end(seed in any::<u16>(), ops in ops()) {
@@ -48,7 +48,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(150))]
+    #![proptest_config(cases(80))]
 
     /// Worlds whose numbers are multiples of 24 tell listings slowly, and go on to the end.
     #[test]
