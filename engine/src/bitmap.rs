@@ -48,17 +48,42 @@ impl ChunkBitmap {
     /// # Errors
     /// [`BitmapError`], before anything is allocated.
     pub fn with_chunk_size(file_bytes: u64, chunk_bytes: u64) -> Result<ChunkBitmap, BitmapError> {
+        let total = ChunkBitmap::chunks_in(file_bytes, chunk_bytes)?;
+        Ok(ChunkBitmap { bits: BitVec::repeat(false, total), have: 0, file_bytes, chunk_bytes })
+    }
+
+    /// A bitmap from words of 64 chunks each, the first chunk in the lowest bit of the first word. Where words are missing
+    /// nothing is present; bits beyond the last chunk are dropped.
+    ///
+    /// # Errors
+    /// [`BitmapError`], before anything is allocated.
+    pub(crate) fn from_words(
+        file_bytes: u64,
+        chunk_bytes: u64,
+        words: impl IntoIterator<Item = u64>,
+    ) -> Result<ChunkBitmap, BitmapError> {
+        let mut bitmap = ChunkBitmap::with_chunk_size(file_bytes, chunk_bytes)?;
+        for (word, given) in bitmap.bits.as_raw_mut_slice().iter_mut().zip(words) {
+            *word = given;
+        }
+        // Whatever lies beyond the last bit in its word is no part of the bits: nothing sees it.
+        bitmap.have = bitmap.bits.count_ones() as u64;
+        Ok(bitmap)
+    }
+
+    /// How many chunks of `chunk_bytes` a file of `file_bytes` has; allocates nothing.
+    ///
+    /// # Errors
+    /// [`BitmapError`], if there is no bitmap for such a file.
+    pub(crate) fn chunks_in(file_bytes: u64, chunk_bytes: u64) -> Result<usize, BitmapError> {
         if file_bytes == 0 {
             return Err(BitmapError::Empty);
         }
         if !(MIN_CHUNK_BYTES..=MAX_CHUNK_BYTES).contains(&chunk_bytes) {
             return Err(BitmapError::ChunkSize(chunk_bytes));
         }
-        let total = file_bytes.div_ceil(chunk_bytes);
-        match usize::try_from(total) {
-            Ok(total) if total as u64 <= MAX_CHUNKS => {
-                Ok(ChunkBitmap { bits: BitVec::repeat(false, total), have: 0, file_bytes, chunk_bytes })
-            }
+        match usize::try_from(file_bytes.div_ceil(chunk_bytes)) {
+            Ok(total) if total as u64 <= MAX_CHUNKS => Ok(total),
             _ => Err(BitmapError::TooManyChunks(file_bytes)),
         }
     }
@@ -80,7 +105,8 @@ impl ChunkBitmap {
             Some(end) if end <= self.file_bytes => {
                 let first = index(offset / self.chunk_bytes);
                 let after = index(end.div_ceil(self.chunk_bytes));
-                after - first == 1 && self.bits[first] || self.bits[first..after].all()
+                // Not `all`, which counts the whole range before it answers.
+                after - first == 1 && self.bits[first] || self.bits[first..after].first_zero().is_none()
             }
             _ => false,
         }
@@ -150,6 +176,29 @@ impl ChunkBitmap {
         }
         self.bits[index(from)..].first_zero().map(|ahead| from + ahead as u64)
     }
+
+    /// The chunks that are present, in order.
+    pub fn present(&self) -> impl Iterator<Item = u64> + '_ {
+        self.bits.iter_ones().map(|chunk| chunk as u64)
+    }
+
+    /// The words that [`ChunkBitmap::from_words`] takes, with zeros beyond the last chunk.
+    pub(crate) fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        self.bits.domain()
+    }
+
+    /// Keeps the chunks that `keep` wants, which is asked about each that is present, in order.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u64) -> bool) {
+        let mut from = 0;
+        while let Some(ahead) = self.bits[from..].first_one() {
+            let chunk = from + ahead;
+            if !keep(chunk as u64) {
+                self.bits.set(chunk, false);
+                self.have -= 1;
+            }
+            from = chunk + 1;
+        }
+    }
 }
 
 /// A chunk number as an index. Every caller has compared it with the total, which fits.
@@ -198,6 +247,17 @@ mod tests {
         assert!(bitmap.has_range(u64::MAX, 0), "an empty range is");
     }
 
+    #[test]
+    fn words_beyond_the_last_chunk_are_dropped_and_missing_ones_are_zero() {
+        let bitmap = ChunkBitmap::from_words(70 * SMALL, SMALL, [1 << 63 | 1, u64::MAX, u64::MAX]).unwrap();
+        assert_eq!(bitmap.present().collect::<Vec<_>>(), [0, 63, 64, 65, 66, 67, 68, 69]);
+        assert_eq!(bitmap.have(), 8);
+        assert_eq!(bitmap.words().collect::<Vec<_>>(), [1 << 63 | 1, 0b11_1111]);
+        let short = ChunkBitmap::from_words(70 * SMALL, SMALL, [2]).unwrap();
+        assert_eq!(short.present().collect::<Vec<_>>(), [1]);
+        assert_eq!(ChunkBitmap::from_words(10, 0, [1]), Err(BitmapError::ChunkSize(0)));
+    }
+
     #[derive(Debug, Clone)]
     enum Op {
         Set(u64),
@@ -243,6 +303,14 @@ mod tests {
                 prop_assert_eq!(bitmap.has(chunk), model.contains(&chunk));
                 prop_assert_eq!(bitmap.next_missing(chunk), (chunk..total).find(|chunk| !model.contains(chunk)));
             }
+            prop_assert_eq!(bitmap.present().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
+            let words: Vec<u64> = bitmap.words().collect();
+            let again = ChunkBitmap::from_words(file_bytes, SMALL, words.iter().copied()).unwrap();
+            prop_assert_eq!((&again, again.have()), (&bitmap, bitmap.have()));
+            let mut odd = bitmap.clone();
+            odd.retain(|chunk| chunk % 2 == 1);
+            prop_assert!(odd.present().eq(model.iter().copied().filter(|chunk| chunk % 2 == 1)));
+            prop_assert_eq!(odd.have(), odd.present().count() as u64);
             let inside = offset + len <= file_bytes;
             let touched = offset / SMALL..(offset + len).div_ceil(SMALL);
             prop_assert_eq!(

@@ -110,6 +110,19 @@ impl Content {
             .collect()
     }
 
+    /// The first chunk that is neither in the store nor on its way.
+    pub(crate) fn next_untouched(&self) -> Option<u64> {
+        let bitmap = self.bitmap.as_ref()?;
+        let mut from = 0;
+        loop {
+            let chunk = bitmap.next_missing(from)?;
+            if !self.chunks.contains_key(&chunk) {
+                return Some(chunk);
+            }
+            from = chunk + 1;
+        }
+    }
+
     /// Takes a chunk off those that are on their way. An empty map that once held something keeps room for eleven
     /// chunks, which is more than all the rest of a small file costs: it is given back.
     pub(crate) fn take_chunk(&mut self, chunk: u64) -> Option<ChunkFetch> {

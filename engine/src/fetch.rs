@@ -20,6 +20,9 @@ use crate::tree::Origin;
 use core::ops::Range;
 use std::collections::BTreeSet;
 
+/// What nobody waits for may hold up what somebody does by this much at most, in bytes (4 MiB).
+const FAR_BEHIND_BYTES: u64 = 8 * CHUNK_SIZE;
+
 impl Engine {
     /// The content of a file that a peer has, made at first use; `None` for what is not such a file.
     pub(crate) fn content_of(&mut self, ino: Ino) -> Option<ContentId> {
@@ -82,8 +85,24 @@ impl Engine {
         match fetch.phase {
             // Its entry in the queue is passed over from now on.
             Phase::Queued => self.issue(id, chunk, Some(needed), out),
+            Phase::Fetching(ref requests) if self.is_far_behind(requests, needed) => {
+                self.drop_requests(id, chunk, true, out);
+                self.issue(id, chunk, Some(needed), out);
+            }
             Phase::Fetching(_) | Phase::Backoff(_) | Phase::Parked | Phase::Storing(_) | Phase::StoreBackoff(..) => {}
         }
+    }
+
+    /// Whether frames that somebody now waits for were asked for when nobody did, and stand behind much else that nobody
+    /// waits for. A sequential reader that catches up with its read-ahead does not: what it needs is next in line.
+    fn is_far_behind(&self, requests: &[(EffectId, FrameSet)], needed: FrameSet) -> bool {
+        let Some((effect, _)) = requests.iter().find(|(_, rest)| rest.minus(needed) != *rest) else { return false };
+        let ahead_of = |id: &EffectId| match self.running.get(id) {
+            Some(Running::Fetch { ahead_bytes, .. }) => *ahead_bytes,
+            _ => 0,
+        };
+        let before = self.running.range(..effect).map(|(id, _)| ahead_of(id)).sum::<u64>();
+        ahead_of(effect) > 0 && before > FAR_BEHIND_BYTES
     }
 
     /// Fetches what nobody waits for yet, as much as is allowed to be under way at once.
@@ -98,8 +117,8 @@ impl Engine {
         }
     }
 
-    /// Queues and takes the next chunk for those who want whole files, oldest first. Parked and failed chunks are not
-    /// missing in this sense: they come by themselves.
+    /// Queues and takes the next chunk for those who want whole files: the one that has the fewest on their way has its
+    /// turn, and of those the oldest. Parked and failed chunks are not missing in this sense: they come by themselves.
     ///
     /// Such files together have no more chunks open than may be under way, whatever has become of those: a peer that
     /// fails, or a store that is full, does not fill the memory with frames.
@@ -117,26 +136,12 @@ impl Engine {
         if open as u64 * CHUNK_SIZE >= self.config.ahead_bytes {
             return None;
         }
-        let mut found = None;
-        for id in whole {
-            let Some(content) = self.contents.get(&id) else { continue };
-            if self.link_to(content.peer).is_none() {
-                continue;
-            }
-            let Some(bitmap) = &content.bitmap else { continue };
-            let mut from = 0;
-            while let Some(chunk) = bitmap.next_missing(from) {
-                if !content.chunks.contains_key(&chunk) {
-                    found = Some((id, chunk));
-                    break;
-                }
-                from = chunk + 1;
-            }
-            if found.is_some() {
-                break;
-            }
-        }
-        let (id, chunk) = found?;
+        let next = whole.into_iter().filter_map(|id| {
+            let content = self.contents.get(&id)?;
+            self.link_to(content.peer)?;
+            Some((content.chunks.len(), id, content.next_untouched()?))
+        });
+        let (_, id, chunk) = next.min_by_key(|(open, ..)| *open)?;
         self.queue(id, chunk);
         self.ahead.pop_back()
     }
@@ -302,7 +307,15 @@ impl Engine {
             self.drop_requests(id, chunk, true, out);
             return self.set_phase(id, chunk, Phase::Parked);
         }
+        if matches!(error, FetchError::Stale | FetchError::Gone) && !self.is_up_to_date(peer) {
+            // We asked for what was there before: what is there now is about to be told.
+            self.drop_requests(id, chunk, true, out);
+            return self.try_again_later(id, chunk);
+        }
         self.fetch_failed(id, chunk, error, out);
+        if let FetchError::Fault(fault) = error {
+            self.on_fetch_fault(peer, link, fault, out);
+        }
     }
 
     /// An attempt at a chunk has failed. Whoever waits for it, and has attempts left, gets another one a little later.
@@ -314,7 +327,7 @@ impl Engine {
         content.download.record_attempt();
         let (peer, path) = (content.peer, content.path.clone());
         let Some(fetch) = content.chunks.get_mut(&chunk) else { return };
-        let failures = fetch.download.record_attempt();
+        fetch.download.record_attempt();
         match patience {
             Patience::SomeLeft => {}
             Patience::NobodyWaited if fetch.download.can_retry() => {}
@@ -324,6 +337,13 @@ impl Engine {
                 return self.forget_chunk(id, chunk, out);
             }
         }
+        self.try_again_later(id, chunk);
+    }
+
+    /// The more attempts have failed, the later.
+    fn try_again_later(&mut self, id: ContentId, chunk: u64) {
+        let Some(fetch) = self.contents.get(&id).and_then(|content| content.chunks.get(&chunk)) else { return };
+        let failures = fetch.download.attempts();
         let wait = backoff::delay(self.config.retry_base, self.config.retry_cap, failures, &mut self.rng);
         let at = self.now + wait;
         self.timers.set(at, Timer::Retry(id, chunk));

@@ -4,6 +4,7 @@ use crate::ids::{Handle, Ino};
 use crate::output::Errno;
 use crate::readahead::ReadAhead;
 use crate::time::Time;
+use core::ops::Range;
 use std::collections::BTreeMap;
 
 /// One open of a file.
@@ -11,8 +12,8 @@ use std::collections::BTreeMap;
 pub(crate) struct OpenFile {
     pub(crate) ino: Ino,
     pub(crate) read_ahead: ReadAhead,
-    /// When a read of it last failed, and how.
-    pub(crate) failed: Option<(Time, Errno)>,
+    /// When a read of it last failed, how, and of which bytes.
+    pub(crate) failed: Option<(Time, Errno, Range<u64>)>,
 }
 
 /// How often a file is open. Every open is counted once, and so is every release.

@@ -64,6 +64,7 @@ pub mod output;
 pub mod path;
 pub mod record;
 pub mod share;
+pub mod sidecar;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;

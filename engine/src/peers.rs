@@ -23,6 +23,8 @@ pub(crate) struct Peer {
     pub(crate) listing: Option<Listing>,
     /// Whether its tree has been told as a whole, ever.
     pub(crate) listed: bool,
+    /// Whether it has told us anything since it was connected.
+    heard: bool,
     /// Attempts to connect in a row that came to nothing.
     failures: u32,
     /// When it last sent a frame.
@@ -72,6 +74,7 @@ impl Engine {
             settled: 0,
             listing: None,
             listed: false,
+            heard: false,
             failures: 0,
             last_frame_at: None,
         };
@@ -98,6 +101,9 @@ impl Engine {
             Err(_) if !awaited => {}
             Ok(()) => {
                 self.set_link(id, Link::Up(link));
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.heard = false;
+                }
                 out.push(Output::Notice(Notice::LinkUp { peer: id }));
                 self.handles.forget_failures();
                 let position = self.peers.get(&id).map(|peer| peer.position).unwrap_or_default();
@@ -176,6 +182,10 @@ impl Engine {
         }
         self.totals.peer_faults += 1;
         out.push(Output::Notice(Notice::PeerFault { peer, fault }));
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            // What it told does not fit together. The next connection begins with the whole listing.
+            peer.position = Position::default();
+        }
         self.hang_up(peer, link, out);
     }
 
@@ -188,6 +198,35 @@ impl Engine {
     pub(crate) fn note_news_from(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.failures = 0;
+            peer.heard = true;
+        }
+    }
+
+    /// Whether what we know of a peer's tree is what it has told over this connection.
+    pub(crate) fn is_up_to_date(&self, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.heard && peer.listing.is_none())
+    }
+
+    /// A peer broke a rule while it brought frames. Bytes that are wrong are asked for again; a peer that sends what is no
+    /// answer at all is hung up on.
+    pub(crate) fn on_fetch_fault(&mut self, peer: PeerId, link: LinkId, fault: PeerFault, out: &mut Vec<Output>) {
+        match fault {
+            PeerFault::WrongHash | PeerFault::WrongRange | PeerFault::TooMuch | PeerFault::TooLittle => {
+                out.push(Output::Notice(Notice::PeerFault { peer, fault }));
+            }
+            PeerFault::Path(_)
+            | PeerFault::Record(_)
+            | PeerFault::Missing(_)
+            | PeerFault::OutOfRange(_)
+            | PeerFault::TooMany(_)
+            | PeerFault::Unasked
+            | PeerFault::OutOfPlace
+            | PeerFault::Gap
+            | PeerFault::BelowFile
+            | PeerFault::NoParent
+            | PeerFault::Root
+            | PeerFault::IntoItself
+            | PeerFault::TooManyEntries(_) => self.on_fault(peer, link, fault, out),
         }
     }
 

@@ -157,7 +157,7 @@ impl Engine {
         let Some(ino) = self.handles.get(handle).map(|file| file.ino) else {
             return self.reply(id, Err(Errno::BadHandle), out);
         };
-        if let Some(errno) = self.repeated_failure(handle) {
+        if let Some(errno) = self.repeated_failure(handle, offset, len) {
             return self.reply(id, Err(errno), out);
         }
         let Some(content) = self.content_of(ino) else { return self.reply(id, Err(Errno::Stale), out) };
@@ -176,9 +176,10 @@ impl Engine {
 
     /// What a read through a handle has just failed with, if it was just now. The kernel reads ahead, and asks again for
     /// what that did not bring: without this, whoever reads would wait for two deadlines, one after the other.
-    fn repeated_failure(&self, handle: Handle) -> Option<Errno> {
-        let (at, errno) = self.handles.get(handle)?.failed?;
-        (at + REPEATED_WITHIN > self.now).then_some(errno)
+    fn repeated_failure(&self, handle: Handle, offset: u64, len: u64) -> Option<Errno> {
+        let (at, errno, range) = self.handles.get(handle)?.failed.as_ref()?;
+        let same = overlaps(range, &(offset..offset.saturating_add(len)));
+        (same && *at + REPEATED_WITHIN > self.now).then_some(*errno)
     }
 
     /// Whether a read of what is not here has to fail at once, because the peer is known to be away.
@@ -250,7 +251,7 @@ impl Engine {
             if let Waiting::Read(waiter) = &waiting
                 && let Some(file) = self.handles.get_mut(waiter.handle)
             {
-                file.failed = Some((now, errno));
+                file.failed = Some((now, errno, waiter.offset..waiter.offset.saturating_add(waiter.len)));
             }
         }
         self.reply(id, result, out);
@@ -259,9 +260,31 @@ impl Engine {
     pub(crate) fn on_deadline(&mut self, id: ReqId, out: &mut Vec<Output>) {
         let Some(waiter) = self.waiting.get(&id).and_then(Waiting::waiter) else { return };
         let (content, range) = (waiter.content, waiter.offset..waiter.offset.saturating_add(waiter.len));
+        if self.is_waiting_for_its_turn(id) {
+            return self.extend(id);
+        }
         let full = self.contents.get(&content).is_some_and(|content| content.is_stopped_by_full_disk(&range));
         self.finish(id, Err(if full { Errno::NoSpace } else { Errno::Io }), out);
         self.give_up_stuck(content, &range, out);
+    }
+
+    /// Whether a whole-file fetch has nothing under way only because others are before it.
+    fn is_waiting_for_its_turn(&self, id: ReqId) -> bool {
+        let Some(Waiting::All(waiter)) = self.waiting.get(&id) else { return false };
+        let Some(content) = self.contents.get(&waiter.content) else { return false };
+        let others = || {
+            self.waiting.values().any(|other| matches!(other, Waiting::All(other) if other.content != waiter.content))
+        };
+        content.chunks.is_empty() && self.link_to(content.peer).is_some() && others()
+    }
+
+    fn extend(&mut self, id: ReqId) {
+        let deadline = self.now + self.config.read_timeout;
+        if let Some(waiter) = self.waiting.get_mut(&id).and_then(Waiting::waiter_mut) {
+            self.timers.unset(waiter.deadline, Timer::Deadline(id));
+            waiter.deadline = deadline;
+            self.timers.set(deadline, Timer::Deadline(id));
+        }
     }
 
     /// Bytes that were not there before have arrived for chunk `chunk`: whoever needs it has its patience back, and a

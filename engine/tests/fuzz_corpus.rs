@@ -6,7 +6,12 @@
 // A test may read the files that it replays.
 #![allow(clippy::disallowed_methods)]
 
-use farshore_engine::testing::{Op, fuzz_bitmap, fuzz_engine};
+use farshore_engine::PeerId;
+use farshore_engine::bitmap::{ChunkBitmap, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES};
+use farshore_engine::chunk::CHUNK_SIZE;
+use farshore_engine::record::{FileTime, Stamp};
+use farshore_engine::sidecar::{ContentIdentity, Sidecar};
+use farshore_engine::testing::{Op, fuzz_bitmap, fuzz_engine, fuzz_sidecar};
 use std::fs;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
@@ -37,6 +42,11 @@ fn the_bitmap_plays_every_kept_input() {
 }
 
 #[test]
+fn the_sidecar_plays_every_kept_input() {
+    replay("sidecar", fuzz_sidecar);
+}
+
+#[test]
 #[ignore = "writes the seeds into the source tree"]
 fn write_the_seeds() {
     for seed in 0..12_u64 {
@@ -56,5 +66,41 @@ fn write_the_seeds() {
             bitmap.extend([op[0], op[1] & 3, op[2], op[3], op[4] & 3, op[5], op[6]]);
         }
         fs::write(corpus("bitmap").join(format!("seed{seed:02}")), bitmap).unwrap();
+    }
+}
+
+/// Sidecars of several shapes, each also without its checksum (the target puts it there), and files of version 1.
+#[test]
+#[ignore = "writes the seeds into the source tree"]
+fn write_the_sidecar_seeds() {
+    let shapes = [
+        (1, CHUNK_SIZE, 0),
+        (CHUNK_SIZE, CHUNK_SIZE, 1),
+        (65 * CHUNK_SIZE + 7, CHUNK_SIZE, 2),
+        (64 * MIN_CHUNK_BYTES, MIN_CHUNK_BYTES, 1),
+        (129 * MIN_CHUNK_BYTES, MIN_CHUNK_BYTES, 40),
+        (3 * MAX_CHUNK_BYTES - 1, MAX_CHUNK_BYTES, 2),
+    ];
+    for (index, (size_bytes, chunk_bytes, every)) in shapes.into_iter().enumerate() {
+        let mut bitmap = ChunkBitmap::with_chunk_size(size_bytes, chunk_bytes).unwrap();
+        (0..bitmap.total()).filter(|chunk| every > 0 && chunk % every == 0).for_each(|chunk| bitmap.set(chunk));
+        let hashes: Vec<u64> = bitmap.present().map(|chunk| xxh3_64(&chunk.to_le_bytes())).collect();
+        let modified = FileTime { seconds: 1_700_000_000, nanos: 5 };
+        let identity =
+            ContentIdentity { owner: PeerId([index as u8; 32]), stamp: Stamp(index as u64), size_bytes, modified };
+
+        let mut v1 = b"KDBM\x01".to_vec();
+        v1.extend(size_bytes.to_le_bytes());
+        for count in [bitmap.total(), bitmap.have(), chunk_bytes] {
+            v1.extend((count as u32).to_le_bytes());
+        }
+        let bits = |byte: u64| (0..8).fold(0, |bits, bit| bits | u8::from(bitmap.has(byte * 8 + bit)) << bit);
+        v1.extend((0..bitmap.total().div_ceil(64) * 8).map(bits));
+
+        let whole = Sidecar::new(identity, bitmap, hashes).unwrap().encode();
+        let open = whole[..whole.len() - 16].to_vec();
+        for (kind, bytes) in [whole, open, v1].into_iter().enumerate() {
+            fs::write(corpus("sidecar").join(format!("seed{:02}", index * 3 + kind)), bytes).unwrap();
+        }
     }
 }

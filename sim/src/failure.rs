@@ -1,7 +1,7 @@
 //! Running something that may panic, and telling what went wrong in a way that can be repeated.
 
 use crate::history::History;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
@@ -9,6 +9,8 @@ use std::sync::Once;
 thread_local! {
     /// The first panic on this thread since it was last looked at. Everything in one world runs on one thread.
     static FIRST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether a world runs on this thread: then the first panic is told with the failure.
+    static IN_ATTEMPT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Something that is run with a seed.
@@ -49,7 +51,9 @@ pub fn attempt(
 ) -> Result<(), Box<Failure>> {
     keep_first_panic();
     FIRST_PANIC.with_borrow_mut(|first| *first = None);
+    IN_ATTEMPT.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| body(seed, history)));
+    IN_ATTEMPT.set(false);
     let first = FIRST_PANIC.with_borrow_mut(Option::take);
     let what = match (result, first) {
         (Ok(Ok(())), None) => return Ok(()),
@@ -62,18 +66,23 @@ pub fn attempt(
     Err(Box::new(Failure { seed, scenario, what, tail: history.tail() }))
 }
 
-/// Panics are noted instead of printed, on threads that run a world; the first is the one that matters.
+/// The first panic on a thread that runs a world is noted, and told with the failure. It is printed as well, in one
+/// line: when a task of the node itself panics, tokio may abort the process while it shuts that down.
 fn keep_first_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let print = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let noted = tokio::runtime::Handle::try_current().is_ok() && turmoil::in_simulation();
-            FIRST_PANIC.with_borrow_mut(|first| {
+            if !IN_ATTEMPT.get() {
+                return print(info);
+            }
+            let is_first = FIRST_PANIC.with_borrow_mut(|first| {
+                let is_first = first.is_none();
                 first.get_or_insert_with(|| info.to_string());
+                is_first
             });
-            if !noted {
-                print(info);
+            if is_first {
+                eprintln!("{}: {info}", std::thread::current().name().unwrap_or("a run"));
             }
         }));
     });

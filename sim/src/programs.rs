@@ -16,6 +16,8 @@ pub(crate) async fn read_for_a_while(stage: Stage, mut lots: Lots, time: Duratio
     let until = Instant::now() + time;
     let mut open: Vec<OpenFile> = Vec::new();
     while Instant::now() < until {
+        // What is here is answered in no time, and time has to pass.
+        tokio::time::sleep(lots.millis(1..=40)).await;
         match lots.below(20) {
             0..4 => open_something(&stage, &mut lots, &mut open),
             4..6 if !open.is_empty() => {
@@ -28,7 +30,7 @@ pub(crate) async fn read_for_a_while(stage: Stage, mut lots: Lots, time: Duratio
             6..14 if !open.is_empty() => read_at_random(&stage, &mut lots, &open).await,
             14..17 if !open.is_empty() => {
                 // Errors are right while things go wrong; wrong bytes never are.
-                let _ = stage.kernel.read_to_end(*lots.pick(&open), piece(&mut lots)).await;
+                let _ = stage.kernel.read_to_end(*lots.pick(&open), large_piece(&mut lots)).await;
             }
             17 if !open.is_empty() => {
                 let file = *lots.pick(&open);
@@ -66,6 +68,10 @@ async fn read_at_random(stage: &Stage, lots: &mut Lots, open: &[OpenFile]) {
 
 fn piece(lots: &mut Lots) -> u32 {
     *lots.pick(&[1, 4_096, 50_001, 128 * 1024, 1024 * 1024])
+}
+
+fn large_piece(lots: &mut Lots) -> u32 {
+    *lots.pick(&[50_001, 128 * 1024, 1024 * 1024])
 }
 
 /// Lists everything, as `find` does.

@@ -7,10 +7,14 @@ use super::world::{Event, World};
 use crate::chunk::stream_of;
 use crate::engine::Engine;
 use crate::event::Observation;
+use crate::fault::PeerFault;
 use crate::ids::EffectId;
-use crate::input::{FetchError, Input};
+use crate::input::{Command, FetchError, Input, PeerEvent};
 use crate::path::RelPath;
 use core::time::Duration;
+
+/// What a follower says of what it cannot make sense of.
+pub(super) const GARBAGE: PeerFault = PeerFault::Missing("kind");
 
 impl World {
     /// Cuts the network between two hosts: connections end, and none can be made.
@@ -62,6 +66,48 @@ impl World {
             self.hosts[at].jobs.iter().filter(|(_, job)| on_stream(job)).map(|(effect, _)| *effect).collect();
         for effect in lost {
             self.end_fetch(at, effect, Err(FetchError::StreamLost));
+        }
+    }
+
+    /// A follower's driver cannot make sense of what came over its connection, and says so.
+    pub fn garbage(&mut self, at: HostId) {
+        self.trouble();
+        let ours = |conn: &ConnId| self.conns[*conn].alive && self.conns[*conn].dialer == at;
+        let alive: Vec<ConnId> = (0..self.conns.len()).filter(ours).collect();
+        for conn in alive {
+            let Conn { link, owner, .. } = self.conns[conn];
+            let fault = GARBAGE;
+            self.input(at, Input::Peer(self.hosts[owner].peer, PeerEvent::Fault { link, fault }));
+        }
+    }
+
+    /// The streams of updates to a follower end, and nothing else.
+    pub fn end_watches(&mut self, at: HostId) {
+        self.trouble();
+        let watch = |job: &Job| matches!(job, Job::Watch { .. });
+        let watches: Vec<EffectId> =
+            self.hosts[at].jobs.iter().filter(|(_, job)| watch(job)).map(|(effect, _)| *effect).collect();
+        for effect in watches {
+            self.lose_effect(at, effect);
+        }
+    }
+
+    /// Ends every engine, whatever is under way, and checks that it is prompt and leaves nothing behind.
+    ///
+    /// # Panics
+    /// If something goes on.
+    pub fn shut_down(&mut self) {
+        self.trouble();
+        for at in 0..self.hosts.len() {
+            self.input(at, Input::Command(Command::Shutdown));
+            assert!(self.hosts[at].asked.is_empty(), "host {at} still owes answers: {:?}", self.hosts[at].asked);
+            assert_eq!(self.hosts[at].engine.next_timer(), None, "host {at}");
+        }
+        self.heal_all();
+        self.drive_for(Duration::from_secs(30));
+        for (at, host) in self.hosts.iter().enumerate() {
+            assert_eq!(host.engine.view().running(), 0, "host {at} still does {:?}", host.jobs);
+            assert!(self.conns.iter().all(|conn| !conn.alive || conn.dialer != at), "host {at} left a connection");
         }
     }
 

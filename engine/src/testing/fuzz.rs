@@ -2,6 +2,7 @@
 
 use super::ops::{Op, play};
 use crate::bitmap::{ChunkBitmap, MIN_CHUNK_BYTES};
+use crate::sidecar::{Sidecar, SidecarError, decode_v1, seal};
 use std::collections::BTreeSet;
 
 /// The most operations of one fuzzed run: longer ones find nothing more and take long.
@@ -61,4 +62,45 @@ pub fn fuzz_bitmap(data: &[u8]) {
     assert_eq!(bitmap.have(), model.len() as u64);
     assert_eq!(bitmap.is_complete(), model.len() as u64 == total);
     assert!((0..total + 2).all(|chunk| bitmap.has(chunk) == model.contains(&chunk)));
+}
+
+/// Takes `data` for a sidecar in each version of the format: as it is, and with the checksum that it should have,
+/// because the fuzzer would never find it.
+///
+/// # Panics
+/// If what was read is not what was written, or claims more than that.
+pub fn fuzz_sidecar(data: &[u8]) {
+    check_sidecar(data);
+    check_sidecar(&seal(data.to_vec()));
+
+    let size_bytes = data.get(5..13).and_then(|size| size.try_into().ok()).map_or(0, u64::from_le_bytes);
+    if let Ok(claimed) = decode_v1(data, size_bytes) {
+        let chunks: Vec<u64> = claimed.chunks().collect();
+        assert_eq!(chunks, marked(&data[25..]), "chunks are claimed that nobody wrote");
+        assert_eq!(claimed.verify(|_| false).have(), 0);
+        let other = decode_v1(data, size_bytes + 1);
+        assert_eq!(other, Err(SidecarError::WrongSize { expected: size_bytes + 1, found: size_bytes }));
+    }
+}
+
+fn check_sidecar(bytes: &[u8]) {
+    let Ok(sidecar) = Sidecar::decode(bytes) else { return };
+    assert_eq!(sidecar.encode(), bytes, "it was read and would be written in another way");
+    let (identity, bitmap) = (*sidecar.identity(), sidecar.bitmap());
+    assert_eq!(bitmap.file_size(), identity.size_bytes);
+    assert_eq!(Sidecar::decode_for(bytes, &identity, bitmap.chunk_size_bytes()).as_ref(), Ok(&sidecar));
+
+    let words = bitmap.total().div_ceil(64) as usize * 8;
+    let chunks: Vec<u64> = sidecar.chunks().map(|(chunk, _)| chunk).collect();
+    assert_eq!(chunks, marked(&bytes[80..80 + words]), "chunks are claimed that nobody wrote");
+    assert!(chunks.iter().all(|chunk| *chunk < bitmap.total()));
+    assert_eq!(bitmap.have(), chunks.len() as u64);
+    let (hashes, _) = bytes[80 + words..bytes.len() - 16].as_chunks::<8>();
+    assert!(sidecar.chunks().map(|(_, hash)| hash.to_le_bytes()).eq(hashes.iter().copied()));
+}
+
+/// The numbers of the bits that are set, the lowest of the first byte being number 0.
+fn marked(bytes: &[u8]) -> Vec<u64> {
+    let bits = bytes.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+    (0..).zip(bits).filter_map(|(number, set)| set.then_some(number)).collect()
 }

@@ -92,6 +92,10 @@ pub enum Op {
     StoreFails(u8, u8),
     /// A follower is told that the network may be back.
     NetworkChanged(u8),
+    /// A follower's driver cannot make sense of what came over its connection.
+    Garbage(u8),
+    /// The stream of updates to a follower ends, and nothing else.
+    WatchEnds(u8),
 }
 
 impl Op {
@@ -101,7 +105,7 @@ impl Op {
     /// An operation from bytes; every four bytes mean one.
     #[must_use]
     pub fn decode([tag, a, b, c]: [u8; Op::BYTES]) -> Op {
-        match tag % 40 {
+        match tag % 42 {
             0..=5 => Op::Run(a),
             6 | 7 => Op::Create(a, b, c),
             8 => Op::EditSameSize(a),
@@ -128,7 +132,9 @@ impl Op {
             36 => Op::DropStream(a, b),
             37 => Op::Spoil(a, b),
             38 => Op::StoreFails(a, b),
-            _ => Op::NetworkChanged(a),
+            39 => Op::NetworkChanged(a),
+            40 => Op::Garbage(a),
+            _ => Op::WatchEnds(a),
         }
     }
 }
@@ -137,7 +143,7 @@ impl Op {
 const OWNER: HostId = 0;
 
 /// Plays operations on an owner and two followers, one of which waits for an owner that is away while the other does
-/// not, mends everything, and checks that all is well.
+/// not; then mends everything and checks that all is well. One seed in eight ends it all in the middle instead.
 ///
 /// # Panics
 /// If it is not.
@@ -159,20 +165,35 @@ pub fn play(seed: u64, ops: &[Op], keep_history: bool) -> World {
         let follower = world.add(Config { on_disconnect, ..config.clone() });
         world.follow(follower, OWNER);
     }
+    // Long listings, during which much can happen, without a tree that is large.
+    world.watch_pause = Duration::from_millis(if seed.is_multiple_of(3) { 150 } else { 1 });
     world.begin();
     for op in ops {
         world.play(*op);
     }
-    world.settle();
+    if seed % 8 == 7 {
+        world.shut_down();
+    } else {
+        world.settle();
+    }
     world
 }
 
 impl World {
     /// Something to begin with: a few files that everybody has heard of, and that some have open.
     fn begin(&mut self) {
-        for op in [Op::MakeDir(0, 2), Op::Create(0, 0, 10), Op::Create(0, 1, 8), Op::Create(1, 0, 11), Op::Run(6)] {
+        for op in [Op::MakeDir(0, 2), Op::Create(0, 0, 10), Op::Create(0, 1, 8), Op::Create(1, 0, 11)] {
             self.play(op);
         }
+        // Directories `c`, `d`, `d/e` and `f`, with a little in each.
+        for op in [Op::MakeDir(0, 3), Op::MakeDir(2, 4), Op::MakeDir(0, 5)] {
+            self.play(op);
+        }
+        for dir in 1..5 {
+            self.play(Op::Create(dir, 1, 1));
+            self.play(Op::Create(dir, 2, 2));
+        }
+        self.play(Op::Run(6));
         for who in 0..4 {
             self.play(Op::Open(who, who));
         }
@@ -256,6 +277,8 @@ impl World {
                 self.hosts[follower(who)].store_faults = Some((error, u32::from(count % 16)));
             }
             Op::NetworkChanged(who) => self.input(follower(who), Input::Command(Command::NetworkChanged)),
+            Op::Garbage(who) => self.garbage(follower(who)),
+            Op::WatchEnds(who) => self.end_watches(follower(who)),
         }
     }
 

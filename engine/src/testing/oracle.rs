@@ -10,6 +10,7 @@
 use super::bytes::bytes_of;
 use super::host::{Asked, HostId};
 use super::world::World;
+use crate::fault::PeerFault;
 use crate::ids::{ContentId, Handle, Ino, ReqId};
 use crate::input::Request;
 use crate::output::{Attr, DirEntryName, Errno, Notice, Reply, Source, Span};
@@ -182,7 +183,7 @@ impl World {
 
     fn check_error(&self, asked: &Asked, errno: Errno) {
         let unexplained = match errno {
-            Errno::Io | Errno::Stale | Errno::NoSpace => self.trouble_at + AFTERMATH < asked.at,
+            Errno::Io | Errno::Stale | Errno::NoSpace => !self.is_hurt() && self.trouble_at + AFTERMATH < asked.at,
             Errno::NoEntry | Errno::BadHandle | Errno::NotDir | Errno::IsDir | Errno::Invalid | Errno::ReadOnly => {
                 matches!(asked.request, Request::Read { .. } | Request::FetchAll { .. })
             }
@@ -274,7 +275,15 @@ impl World {
         for (at, host) in self.hosts.iter().enumerate() {
             let view = host.engine.view();
             assert!(host.is_quiet(), "host {at} is still busy: {:?} {:?}", host.jobs, host.asked);
-            let accused = host.kernel.notices.iter().find(|notice| matches!(notice, Notice::PeerFault { .. }));
+            let accused = host.kernel.notices.iter().find(|notice| match notice {
+                // These are what the world itself spoils answers with.
+                Notice::PeerFault {
+                    fault: PeerFault::WrongHash | PeerFault::WrongRange | PeerFault::TooLittle,
+                    ..
+                } => false,
+                Notice::PeerFault { fault, .. } => *fault != super::faults::GARBAGE,
+                _ => false,
+            });
             assert_eq!(accused, None, "host {at} accuses an owner that keeps to the rules");
             assert_eq!(host.store.frames_held(), 0, "host {at} holds frames in memory for nobody");
             let known: std::collections::BTreeSet<ContentId> = view.contents().map(|c| c.content).collect();
@@ -347,6 +356,13 @@ impl World {
     /// Moves the moment of the last trouble to now: errors are to be expected for a while.
     pub(super) fn trouble(&mut self) {
         self.trouble_at = self.trouble_at.max(self.now);
+    }
+
+    /// Whether something is broken at this moment.
+    fn is_hurt(&self) -> bool {
+        let full = |host: &super::Host| host.store_faults.is_some_and(|(_, left)| left > 0);
+        let slow = self.latency > Duration::from_millis(100);
+        !self.cut.is_empty() || !self.held.is_empty() || !self.spoils.is_empty() || slow || self.hosts.iter().any(full)
     }
 
     /// For how long an error may still follow from what happened before.

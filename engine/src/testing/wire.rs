@@ -158,7 +158,7 @@ impl World {
         } else {
             self.send(conn, Message::Tree { updates });
         }
-        let again = self.now + Duration::from_millis(1) + self.jitter(self.latency);
+        let again = self.now + self.watch_pause + self.jitter(self.latency);
         self.schedule(again, Event::WatchAgain { conn, cursor });
     }
 
@@ -166,6 +166,7 @@ impl World {
         let Conn { dialer, owner, .. } = self.conns[conn];
         if let Some(Spoil::Refuse(error)) = self.spoils.front().copied() {
             self.spoils.pop_front();
+            self.trouble();
             return self.send(conn, Message::FetchEnd { effect, result: Err(error) });
         }
         let peer = self.hosts[dialer].peer;
@@ -216,6 +217,7 @@ impl World {
         let spoil = self.spoils.front().copied().filter(|spoil| !matches!(spoil, Spoil::Refuse(_)));
         if spoil.is_some() {
             self.spoils.pop_front();
+            self.trouble();
         }
         let whole = chunk_range(serving.chunk, serving.wanted.size_bytes);
         let range = frames_range(serving.chunk, &(frame..frame + 1), serving.wanted.size_bytes);

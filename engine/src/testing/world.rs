@@ -30,6 +30,8 @@ pub struct World {
     pub latency: Duration,
     /// The pause between two frames of one answer.
     pub frame_gap: Duration,
+    /// How long an owner's driver takes, at least, before it asks for more news.
+    pub watch_pause: Duration,
     /// How long a store takes to write a chunk, at most.
     pub store_delay: Duration,
     /// Whether owners keep files open that they have begun to serve.
@@ -79,6 +81,7 @@ impl World {
             hosts: Vec::new(),
             latency: Duration::from_millis(2),
             frame_gap: Duration::from_micros(200),
+            watch_pause: Duration::from_millis(1),
             store_delay: Duration::from_millis(5),
             leases: true,
             spoils: VecDeque::new(),

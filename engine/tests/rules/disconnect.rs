@@ -182,3 +182,33 @@ fn new_bytes_are_not_what_a_read_has_just_failed_with() {
     let (_, out) = hand.read(handle, 0, 10);
     assert_eq!(Hand::fetches(&out).len(), 1);
 }
+
+#[test]
+fn other_bytes_of_a_file_that_has_just_failed_are_waited_for() {
+    let mut hand = Hand::following(Config::default(), &[("a", 8 * CHUNK)]);
+    let handle = hand.open("a");
+    hand.lose_link(&[]);
+    hand.read(handle, 0, 10);
+    hand.pass(Duration::from_secs(30));
+    let (read, out) = hand.read(handle, 4 * CHUNK, 10);
+    assert_eq!(Hand::reply(&out, read), None);
+}
+
+#[test]
+fn an_owner_that_came_back_may_first_tell_what_it_has_now() {
+    let mut hand = Hand::following(Config { max_retries: 1, ..Config::default() }, &[("a", CHUNK)]);
+    let handle = hand.open("a");
+    let (read, out) = hand.read(handle, 0, 10);
+    let lost = Hand::fetches(&out);
+    hand.lose_link(&lost);
+    let redial = hand.pass(Duration::from_secs(1));
+    let connected = hand.connect(&redial);
+    let refused = hand.fail(&Hand::fetches(&connected)[0], FetchError::Stale);
+    assert_eq!(Hand::reply(&refused, read), None, "what we asked for is what was there before");
+    hand.tell(vec![TreeUpdate::Begin { position: Position { epoch: 2, seq: 0 } }]);
+    hand.tell(vec![Hand::entry("a", testing::file_record(CHUNK, 2))]);
+    let out = hand.tell(vec![TreeUpdate::End { settled: 0 }]);
+    let mut all = out;
+    all.extend(hand.pass(Duration::from_secs(1)));
+    assert_eq!(Hand::reply(&all, read), None);
+}

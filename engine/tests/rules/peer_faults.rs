@@ -180,3 +180,33 @@ fn a_peer_that_breaks_a_rule_every_time_is_called_less_and_less_often() {
     }
     assert!(pauses[5] > pauses[0] * 4, "{pauses:?}");
 }
+
+#[test]
+fn a_peer_whose_events_did_not_fit_is_listed_anew() {
+    let mut hand = hand();
+    let updates = event(&hand, Change::Rename { from: path("gone"), to: path("there"), record: dir_record() });
+    hand.tell(updates);
+    let watch = hand.watch;
+    hand.give(Input::Done(watch, Done::WatchEnded));
+    let redial = hand.pass(core::time::Duration::from_secs(6));
+    let out = hand.connect(&redial);
+    let from_the_start = |output: &Output| match output {
+        Output::Effect(_, Effect::Watch { position, .. }) => *position == Position::default(),
+        _ => false,
+    };
+    assert!(out.iter().any(from_the_start), "{out:?}");
+}
+
+#[test]
+fn wrong_bytes_are_named_and_nonsense_ends_the_connection() {
+    let faults =
+        |out: &[Output]| Hand::notices(out).into_iter().filter(|n| matches!(n, Notice::PeerFault { .. })).count();
+    let hung_up = |out: &[Output]| out.iter().any(|o| matches!(o, Output::Effect(_, Effect::HangUp { .. })));
+    for (fault, ends) in [(PeerFault::WrongHash, false), (PeerFault::Unasked, true), (PeerFault::Missing("x"), true)] {
+        let mut hand = hand();
+        let handle = hand.open("a");
+        let (_, out) = hand.read(handle, 0, 10);
+        let out = hand.fail(&Hand::fetches(&out)[0], FetchError::Fault(fault));
+        assert_eq!((faults(&out), hung_up(&out)), (1, ends), "{fault:?}");
+    }
+}

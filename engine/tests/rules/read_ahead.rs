@@ -94,3 +94,31 @@ fn a_file_with_new_bytes_is_run_ahead_of_anew() {
     let ahead: Vec<u64> = Hand::fetches(&out).iter().filter(|fetch| !fetch.urgent).map(|fetch| fetch.chunk).collect();
     assert_eq!(ahead, [14, 15], "of the new bytes, nothing of that is here");
 }
+
+#[test]
+fn what_somebody_waits_for_overtakes_what_nobody_does() {
+    let mut hand = Hand::following(Config::default(), &[("a", 200 * CHUNK)]);
+    let handle = hand.open("a");
+    let mut running = Vec::new();
+    for block in 0..80 {
+        running.extend(Hand::fetches(&hand.read(handle, block * 256 * KIB, 256 * KIB as u32).1));
+    }
+    let far = running.iter().rev().find(|fetch| !fetch.urgent).unwrap().clone();
+    let other = hand.open("a");
+    let (_, out) = hand.read(other, far.chunk * CHUNK, 4096);
+    let again = Hand::fetches(&out);
+    assert!(again[0].urgent && again[0].chunk == far.chunk && again[0].frames == (0..4), "{again:?}");
+    assert!(Hand::cancelled(&out).contains(&far.effect));
+}
+
+#[test]
+fn a_reader_that_catches_up_with_its_read_ahead_asks_for_nothing_twice() {
+    let mut hand = Hand::following(Config::default(), &[("a", 200 * CHUNK)]);
+    let handle = hand.open("a");
+    hand.read(handle, 0, 256 * KIB as u32);
+    let ahead = Hand::fetches(&hand.read(handle, 256 * KIB, 256 * KIB as u32).1);
+    assert!(ahead.iter().any(|fetch| fetch.chunk == 1 && !fetch.urgent));
+    let (_, out) = hand.read(handle, CHUNK, 256 * KIB as u32);
+    assert!(Hand::cancelled(&out).is_empty());
+    assert!(Hand::fetches(&out).iter().all(|fetch| fetch.chunk > 1));
+}

@@ -200,3 +200,37 @@ fn what_is_fetched_whole_is_read_offline() {
     assert!(pair.world.open(Pair::FOLLOWER, &path("d/a")).is_ok());
     assert!(pair.world.read_whole(Pair::FOLLOWER, handle).unwrap() == pair.owner_bytes("d/a"));
 }
+
+#[test]
+fn a_small_file_has_its_turn_beside_a_large_one() {
+    let config = Config { ahead_bytes: 4 * CHUNK, ..Config::default() };
+    let mut hand = Hand::following(config, &[("large", 100 * CHUNK), ("small", 1)]);
+    let (large, small) = (hand.open("large"), hand.open("small"));
+    let (_, out) = hand.ask(Request::FetchAll { handle: large });
+    let begun = Hand::fetches(&out);
+    assert_eq!(begun.len(), 4, "the large one has all of the window");
+    let (_, out) = hand.ask(Request::FetchAll { handle: small });
+    assert!(Hand::fetches(&out).is_empty());
+    let (store, _) = Hand::stores(&hand.bring(&begun[0]))[0];
+    let out = hand.give(Input::Done(store, Done::Stored(Ok(()))));
+    assert_eq!(Hand::fetches(&out)[0].path, "small", "the first room is for who has nothing under way");
+}
+
+#[test]
+fn waiting_for_ones_turn_is_no_lack_of_progress() {
+    let config =
+        Config { max_prefetches: 1, ahead_bytes: CHUNK, stall_timeout: Duration::from_secs(60), ..Config::default() };
+    let mut hand = Hand::following(config, &[("first", 4 * CHUNK), ("second", 1)]);
+    let (first, second) = (hand.open("first"), hand.open("second"));
+    let (_, mut out) = hand.ask(Request::FetchAll { handle: first });
+    let (waits, _) = hand.ask(Request::FetchAll { handle: second });
+    for _ in 0..4 {
+        let fetch = Hand::fetches(&out).remove(0);
+        let passed = hand.pass(Duration::from_secs(20));
+        assert_eq!(Hand::reply(&passed, waits), None, "its turn has not come");
+        let (store, _) = Hand::stores(&hand.bring(&fetch))[0];
+        out = hand.give(Input::Done(store, Done::Stored(Ok(()))));
+    }
+    let all = bring_all(&mut hand, out);
+    assert!(matches!(Hand::reply(&all, waits), Some(Ok(Reply::Fetched(_)))));
+}

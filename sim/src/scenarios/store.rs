@@ -30,7 +30,12 @@ fn full(seed: u64, history: &History) -> Result<(), String> {
             let file = stage.open("f");
             assert_eq!(stage.read_to_end(file).await, chunks(32), "reading needs no disk");
             assert!(refused.get() >= 32 && stage.store.writes() == 0);
-            stage.until("empty memory", secs(1), || stage.kernel.node().held_frames() == 0).await;
+            // What has come for a read is kept until all of it has, be there room or not. The narrow link sees to it that the
+            // three chunks do not come at once.
+            stage.net.line.set_bytes_per_ms(5_000);
+            assert!(stage.read(file, chunks(18), chunks(3)).await.took < secs(1), "a read of three chunks");
+            stage.net.line.set_bytes_per_ms(0);
+            stage.until("empty memory", secs(6), || stage.kernel.node().held_frames() == 0).await;
             // Who wants to keep the file waits until there is room.
             let keeping = tokio::task::spawn_local({
                 let stage = stage.clone();
