@@ -2,11 +2,10 @@
 
 use crate::process::{Process, eventually};
 use crate::tree::write_noise;
-use crate::world::{World, is_mounted, take_down};
+use crate::world::{World, is_mounted, processes_about, take_down};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, set_child_subreaper, waitpid};
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -129,7 +128,7 @@ fn in_the_background_it_goes_on_until_it_is_unmounted() {
         assert!(ended.stdout.is_empty(), "{ended:?}");
         assert!(is_mounted(&mnt), "it returns when it is mounted");
         assert_eq!(fs::read(mnt.join("file")).unwrap(), b"content");
-        let pid = background_process(&mnt);
+        let [pid] = processes_about(&mnt)[..] else { panic!("not one process serves it") };
         match by_signal {
             true => kill_process(pid, Signal::TERM).unwrap(),
             false => drop(world.run("reader", &["unmount", mnt.to_str().unwrap()]).went_well()),
@@ -141,18 +140,6 @@ fn in_the_background_it_goes_on_until_it_is_unmounted() {
         });
         assert!(!is_mounted(&mnt));
     }
-}
-
-/// The one process that serves a mountpoint.
-fn background_process(mountpoint: &Path) -> Pid {
-    let serves = |pid: &i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).any(|word| word == mountpoint.as_os_str().as_bytes())
-    };
-    let names = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
-    let pids: Vec<i32> = names.filter_map(|name| name.to_str()?.parse().ok()).filter(serves).collect();
-    assert_eq!(pids.len(), 1, "{pids:?}");
-    Pid::from_raw(pids[0]).unwrap()
 }
 
 #[test]
@@ -194,6 +181,7 @@ fn the_background_process_outlives_the_terminal() {
     eventually("the mount lives", || fs::read(mnt.join("later")).is_ok_and(|bytes| bytes == b"later"));
     drop(again);
     world.run("reader", &["unmount", mnt.to_str().unwrap()]).went_well();
+    eventually("it has ended", || processes_about(&mnt).is_empty());
 }
 
 #[test]

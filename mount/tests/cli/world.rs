@@ -2,9 +2,11 @@
 
 use crate::process::{Ended, Process};
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -110,14 +112,18 @@ impl Drop for World {
     fn drop(&mut self) {
         let dir = self.dir.take().unwrap();
         let inside = dir.path().canonicalize().unwrap();
-        // A mount would not let itself be looked into; it is told below.
-        if !mounts().iter().any(|mount| mount.starts_with(&inside)) {
-            make_removable(&inside);
+        let running = processes_about(&inside);
+        for pid in &running {
+            // It may have ended by itself meanwhile.
+            let _ = kill_process(*pid, Signal::KILL);
         }
+        let left: Vec<_> = mounts().into_iter().filter(|mount| mount.starts_with(&inside)).collect();
+        left.iter().for_each(|mount| take_down(mount));
+        make_removable(&inside);
         if std::thread::panicking() {
             return;
         }
-        let left: Vec<_> = mounts().into_iter().filter(|mount| mount.starts_with(&inside)).collect();
+        assert!(running.is_empty(), "still running: {running:?}");
         assert!(left.is_empty(), "still mounted: {left:?}");
         let temporary: Vec<_> = fs::read_dir(inside.join("tmp")).unwrap().collect();
         assert!(temporary.is_empty(), "temporary files stay behind: {temporary:?}");
@@ -193,6 +199,18 @@ pub(crate) fn take_down(mountpoint: &Path) {
 /// Whether anything is mounted on `path`.
 pub(crate) fn is_mounted(path: &Path) -> bool {
     mounts().iter().any(|mount| mount == path)
+}
+
+/// The processes with a path at or below this one on their command line.
+pub(crate) fn processes_about(path: &Path) -> Vec<Pid> {
+    let names = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
+    let pids = names.filter_map(|name| Pid::from_raw(name.to_str()?.parse().ok()?));
+    let is_about = |pid: &Pid| {
+        // It may end while we look; one that has ended has no command line.
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| Path::new(OsStr::from_bytes(word)).starts_with(path))
+    };
+    pids.filter(is_about).collect()
 }
 
 /// All mountpoints that this process sees.
