@@ -54,8 +54,10 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) async fn run(args: DemoArgs) -> Result<(), Failure> {
-    let scratch = tempfile::Builder::new().prefix("farshore-demo-").tempdir()?;
     let mut stop = pin!(stop_signal());
+    // Signals are listened for before there is anything that could be left behind.
+    let scratch = async { Ok(tempfile::Builder::new().prefix("farshore-demo-").tempdir()?) };
+    let scratch = interruptible(stop.as_mut(), scratch).await?;
     let folder = match &args.folder {
         Some(folder) => folder.clone(),
         None => interruptible(stop.as_mut(), write_sample(scratch.path())).await?,

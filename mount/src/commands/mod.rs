@@ -31,6 +31,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Something could not be done.
@@ -39,6 +40,9 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// Ctrl-C.
 const INTERRUPTED: u8 = 130;
+
+/// How long a command that has ended waits for what it has left running.
+const EXIT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Mounts another machine's folder on yours.
 #[derive(Debug, Parser)]
@@ -195,8 +199,9 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
 fn in_runtime<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(command);
-    // A thread that still waits for a disk must not keep the command from ending.
-    runtime.shutdown_background();
+    // What tasks still hold (files that must not stay behind, say) is let go of. A thread that waits for a disk must
+    // not keep the command from ending.
+    runtime.shutdown_timeout(EXIT_LIMIT);
     result
 }
 

@@ -4,6 +4,7 @@
 //! Nothing waits for a fixed time: conditions are polled until a generous deadline. Tests that need /dev/fuse say
 //! loudly that they were skipped where it is missing.
 
+mod admission;
 mod changes;
 mod demo;
 mod fetching;
@@ -14,7 +15,6 @@ mod programs;
 mod readers;
 mod sharing;
 mod stopping;
-mod strangers;
 mod tree;
 mod valve;
 mod world;

@@ -142,8 +142,8 @@ fn while_the_owner_is_dead_nothing_hangs() {
     let bytes = write_noise(&folder.join("large"), 1, LARGE_BYTES);
     fs::write(folder.join("small"), "small").unwrap();
     let mut share = world.share(&folder);
-    let timeout = Duration::from_secs(3);
-    let mount = world.mount(&share, &["--read-timeout", "3"]);
+    let timeout = Duration::from_secs(2);
+    let mount = world.mount(&share, &["--read-timeout", "2"]);
     let file = File::open(mount.path("large")).unwrap();
     let chunk = CHUNK_SIZE as usize;
     assert_eq!(read_at(&file, chunk, chunk).unwrap(), bytes[chunk..2 * chunk]);

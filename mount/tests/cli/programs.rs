@@ -1,7 +1,7 @@
 //! Real programs find on the mount what they find in the folder.
 
 use crate::tree::{assert_same, difference, set_mode, write_zoo};
-use crate::world::World;
+use crate::world::{World, skipped};
 use farshore_engine::chunk::CHUNK_SIZE;
 use std::fs;
 use std::path::Path;
@@ -75,8 +75,7 @@ fn programs_agree() {
 fn a_mapped_file_reads_right() {
     let Some(world) = World::with_fuse() else { return };
     if !Command::new("python3").args(["-c", "import mmap"]).status().is_ok_and(|status| status.success()) {
-        eprintln!("\n*** SKIPPED: no python3 to map files with ***\n");
-        return;
+        return skipped("no python3 to map files with");
     }
     let folder = world.new_dir("folder");
     crate::tree::write_noise(&folder.join("mapped"), 1, MAPPED);
