@@ -44,7 +44,7 @@ impl Case {
     /// The one command that shows it again, with its whole history.
     #[must_use]
     pub fn command(&self) -> String {
-        format!("cargo run -p farshore-sim -- run {} --trace trace.txt", self.arguments().join(" "))
+        format!("cargo run -p farshore-sim -- run {} --trace target/trace.txt", self.arguments().join(" "))
     }
 }
 

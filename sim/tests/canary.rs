@@ -111,7 +111,8 @@ fn a_sweep_tells_which_seed_failed_and_how_to_see_it_again() {
     assert!(!output.status.success());
     assert!(said.contains("0 passed, 2 failed"), "{said}");
     for seed in 0..2 {
-        let command = format!("cargo run -p farshore-sim -- run --seed {seed} --sabotage logs-error --trace trace.txt");
+        let command =
+            format!("cargo run -p farshore-sim -- run --seed {seed} --sabotage logs-error --trace target/trace.txt");
         assert!(said.contains(&command), "{said}");
     }
 }

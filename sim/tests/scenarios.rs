@@ -71,4 +71,5 @@ scenarios! {
     full => "full",
     broken => "broken",
     slow_disk => "slow-disk",
+    swamped => "swamped",
 }
