@@ -219,10 +219,27 @@ impl Engine {
         let complete = fetch.arrived == all;
         self.totals.fetched_bytes += bytes;
         self.note_progress(id, chunk);
-        if complete {
-            self.store(id, chunk, out);
+        match complete {
+            true if self.is_store_behind() && !self.is_wanted_whole(id) => self.pass_on(id, chunk, out),
+            true => {
+                self.store(id, chunk, out);
+                self.wake(id, out);
+            }
+            false => self.wake(id, out),
         }
-        self.wake(id, out);
+    }
+
+    /// Whether so much waits to be written that no more may be added: readers can be quicker than the disk for as long
+    /// as they like, and what is not written yet is in memory.
+    fn is_store_behind(&self) -> bool {
+        self.ahead_bytes >= self.config.ahead_bytes.max(16 * CHUNK_SIZE).saturating_mul(2)
+    }
+
+    /// Answers whoever waits for a chunk that is whole, without having it written.
+    fn pass_on(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
+        self.drop_requests(id, chunk, false, out);
+        // Like one that the store refused; the next attempt is for those who still wait then.
+        self.refused(id, chunk, StoreError::Io, out);
     }
 
     /// Has a chunk whose frames are all in memory written. Its requests may end later; nothing depends on that.
@@ -264,16 +281,35 @@ impl Engine {
             Err(error) => {
                 out.push(Output::Notice(Notice::StoreFailed { content: id, error }));
                 self.totals.store_failures += 1;
-                if self.is_waited_for(id, chunk) {
-                    // Whoever wants the whole file waits until there is room for it, and whoever reads what is in
-                    // memory of it, and waits for the rest, needs it to stay there.
-                    let at = self.now + self.config.retry_cap;
-                    self.timers.set(at, Timer::Retry(id, chunk));
-                    self.set_phase(id, chunk, Phase::StoreBackoff(at, error));
-                } else {
-                    // Readers have had the bytes from memory; nothing is owed to anybody.
-                    self.forget_chunk(id, chunk, out);
-                }
+                self.refused(id, chunk, error, out);
+            }
+        }
+    }
+
+    /// A chunk that is whole in memory is not in the store. It is kept for as long as somebody needs it.
+    fn refused(&mut self, id: ContentId, chunk: u64, error: StoreError, out: &mut Vec<Output>) {
+        // Until it is in this phase, nobody brings it.
+        let at = self.now + self.config.retry_cap;
+        self.timers.set(at, Timer::Retry(id, chunk));
+        self.set_phase(id, chunk, Phase::StoreBackoff(at, error));
+        self.wake(id, out);
+        self.let_go_of(id, chunk_range(chunk, u64::MAX), out);
+    }
+
+    /// Lets go of what the store refused in `range` and nobody needs any more. Whoever wants the whole file waits until
+    /// there is room for it, and a read that still waits for other chunks needs its own in memory until it is answered.
+    /// All others have had the bytes.
+    pub(crate) fn let_go_of(&mut self, id: ContentId, range: Range<u64>, out: &mut Vec<Output>) {
+        let Some(content) = self.contents.get(&id) else { return };
+        let refused: Vec<u64> = content
+            .chunks
+            .range(chunks_touched(&range))
+            .filter(|(_, fetch)| matches!(fetch.phase, Phase::StoreBackoff(..)))
+            .map(|(chunk, _)| *chunk)
+            .collect();
+        for chunk in refused {
+            if !self.is_waited_for(id, chunk) {
+                self.forget_chunk(id, chunk, out);
             }
         }
     }
@@ -486,6 +522,12 @@ impl Engine {
             self.forget_chunk(id, chunk, out);
         }
         self.ahead.retain(|(queued, _)| *queued != id);
+    }
+
+    fn is_wanted_whole(&self, id: ContentId) -> bool {
+        self.contents.get(&id).is_some_and(|content| {
+            content.waiters.iter().any(|waiter| matches!(self.waiting.get(waiter), Some(Waiting::All(_))))
+        })
     }
 
     /// Whether a request waits that needs bytes of a chunk.

@@ -255,6 +255,9 @@ impl Engine {
             }
         }
         self.reply(id, result, out);
+        if let Waiting::Read(waiter) = waiting {
+            self.let_go_of(waiter.content, waiter.offset..waiter.offset.saturating_add(waiter.len), out);
+        }
     }
 
     pub(crate) fn on_deadline(&mut self, id: ReqId, out: &mut Vec<Output>) {

@@ -5,7 +5,7 @@ use crate::node::{Admission, Node, Parts, Route};
 use crate::sharing::random_u64;
 use crate::store::Store;
 use crate::ticket::Ticket;
-use farshore_engine::{Config, DialError, Notice, PeerId};
+use farshore_engine::{Config, DialError, Link, Notice, PeerId};
 use farshore_proto::Hello;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -35,6 +35,9 @@ pub enum JoinError {
         /// Where it was tried.
         addresses: String,
     },
+    /// The owner was reached, and then said nothing more.
+    #[error("the owner was reached, but does not go on telling what it shares; is the network very slow?")]
+    Stalled,
     /// The owner broke a rule.
     #[error("the owner's listing cannot be used: {0}")]
     Broken(farshore_engine::PeerFault),
@@ -80,15 +83,39 @@ pub async fn join(
         }
     }));
     node.follow_peers();
-    let listed = async { outcomes.recv().await.unwrap_or(Ok(())) };
-    let unreachable = || JoinError::Unreachable { addresses: ticket.addresses().join(", ") };
-    let result = tokio::time::timeout(REACH_LIMIT, listed).await.unwrap_or_else(|_| Err(unreachable()));
+    let result = listed(&node, &mut outcomes, ticket).await;
     if let Err(error) = result {
         node.shut_down().await;
         return Err(error);
     }
     Ok(node)
 }
+
+/// Waits for the first whole listing: for a while for a connection, and then for as long as the listing gets on.
+async fn listed(
+    node: &Node,
+    outcomes: &mut mpsc::UnboundedReceiver<Result<(), JoinError>>,
+    ticket: &Ticket,
+) -> Result<(), JoinError> {
+    let mut told = 0;
+    loop {
+        if let Ok(outcome) = tokio::time::timeout(REACH_LIMIT, outcomes.recv()).await {
+            return outcome.unwrap_or(Ok(()));
+        }
+        let (connected, entries) =
+            node.view(|view| (view.peers().any(|peer| matches!(peer.link, Link::Up(_))), view.entries()));
+        if entries == told || !connected && entries == NOTHING_TOLD {
+            return Err(match connected {
+                true => JoinError::Stalled,
+                false => JoinError::Unreachable { addresses: ticket.addresses().join(", ") },
+            });
+        }
+        told = entries;
+    }
+}
+
+/// The entries of a tree of which nothing was told: its root.
+const NOTHING_TOLD: u64 = 1;
 
 /// What a notice means to somebody who waits for the first listing; `None` if they wait on.
 fn outcome(notice: &Notice) -> Option<Result<(), JoinError>> {

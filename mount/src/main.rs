@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use farshore::commands::{self, Failure};
+use rustix::process::{Resource, Rlimit};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         // When nobody reads stderr any more, to say so there would end the thread that wanted to log.
         .log_internal_errors(false)
         .init();
+    allow_open_files();
     match commands::run(line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
@@ -27,5 +29,15 @@ fn main() -> ExitCode {
             }
             ExitCode::from(code)
         }
+    }
+}
+
+/// Lets this process have as many files open as the system allows: each reader of a share keeps the files open that it
+/// reads, and the usual limit is for programs that open a few. If it cannot be raised, it stays as it is.
+fn allow_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    if let Err(error) = raised {
+        tracing::debug!("the limit of open files stays as it is: {error}");
     }
 }

@@ -101,10 +101,6 @@ impl Sharing {
     pub async fn start(state: State, options: ShareOptions) -> Result<Sharing, ShareError> {
         let identity = state.identity()?;
         let folder = canonical(&options.folder)?;
-        let entry = match options.new_ticket {
-            true => state.renew_ticket(&folder)?,
-            false => state.share_for(&folder)?,
-        };
         let owner = identity.id();
         let transport = Arc::new(TlsTransport::new(identity));
         let listener = listen(&transport, &options.listen).await.map_err(|source| {
@@ -112,6 +108,11 @@ impl Sharing {
             let in_use = source.kind() == io::ErrorKind::AddrInUse;
             if in_use { ShareError::InUse { address } } else { ShareError::Listen { address, source } }
         })?;
+        // Not before it is sure that callers can be answered: this makes earlier tickets worthless.
+        let entry = match options.new_ticket {
+            true => state.renew_ticket(&folder)?,
+            false => state.share_for(&folder)?,
+        };
         let address = listener.address();
         let advertise = match options.advertise.is_empty() {
             true => own_addresses(&address),

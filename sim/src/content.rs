@@ -85,7 +85,7 @@ fn table() -> &'static [u8] {
     static TABLE: OnceLock<Vec<u8>> = OnceLock::new();
     TABLE.get_or_init(|| {
         let mut lots = crate::lots::Lots::new(7);
-        (0..TABLE_BYTES / 8).flat_map(|_| lots.next().to_le_bytes()).collect()
+        (0..TABLE_BYTES / 8).flat_map(|_| lots.bits().to_le_bytes()).collect()
     })
 }
 

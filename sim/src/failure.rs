@@ -1,8 +1,11 @@
 //! Running something that may panic, and telling what went wrong in a way that can be repeated.
 
 use crate::history::History;
+use crate::sabotage::Sabotage;
+use clap::ValueEnum;
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
@@ -13,16 +16,43 @@ thread_local! {
     static IN_ATTEMPT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Something that is run with a seed.
-pub type Body<'a> = &'a dyn Fn(u64, &History) -> Result<(), String>;
+/// What is run: enough to run it again.
+#[derive(Debug, Clone, Default)]
+pub struct Case {
+    /// All chance.
+    pub seed: u64,
+    /// A scenario, or none for what the seed draws.
+    pub scenario: Option<String>,
+    /// A planted bug.
+    pub sabotage: Option<Sabotage>,
+}
+
+impl Case {
+    /// The arguments of `sim run` that run it.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["--seed".to_owned(), self.seed.to_string()];
+        if let Some(scenario) = &self.scenario {
+            arguments.extend(["--scenario".to_owned(), scenario.clone()]);
+        }
+        if let Some(sabotage) = self.sabotage.and_then(|sabotage| sabotage.to_possible_value()) {
+            arguments.extend(["--sabotage".to_owned(), sabotage.get_name().to_owned()]);
+        }
+        arguments
+    }
+
+    /// The one command that shows it again, with its whole history.
+    #[must_use]
+    pub fn command(&self) -> String {
+        format!("cargo run -p farshore-sim -- run {} --trace target/trace.txt", self.arguments().join(" "))
+    }
+}
 
 /// A run that failed.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// The seed.
-    pub seed: u64,
-    /// What was run: a scenario, or none for a plan.
-    pub scenario: Option<&'static str>,
+    /// What was run.
+    pub case: Case,
     /// What went wrong.
     pub what: String,
     /// The last lines of its history.
@@ -31,11 +61,9 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { seed, scenario, what, tail } = self;
-        let scenario = scenario.map(|name| format!(" --scenario {name}")).unwrap_or_default();
-        writeln!(f, "seed {seed} failed: {what}")?;
-        writeln!(f, "the last that happened:\n{tail}")?;
-        write!(f, "to see it again:\n  cargo run -p farshore-sim -- run --seed {seed}{scenario} --trace trace.txt")
+        writeln!(f, "seed {} failed: {}", self.case.seed, self.what)?;
+        writeln!(f, "the last that happened:\n{}", self.tail)?;
+        write!(f, "to see it again:\n  {}", self.case.command())
     }
 }
 
@@ -44,15 +72,14 @@ impl fmt::Display for Failure {
 /// # Errors
 /// What went wrong.
 pub fn attempt(
-    seed: u64,
-    scenario: Option<&'static str>,
+    case: &Case,
     history: &History,
-    body: Body<'_>,
+    body: impl FnOnce(&History) -> Result<(), String>,
 ) -> Result<(), Box<Failure>> {
     keep_first_panic();
     FIRST_PANIC.with_borrow_mut(|first| *first = None);
     IN_ATTEMPT.set(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(|| body(seed, history)));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| body(history)));
     IN_ATTEMPT.set(false);
     let first = FIRST_PANIC.with_borrow_mut(Option::take);
     let what = match (result, first) {
@@ -63,7 +90,7 @@ pub fn attempt(
         (Ok(Err(what)), Some(panic)) => format!("{what}; first of all {panic}"),
         (Err(_), first) => first.unwrap_or_else(|| "a panic without a message".into()),
     };
-    Err(Box::new(Failure { seed, scenario, what, tail: history.tail() }))
+    Err(Box::new(Failure { case: case.clone(), what, tail: history.tail() }))
 }
 
 /// The first panic on a thread that runs a world is noted, and told with the failure. It is printed as well, in one
@@ -82,7 +109,8 @@ fn keep_first_panic() {
                 is_first
             });
             if is_first {
-                eprintln!("{}: {info}", std::thread::current().name().unwrap_or("a run"));
+                // Not `eprintln`, which a test keeps to itself until it ends.
+                let _ = writeln!(std::io::stderr(), "{}: {info}", std::thread::current().name().unwrap_or("a run"));
             }
         }));
     });

@@ -77,6 +77,10 @@ struct Health {
     failing: bool,
     /// A planted bug: versions are not told apart.
     forgets_versions: bool,
+    /// A planted bug: what was opened for a peer is never closed.
+    leaks: bool,
+    /// A planted bug: the watcher tells of no change.
+    silent: bool,
 }
 
 /// What was served to peers.
@@ -302,6 +306,16 @@ impl SimFolder {
         self.inner().health.forgets_versions = true;
     }
 
+    /// Plants a bug: from now on what was opened for a peer stays open.
+    pub fn leak(&self) {
+        self.inner().health.leaks = true;
+    }
+
+    /// Plants a bug: from now on the watcher tells of no change.
+    pub fn silence(&self) {
+        self.inner().health.silent = true;
+    }
+
     // What the owner's process does.
 
     /// The owner's watcher starts: everything that is there, and then what changes.
@@ -368,7 +382,7 @@ impl Inner {
     }
 
     fn tell(&self, news: Vec<Observation>) {
-        if let Some(watcher) = &self.watcher {
+        if let Some(watcher) = self.watcher.as_ref().filter(|_| !self.health.silent) {
             // An owner that is going down does not listen any more.
             let _ = watcher.send(news);
         }
@@ -385,7 +399,8 @@ impl Inner {
         if !same && !self.health.forgets_versions {
             return Err(ServeError::Stale);
         }
-        self.current(entry.facts.inode).ok_or(ServeError::Gone)
+        let current = self.current(entry.facts.inode).ok_or(ServeError::Gone)?;
+        Ok(Version { size_bytes: served.size_bytes, ..current })
     }
 }
 
@@ -409,7 +424,10 @@ struct SimServed {
 
 impl Drop for SimServed {
     fn drop(&mut self) {
-        self.folder.inner().served.open -= 1;
+        let mut inner = self.folder.inner();
+        if !inner.health.leaks {
+            inner.served.open -= 1;
+        }
     }
 }
 

@@ -92,10 +92,9 @@ impl Kernel {
     /// # Errors
     /// What the node answers.
     pub fn attr(&self, ino: Ino) -> Result<Attr, Errno> {
-        match self.ask_now(Request::GetAttr { ino })? {
-            Reply::Attr(attr) => Ok(attr),
-            other => panic!("{other:?} in answer to getattr"),
-        }
+        let reply = self.ask_now(Request::GetAttr { ino })?;
+        let Reply::Attr(attr) = reply else { panic!("{reply:?} in answer to getattr") };
+        Ok(attr)
     }
 
     /// Looks up every name of a path.
@@ -105,10 +104,9 @@ impl Kernel {
     pub fn lookup(&self, path: &str) -> Result<Attr, Errno> {
         let mut at = self.attr(Ino::ROOT)?;
         for part in path.split('/') {
-            at = match self.ask_now(Request::Lookup { parent: at.ino, name: name(part) })? {
-                Reply::Entry(attr) => attr,
-                other => panic!("{other:?} in answer to lookup"),
-            };
+            let reply = self.ask_now(Request::Lookup { parent: at.ino, name: name(part) })?;
+            let Reply::Entry(attr) = reply else { panic!("{reply:?} in answer to lookup") };
+            at = attr;
             *self.known().entry(at.ino).or_default() += 1;
         }
         Ok(at)
@@ -120,13 +118,10 @@ impl Kernel {
     /// What the node answers.
     pub fn open(&self, path: &str) -> Result<OpenFile, Errno> {
         let ino = self.lookup(path)?.ino;
-        match self.ask_now(Request::Open { ino, write: false })? {
-            Reply::Opened(opened) => {
-                assert_eq!(opened.local, None, "{path} is not in a folder of the reader's");
-                Ok(OpenFile { ino, handle: opened.handle })
-            }
-            other => panic!("{other:?} in answer to open"),
-        }
+        let reply = self.ask_now(Request::Open { ino, write: false })?;
+        let Reply::Opened(opened) = reply else { panic!("{reply:?} in answer to open") };
+        assert_eq!(opened.local, None, "{path} is not in a folder of the reader's");
+        Ok(OpenFile { ino, handle: opened.handle })
     }
 
     /// Closes a file.
@@ -225,10 +220,9 @@ impl Kernel {
     /// # Errors
     /// What the node answers.
     pub async fn fetch_all(&self, file: OpenFile) -> Result<ContentId, Errno> {
-        match self.node.reply(Request::FetchAll { handle: file.handle }).await? {
-            Reply::Fetched(content) => Ok(content),
-            other => panic!("{other:?} in answer to a whole-file fetch"),
-        }
+        let reply = self.node.reply(Request::FetchAll { handle: file.handle }).await?;
+        let Reply::Fetched(content) = reply else { panic!("{reply:?} in answer to a whole-file fetch") };
+        Ok(content)
     }
 
     /// Lists a directory in as many calls as that takes, with attributes; `between` runs between the calls.
@@ -240,10 +234,8 @@ impl Kernel {
         loop {
             let after = listed.last().map_or(0, |entry| entry.cookie);
             let request = Request::ReadDir { ino, after, budget_bytes: READDIR_BYTES, plus: true };
-            let entries = match self.ask_now(request)? {
-                Reply::Entries(entries) => entries,
-                other => panic!("{other:?} in answer to readdir"),
-            };
+            let reply = self.ask_now(request)?;
+            let Reply::Entries(entries) = reply else { panic!("{reply:?} in answer to readdir") };
             if entries.is_empty() {
                 return Ok(listed);
             }

@@ -16,6 +16,7 @@ pub mod lots;
 pub mod meta;
 pub mod plan;
 mod programs;
+pub mod sabotage;
 pub mod scenarios;
 pub mod store;
 pub mod sweep;

@@ -15,7 +15,7 @@ impl Lots {
     }
 
     /// The next number: any 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,12 +26,12 @@ impl Lots {
     /// Numbers that are independent of these, for somebody else.
     #[must_use]
     pub fn split(&mut self) -> Lots {
-        Lots(self.next())
+        Lots(self.bits())
     }
 
     /// A number below `count`, which is not zero.
     pub fn below(&mut self, count: u64) -> u64 {
-        self.next() % count
+        self.bits() % count
     }
 
     /// A number in `range`, which is not empty.
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_numbers_for_ever() {
         let mut lots = Lots::new(0);
-        assert_eq!(lots.next(), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(lots.bits(), 0xe220_a839_7b1d_cdaf);
         assert!((0..1000).all(|_| (3..=5).contains(&lots.within(3..=5))));
         assert!(!(0..1000).any(|_| lots.chance(0)) && (0..1000).all(|_| lots.chance(100)));
     }

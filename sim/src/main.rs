@@ -2,9 +2,11 @@
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use farshore_sim::failure::attempt;
+use farshore_sim::failure::{Case, attempt};
 use farshore_sim::history::History;
-use farshore_sim::{meta, plan, scenarios, sweep};
+use farshore_sim::plan::{Plan, run_with};
+use farshore_sim::sabotage::Sabotage;
+use farshore_sim::{meta, scenarios, sweep};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +32,9 @@ enum Command {
         /// Write the whole history here, a line for each thing that happens
         #[arg(long)]
         trace: Option<PathBuf>,
+        /// Plant a bug, which must be caught
+        #[arg(long)]
+        sabotage: Option<Sabotage>,
     },
     /// Run many seeds, and say how to repeat those that failed
     Sweep {
@@ -39,6 +44,9 @@ enum Command {
         /// How many at once
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// Plant a bug, which must be caught
+        #[arg(long)]
+        sabotage: Option<Sabotage>,
     },
     /// Run one seed twice, in two processes, and compare the histories line by line
     Meta {
@@ -48,6 +56,9 @@ enum Command {
         /// A named scenario instead of what the seed draws
         #[arg(long)]
         scenario: Option<String>,
+        /// Plant a bug, which must be caught
+        #[arg(long)]
+        sabotage: Option<Sabotage>,
     },
     /// Name the scenarios
     List,
@@ -70,44 +81,48 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run { seed, scenario, trace } => run_one(seed, scenario.as_deref(), trace),
-        Command::Sweep { seeds, jobs } => {
-            let failures = sweep::sweep(seeds, jobs.max(1));
-            if failures > 0 {
-                bail!("{failures} of the seeds failed");
+        Command::Run { seed, scenario, trace, sabotage } => run_one(&Case { seed, scenario, sabotage }, trace),
+        Command::Sweep { seeds, jobs, sabotage } => {
+            let failed = sweep::sweep(seeds, jobs.max(1), sabotage)?;
+            if failed > 0 {
+                bail!("{failed} of the seeds failed");
             }
             Ok(())
         }
-        Command::Meta { seed, scenario } => {
-            let lines = meta::compare(seed, scenario.as_deref())?;
+        Command::Meta { seed, scenario, sabotage } => {
+            let lines = meta::compare(&Case { seed, scenario, sabotage })?;
             println!("seed {seed}: two runs, the same {lines} lines");
             Ok(())
         }
         Command::List => {
             for scenario in scenarios::all() {
-                println!("{:<32} {}", scenario.name, scenario.about);
+                println!("{:<20} {}", scenario.name, scenario.about);
             }
             Ok(())
         }
     }
 }
 
-fn run_one(seed: u64, scenario: Option<&str>, trace: Option<PathBuf>) -> anyhow::Result<()> {
+fn run_one(case: &Case, trace: Option<PathBuf>) -> anyhow::Result<()> {
     let history = match &trace {
         Some(path) => History::to_file(path).with_context(|| format!("cannot write {}", path.display()))?,
         None => History::short(),
     };
-    let result = match scenario {
+    let plan = Plan::draw(case.seed);
+    println!("seed {}", case.seed);
+    let result = match &case.scenario {
         Some(name) => {
             let Some(scenario) = scenarios::find(name) else {
                 bail!("there is no scenario {name}; `sim list` names them");
             };
-            println!("scenario {name}, seed {seed}");
-            attempt(seed, Some(scenario.name), &history, &scenario.run)
+            if case.sabotage.is_some() {
+                bail!("bugs can be planted in what a seed draws, not in scenarios");
+            }
+            attempt(case, &history, |history| (scenario.run)(case.seed, history))
         }
         None => {
-            println!("seed {seed}\n{}", plan::Plan::draw(seed));
-            attempt(seed, None, &history, &plan::run)
+            println!("{plan}");
+            attempt(case, &history, |history| run_with(plan, history, case.sabotage))
         }
     };
     let lines = history.finish().context("cannot write the history")?;

@@ -1,5 +1,6 @@
 //! The simulator's own test: the same seed twice, in two processes, must give the same history.
 
+use crate::failure::Case;
 use anyhow::{Context, bail};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Lines};
@@ -9,27 +10,19 @@ use std::process::{Command, Stdio};
 /// Lines that are shown before the first difference.
 const CONTEXT_LINES: usize = 8;
 
-/// Runs a seed, or a scenario with it, twice. Returns how many lines the history has.
+/// Runs a case twice. Returns how many lines the history has.
 ///
 /// # Errors
 /// The first difference; or a run that could not be made.
-pub fn compare(seed: u64, scenario: Option<&str>) -> anyhow::Result<u64> {
+pub fn compare(case: &Case) -> anyhow::Result<u64> {
     let program = std::env::current_exe().context("cannot find this program")?;
-    compare_with(&program, seed, scenario)
-}
-
-/// The same, with `program` as the simulator.
-///
-/// # Errors
-/// The first difference; or a run that could not be made.
-pub fn compare_with(program: &Path, seed: u64, scenario: Option<&str>) -> anyhow::Result<u64> {
-    let traces = Traces::new(seed, scenario)?;
+    let traces = Traces::new(&case.arguments().concat());
     // Whether the run succeeds is not the question here, but both must end in the same way.
-    let first = run(program, seed, scenario, &traces.first)?;
-    let second = run(program, seed, scenario, &traces.second)?;
+    let first = run(&program, case, &traces.first)?;
+    let second = run(&program, case, &traces.second)?;
     let lines = compare_files(&traces.first, &traces.second)?;
     if first != second {
-        bail!("one run of seed {seed} succeeded and the other failed");
+        bail!("one run of seed {} succeeded and the other failed", case.seed);
     }
     Ok(lines)
 }
@@ -41,11 +34,10 @@ struct Traces {
 }
 
 impl Traces {
-    fn new(seed: u64, scenario: Option<&str>) -> anyhow::Result<Traces> {
+    fn new(about: &str) -> Traces {
         let folder = std::env::temp_dir();
-        let scenario = scenario.unwrap_or("plan");
-        let name = |turn| folder.join(format!("farshore-sim-{}-{scenario}-{seed}-{turn}.trace", std::process::id()));
-        Ok(Traces { first: name(1), second: name(2) })
+        let name = |turn| folder.join(format!("farshore-sim-{}{about}-{turn}.trace", std::process::id()));
+        Traces { first: name(1), second: name(2) }
     }
 }
 
@@ -58,12 +50,9 @@ impl Drop for Traces {
     }
 }
 
-fn run(program: &Path, seed: u64, scenario: Option<&str>, trace: &Path) -> anyhow::Result<bool> {
+fn run(program: &Path, case: &Case, trace: &Path) -> anyhow::Result<bool> {
     let mut command = Command::new(program);
-    command.arg("run").arg("--seed").arg(seed.to_string()).arg("--trace").arg(trace);
-    if let Some(scenario) = scenario {
-        command.arg("--scenario").arg(scenario);
-    }
+    command.arg("run").args(case.arguments()).arg("--trace").arg(trace);
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     Ok(status.with_context(|| format!("cannot run {}", program.display()))?.success())
 }
@@ -106,7 +95,7 @@ mod tests {
 
     fn difference(first: &str, second: &str) -> Result<u64, String> {
         let name = std::thread::current().name().unwrap_or_default().replace("::", "-");
-        let traces = Traces::new(first.len() as u64, Some(&name)).unwrap();
+        let traces = Traces::new(&name);
         std::fs::write(&traces.first, first).unwrap();
         std::fs::write(&traces.second, second).unwrap();
         compare_files(&traces.first, &traces.second).map_err(|error| error.to_string())

@@ -9,6 +9,7 @@ use crate::folder::SimFolder;
 use crate::history::History;
 use crate::lots::Lots;
 use crate::programs::{edit, read_for_a_while};
+use crate::sabotage::Sabotage;
 use crate::world::{self, Fault, READER_HOSTS, Setup, Stage};
 use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE};
 use farshore_engine::{Config, OnDisconnect};
@@ -40,6 +41,8 @@ pub struct Plan {
     pub files: Vec<(String, Option<u64>)>,
     /// How the readers' engines are set.
     pub config: Config,
+    /// How long a step of the simulation is.
+    pub tick: Duration,
     /// The shortest and the longest that a message travels.
     pub latency: (Duration, Duration),
     /// How many bytes a connection carries in a millisecond; zero for no limit.
@@ -114,6 +117,7 @@ impl Plan {
             seed,
             files: draw_files(&mut lots),
             config: draw_config(&mut lots),
+            tick: Duration::from_millis(*lots.pick(&[1, 3, 5])),
             latency: (fastest, fastest + lots.millis(0..=20)),
             bytes_per_ms: if lots.chance(40) { lots.within(2_000..=50_000) } else { 0 },
             watcher_delay: lots.millis(0..=150),
@@ -128,7 +132,7 @@ impl Plan {
 
 fn draw_config(lots: &mut Lots) -> Config {
     Config {
-        read_timeout: lots.millis(4_000..=30_000),
+        read_timeout: if lots.chance(40) { lots.millis(1_500..=5_000) } else { lots.millis(5_000..=30_000) },
         on_disconnect: if lots.chance(20) { OnDisconnect::Fail } else { OnDisconnect::Wait },
         read_ahead_chunks: *lots.pick(&[0, 2, 64]),
         ahead_bytes: *lots.pick(&[CHUNK_SIZE, 4 * CHUNK_SIZE, 64 * CHUNK_SIZE]),
@@ -232,17 +236,17 @@ impl Trouble {
 /// # Panics
 /// If anything is not as it must be.
 pub fn run(seed: u64, history: &History) -> Result<(), String> {
-    run_with(Plan::draw(seed), history, |_| {})
+    run_with(Plan::draw(seed), history, None)
 }
 
-/// Runs a plan, with `sabotage` done to each reader's stage at the beginning.
+/// Runs a plan, perhaps with a planted bug.
 ///
 /// # Errors
 /// It did not end in time, or something was logged as an error.
 ///
 /// # Panics
 /// If anything is not as it must be.
-pub fn run_with(plan: Plan, history: &History, sabotage: fn(&Stage)) -> Result<(), String> {
+pub fn run_with(plan: Plan, history: &History, sabotage: Option<Sabotage>) -> Result<(), String> {
     let folder = SimFolder::new(history.clone());
     for (path, size) in &plan.files {
         match size {
@@ -252,17 +256,16 @@ pub fn run_with(plan: Plan, history: &History, sabotage: fn(&Stage)) -> Result<(
     }
     let setup = Setup {
         config: plan.config.clone(),
+        tick: plan.tick,
         latency: plan.latency,
         watcher_delay: plan.watcher_delay,
         event_log: plan.event_log,
+        sabotage,
         ..Setup::new(plan.seed)
     };
     let scripts = (0..plan.programs.len()).map(|number| {
         let plan = plan.clone();
-        world::script(move |stage| async move {
-            sabotage(&stage);
-            live(plan, number, stage).await;
-        })
+        world::script(move |stage| live(plan, number, stage))
     });
     world::run(setup, &folder, history, scripts.collect())
 }
@@ -299,8 +302,10 @@ async fn live(plan: Plan, number: usize, stage: Stage) {
 
 /// The second phase.
 async fn heal(plan: &Plan, number: usize, stage: &Stage) {
-    if number == 0 {
-        // Troubles overlap: the end of one may have ended another, or left the owner down.
+    let owner_was_away =
+        plan.faults.iter().any(|trouble| matches!(trouble.kind, TroubleKind::Crash | TroubleKind::PowerCut));
+    if number == 0 && owner_was_away {
+        // Troubles overlap: the end of one may have begun another.
         stage.net.bring(Fault::Restart).await;
     }
     stage.net.bring(Fault::Flaky(0)).await;

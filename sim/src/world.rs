@@ -7,6 +7,7 @@ use crate::folder::SimFolder;
 use crate::history::History;
 use crate::kernel::Kernel;
 use crate::liar::Liar;
+use crate::sabotage::{LATE, Sabotage};
 use crate::store::SimStore;
 use crate::transport::{Line, SimTransport};
 use farshore::net::server;
@@ -32,7 +33,7 @@ pub const READER_HOSTS: [&str; 2] = ["reader", "other"];
 /// Where the owner listens.
 const PORT: u16 = 4177;
 
-/// How long a step of the simulation is.
+/// The shortest and the usual length of a step of the simulation.
 const TICK: Duration = Duration::from_millis(1);
 
 /// Segments that a connection holds: enough that it is not what limits throughput.
@@ -41,6 +42,9 @@ const TCP_SEGMENTS: usize = 4096;
 /// A tree of up to so many entries is checked after every step, a larger one after every [`SELDOM`]th.
 const SMALL_TREE: u64 = 500;
 const SELDOM: u64 = 200;
+
+/// How long the owner lets readers wait for news: short, so that it soon notices those who have gone.
+const OWNER_WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Observations that a watcher hands over at once.
 const WATCHER_BATCH: usize = 1024;
@@ -51,6 +55,9 @@ pub struct Setup {
     pub seed: u64,
     /// How the readers' engines are set.
     pub config: Config,
+    /// How long a step of the simulation is: whole milliseconds. Messages arrive, and faults happen, between steps; each
+    /// costs the same time on the clock on the wall.
+    pub tick: Duration,
     /// The shortest and the longest that a message travels.
     pub latency: (Duration, Duration),
     /// How long the owner's watcher takes to tell of a change.
@@ -61,6 +68,8 @@ pub struct Setup {
     pub limit: Duration,
     /// Who answers in the owner's place, if not the owner.
     pub liar: Option<Liar>,
+    /// A planted bug.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl Setup {
@@ -70,11 +79,13 @@ impl Setup {
         Setup {
             seed,
             config: Config::default(),
+            tick: TICK,
             latency: (Duration::from_millis(1), Duration::from_millis(1)),
             watcher_delay: Duration::from_millis(1),
             event_log: Config::default().event_log,
             limit: Duration::from_secs(600),
             liar: None,
+            sabotage: None,
         }
     }
 }
@@ -107,6 +118,7 @@ pub enum Fault {
 pub struct Net {
     host: &'static str,
     queue: Arc<Mutex<VecDeque<(&'static str, Fault)>>>,
+    tick: Duration,
     /// How wide the link is.
     pub line: Arc<Line>,
 }
@@ -116,7 +128,7 @@ impl Net {
     pub async fn bring(&self, fault: Fault) {
         lock(&self.queue).push_back((self.host, fault));
         // Faults happen between the steps of the simulation.
-        tokio::time::sleep(TICK * 2).await;
+        tokio::time::sleep(self.tick * 2).await;
     }
 }
 
@@ -177,7 +189,7 @@ fn run_captured(setup: Setup, folder: &SimFolder, history: &History, scripts: Ve
     let mut sim = turmoil::Builder::new()
         .rng_seed(setup.seed)
         .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
-        .tick_duration(TICK)
+        .tick_duration(setup.tick)
         .simulation_duration(setup.limit)
         .min_message_latency(setup.latency.0)
         .max_message_latency(setup.latency.1)
@@ -201,14 +213,20 @@ fn run_captured(setup: Setup, folder: &SimFolder, history: &History, scripts: Ve
     for ((host, body), number) in readers.iter().copied().zip(scripts).zip(0..) {
         let place =
             Place { setup: setup.clone(), folder: folder.clone(), history: history.clone(), line: line.clone() };
-        let net = Net { host, queue: Arc::clone(&queue), line: line.clone() };
+        let net = Net { host, queue: Arc::clone(&queue), tick: setup.tick, line: line.clone() };
         let owner = owner.clone();
         sim.client(host, async move {
             let store = SimStore::default();
             let node = start_reader(&place, host, number, store.clone());
             let Place { setup, folder, history, line: _ } = place;
-            let kernel = Kernel::new(node, folder.clone(), history.clone(), host, setup.config.read_timeout);
-            body(Stage { kernel, folder, store, net, history, owner }).await;
+            let late = if setup.sabotage == Some(Sabotage::AnswersLate) { LATE } else { Duration::ZERO };
+            let read_timeout = setup.config.read_timeout.saturating_sub(late);
+            let kernel = Kernel::new(node, folder.clone(), history.clone(), host, read_timeout);
+            let stage = Stage { kernel, folder, store, net, history, owner };
+            if let Some(sabotage) = setup.sabotage {
+                sabotage.plant(&stage);
+            }
+            body(stage).await;
             Ok(())
         });
     }
@@ -293,7 +311,12 @@ async fn live_as_owner(place: Place, running: OwnerNode, life: u64) -> turmoil::
         return Ok(());
     }
     let node = Node::start(Parts {
-        config: Config { epoch: 100 + life, event_log: setup.event_log, ..Config::default() },
+        config: Config {
+            epoch: 100 + life,
+            event_log: setup.event_log,
+            watch_timeout: OWNER_WATCH_TIMEOUT,
+            ..Config::default()
+        },
         seed: setup.seed ^ life << 8,
         transport,
         store: Arc::new(SimStore::default()),

@@ -1,6 +1,6 @@
 //! Every named scenario, as a test of its own.
 
-use farshore_sim::failure::attempt;
+use farshore_sim::failure::{Case, attempt};
 use farshore_sim::history::History;
 use farshore_sim::scenarios;
 
@@ -9,7 +9,8 @@ const SEED: u64 = 1;
 
 fn run(name: &str) {
     let scenario = scenarios::find(name).unwrap_or_else(|| panic!("there is no scenario {name}"));
-    if let Err(failure) = attempt(SEED, Some(scenario.name), &History::short(), &scenario.run) {
+    let case = Case { seed: SEED, scenario: Some(name.to_owned()), sabotage: None };
+    if let Err(failure) = attempt(&case, &History::short(), |history| (scenario.run)(SEED, history)) {
         panic!("{failure}");
     }
 }
@@ -70,4 +71,5 @@ scenarios! {
     full => "full",
     broken => "broken",
     slow_disk => "slow-disk",
+    swamped => "swamped",
 }

@@ -184,19 +184,23 @@ async fn walk(stage: &Stage) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Entries below a folder, and the bytes of its files.
+/// Entries below a folder that can be shared, and the bytes of its files.
 fn count(folder: &Path) -> io::Result<(u64, u64)> {
     let (mut entries, mut bytes) = (0, 0);
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let meta = entry.metadata()?;
-        entries += 1;
         if meta.is_dir() {
-            let (inner_entries, inner_bytes) = count(&entry.path())?;
-            entries += inner_entries;
+            // What may not be looked into is not shared either.
+            let (inner_entries, inner_bytes) = match count(&entry.path()) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (0, 0),
+                counted => counted?,
+            };
+            entries += 1 + inner_entries;
             bytes += inner_bytes;
-        } else if meta.is_file() {
-            bytes += meta.len();
+        } else if meta.is_file() || meta.is_symlink() {
+            entries += 1;
+            bytes += if meta.is_file() { meta.len() } else { 0 };
         }
     }
     Ok((entries, bytes))

@@ -7,7 +7,7 @@ use super::ls::parse_path;
 use super::{Failure, interruptible, prepare, stop_signal};
 use crate::joining::join;
 use crate::node::Node;
-use crate::store::{DiskStore, Store};
+use crate::store::{DiskStore, KEPT_MODE_BITS, PRIVATE, Store};
 use clap::Args;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record};
@@ -15,12 +15,12 @@ use farshore_engine::{Config, Errno, Ino, Reply, Request};
 use futures_util::TryFutureExt;
 use futures_util::stream::{self, StreamExt};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, utimensat};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -96,8 +96,13 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
     };
     let (dirs, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.record.kind == Kind::Dir);
     let work = async {
+        let mut made = Vec::new();
         for dir in &dirs {
-            note(&tally, &bar, dir, make_dir(output, dir));
+            let outcome = make_dir(output, dir);
+            if matches!(outcome, Ok(Outcome::Fetched)) {
+                made.push(dir);
+            }
+            note(&tally, &bar, dir, outcome);
         }
         let one = |one| async move { (one, fetch_one(node, output, one).await) };
         let mut through = stream::iter(others.iter().copied().map(one)).buffer_unordered(AT_ONCE);
@@ -105,9 +110,10 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
             tally.done_bytes.fetch_add(size(one), Ordering::Relaxed);
             note(&tally, &bar, one, result);
         }
-        // Last, innermost first: putting something into a directory changes its time, and it may forbid to.
-        for dir in dirs.iter().rev() {
-            note(&tally, &bar, dir, set_meta(&target(output, &dir.path), &dir.record));
+        // Last, innermost first: putting something into a directory changes its time, and it may forbid to. What was
+        // there before is not touched.
+        for dir in made.iter().rev() {
+            note(&tally, &bar, dir, set_meta(output, dir));
         }
     };
     tokio::select! {
@@ -168,6 +174,7 @@ fn note(tally: &Tally, bar: &ProgressBar, wanted: &Wanted, result: Result<Outcom
 
 async fn fetch_one(node: &Node, output: &Path, wanted: &Wanted) -> Result<Outcome, String> {
     let path = target(output, &wanted.path);
+    check_name(&wanted.path)?;
     check_parents(output, &wanted.path)?;
     match fs::symlink_metadata(&path) {
         Ok(there) if is_same(&path, &there, &wanted.record) => return Ok(Outcome::WasThere),
@@ -217,6 +224,16 @@ fn target(output: &Path, path: &RelPath) -> PathBuf {
     output.join(OsString::from_vec(path.to_bytes()))
 }
 
+/// Downloads that are under way lie in a directory of the output folder, which is nobody else's while they do.
+fn check_name(path: &RelPath) -> Result<(), String> {
+    match path.names().first() {
+        Some(top) if top.as_bytes() == PRIVATE.as_bytes() => {
+            Err(format!("the name {PRIVATE} is used for the download itself; it was left out"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Makes sure that every directory above `path` really is one: a symlink there would lead out of the folder.
 fn check_parents(output: &Path, path: &RelPath) -> Result<(), String> {
     let mut at = output.to_owned();
@@ -232,6 +249,7 @@ fn check_parents(output: &Path, path: &RelPath) -> Result<(), String> {
 }
 
 fn make_dir(output: &Path, wanted: &Wanted) -> Result<Outcome, String> {
+    check_name(&wanted.path)?;
     check_parents(output, &wanted.path)?;
     let path = target(output, &wanted.path);
     match fs::create_dir(&path) {
@@ -246,18 +264,27 @@ fn make_dir(output: &Path, wanted: &Wanted) -> Result<Outcome, String> {
     }
 }
 
-fn set_meta(path: &Path, record: &Record) -> Result<Outcome, String> {
-    let mode = fs::Permissions::from_mode(u32::from(record.mode));
-    fs::set_permissions(path, mode).map_err(|error| error.to_string())?;
-    set_time(path, record.modified)?;
+/// Gives a directory that we made its mode, without the bits that would lend somebody its group, and its time.
+fn set_meta(output: &Path, wanted: &Wanted) -> Result<Outcome, String> {
+    check_parents(output, &wanted.path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let path = target(output, &wanted.path);
+    let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| error.to_string())?;
+    let mode = Mode::from_raw_mode(u32::from(wanted.record.mode & KEPT_MODE_BITS));
+    rustix::fs::fchmod(&directory, mode).map_err(|error| error.to_string())?;
+    rustix::fs::futimens(&directory, &times(wanted.record.modified)).map_err(|error| error.to_string())?;
     Ok(Outcome::Fetched)
 }
 
-fn set_time(path: &Path, modified: FileTime) -> Result<(), String> {
-    let times = Timestamps {
+fn times(modified: FileTime) -> Timestamps {
+    Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: modified.seconds, tv_nsec: modified.nanos.into() },
-    };
+    }
+}
+
+fn set_time(path: &Path, modified: FileTime) -> Result<(), String> {
+    let times = times(modified);
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| error.to_string())
 }
 

@@ -10,7 +10,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::{Kind, Record};
 use farshore_engine::{Config, Ino};
 use serde::Serialize;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -93,12 +93,13 @@ fn is_listed(path: &RelPath, wanted: &RelPath, top: Ino, recursive: bool) -> boo
 }
 
 fn print(listed: &[(RelPath, Record)], json: bool) -> io::Result<()> {
+    let terminal = io::stdout().is_terminal();
     let mut out = BufWriter::new(io::stdout().lock());
     for (path, record) in listed {
         if json {
             print_json(&mut out, path, record)?;
         } else {
-            print_text(&mut out, path, record)?;
+            print_text(&mut out, path, record, terminal)?;
         }
     }
     out.flush()
@@ -127,7 +128,7 @@ fn print_json(out: &mut impl Write, path: &RelPath, record: &Record) -> io::Resu
     writeln!(out)
 }
 
-fn print_text(out: &mut impl Write, path: &RelPath, record: &Record) -> io::Result<()> {
+fn print_text(out: &mut impl Write, path: &RelPath, record: &Record, terminal: bool) -> io::Result<()> {
     let kind = match record.kind {
         Kind::File { .. } => '-',
         Kind::Dir => 'd',
@@ -135,12 +136,23 @@ fn print_text(out: &mut impl Write, path: &RelPath, record: &Record) -> io::Resu
     };
     let modified = humantime::format_rfc3339_seconds(moment(record.modified.seconds));
     write!(out, "{kind}{} {:>14} {modified} ", permissions(record.mode), record.size_bytes())?;
-    out.write_all(&path.to_bytes())?;
+    write_name(out, &path.to_bytes(), terminal)?;
     if let Kind::Symlink { target } = &record.kind {
         write!(out, " -> ")?;
-        out.write_all(target)?;
+        write_name(out, target, terminal)?;
     }
     writeln!(out)
+}
+
+/// A name as it is; on a terminal without what the terminal would take for commands.
+fn write_name(out: &mut impl Write, name: &[u8], terminal: bool) -> io::Result<()> {
+    if !terminal {
+        return out.write_all(name);
+    }
+    for letter in String::from_utf8_lossy(name).chars() {
+        if letter.is_control() { write!(out, "{}", letter.escape_default())? } else { write!(out, "{letter}")? }
+    }
+    Ok(())
 }
 
 /// A moment that can be printed: years before 1970 and after 9999 are shown as the nearest that can.
@@ -178,5 +190,16 @@ mod tests {
         assert!(is_listed(&path("a/b"), &path("a"), dir, false));
         assert!(!is_listed(&path("ab"), &path("a"), dir, true));
         assert_eq!(permissions(0o644), "rw-r--r--");
+    }
+
+    #[test]
+    fn a_terminal_is_not_given_commands() {
+        let written = |terminal| {
+            let mut out = Vec::new();
+            write_name(&mut out, "caf\u{e9}\x1b[2J\n".as_bytes(), terminal).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(written(true), "caf\u{e9}\\u{1b}[2J\\n");
+        assert_eq!(written(false), "caf\u{e9}\x1b[2J\n");
     }
 }

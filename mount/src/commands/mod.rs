@@ -151,7 +151,9 @@ impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Failure {
         match error {
             JoinError::Denied => Failure::usage(error),
-            JoinError::Incompatible | JoinError::Unreachable { .. } | JoinError::Broken(_) => Failure::failed(error),
+            JoinError::Incompatible | JoinError::Unreachable { .. } | JoinError::Stalled | JoinError::Broken(_) => {
+                Failure::failed(error)
+            }
         }
     }
 }

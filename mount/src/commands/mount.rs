@@ -93,7 +93,7 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
     let entries = node.view(|view| view.entries()) - 1;
     let shown = mounted.mountpoint().display();
     if daemon::is_background() {
-        let log = state.dir().join(format!("mount-{}.log", ticket.share()));
+        let log = state.dir().join(format!("mount-{}-{}.log", ticket.share(), std::process::id()));
         say!("mounted {entries} entries on {shown}; unmount it to stop; what happens is told in {}", log.display());
         daemon::tell_ready(&log)?;
     } else {

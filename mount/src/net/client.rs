@@ -55,8 +55,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects to `peer` at one of its `addresses` and greets it. A later address is tried when the one before fails
-    /// or takes its time.
+    /// Connects to `peer` at one of its `addresses` and greets it. Each address is tried a quarter of a second after the
+    /// one before, if none has answered by then.
     ///
     /// # Errors
     /// [`DialError::Unreachable`] if the peer answers at none of them, otherwise what it answered.
@@ -165,6 +165,11 @@ impl Link {
         }
         let stream = {
             let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            // Asked under the lock: whoever closes the streams of a content has cancelled its fetches before, and none of
+            // them may open the streams again.
+            if cancel.is_cancelled() {
+                return Err(FetchError::Cancelled);
+            }
             pools.stream(&self.client, &self.line, wanted, chunk)
         };
         stream.fetch(chunk, frames, urgent, cancel, on_frame).await
@@ -334,6 +339,12 @@ impl Canceller {
 pub struct CancelSignal(watch::Receiver<bool>);
 
 impl CancelSignal {
+    /// Whether it was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Waits until it is cancelled; for ever if it never is.
     pub async fn cancelled(&self) {
         if self.0.clone().wait_for(|cancelled| *cancelled).await.is_err() {

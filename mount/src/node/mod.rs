@@ -22,6 +22,7 @@ use farshore_engine::{
     Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
 };
 use farshore_proto::Hello;
+use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -65,7 +66,7 @@ pub struct Node {
     started_at: Instant,
     runtime: Runtime,
     /// Rung when the next timer is earlier than the one that is waited for.
-    timer_moved: Notify,
+    timer_moved: Arc<Notify>,
     transport: Arc<dyn Transport>,
     store: Arc<dyn Store>,
     folder: Option<Arc<dyn Folder>>,
@@ -88,7 +89,7 @@ impl Node {
             core: Mutex::new(Core::new(Engine::new(parts.config, parts.seed, Time::ZERO))),
             started_at: Instant::now(),
             runtime: Runtime::current(),
-            timer_moved: Notify::new(),
+            timer_moved: Arc::new(Notify::new()),
             transport: parts.transport,
             store: parts.store,
             folder: parts.folder,
@@ -97,7 +98,7 @@ impl Node {
             epoch,
             this: this.clone(),
         });
-        node.runtime.spawn(run_timers(Arc::downgrade(&node)));
+        node.runtime.spawn(run_timers(Arc::downgrade(&node), node.timer_moved.clone(), node.started_at));
         node
     }
 
@@ -239,7 +240,10 @@ impl Node {
     /// Ends everything: whoever waits gets an error, connections are closed. Returns when that has ended, or after three
     /// seconds.
     pub async fn shut_down(&self) {
+        // Taken away first, so that hanging up leaves them to us.
+        let links = std::mem::take(&mut self.lock().links);
         self.step(Input::Command(Command::Shutdown));
+        join_all(links.values().map(|link| link.say_goodbye())).await;
         let ended = async {
             while self.view(|view| view.running()) > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -296,10 +300,11 @@ impl Node {
 }
 
 /// Sends a tick whenever a timer is due, until the node is gone or has ended.
-async fn run_timers(node: std::sync::Weak<Node>) {
+async fn run_timers(node: std::sync::Weak<Node>, moved: Arc<Notify>, started_at: Instant) {
     loop {
-        let Some(node) = node.upgrade() else { return };
+        // Not held while it waits: a node that nobody else holds goes.
         let next = {
+            let Some(node) = node.upgrade() else { return };
             let mut core = node.lock();
             if core.has_ended {
                 return;
@@ -309,13 +314,24 @@ async fn run_timers(node: std::sync::Weak<Node>) {
         };
         let due = async {
             match next {
-                Some(at) => tokio::time::sleep_until(node.started_at + Duration::from_micros(at.as_micros())).await,
+                Some(at) => tokio::time::sleep_until(started_at + Duration::from_micros(at.as_micros())).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = due => node.step(Input::Tick),
-            () = node.timer_moved.notified() => {}
+            biased;
+            () = moved.notified() => {}
+            () = due => {
+                let Some(node) = node.upgrade() else { return };
+                node.step(Input::Tick);
+            }
         }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The timer task looks whether there still is a node.
+        self.timer_moved.notify_one();
     }
 }

@@ -27,7 +27,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 /// The private directory of a store.
-const PRIVATE: &str = ".farshore";
+pub const PRIVATE: &str = ".farshore";
+
+/// The mode bits that a kept file gets: not set-uid and set-gid, which would lend the rights of whoever fetched it to
+/// whatever the peer sent.
+pub const KEPT_MODE_BITS: u16 = 0o1777;
 
 /// Files of contents that are open at once.
 const OPEN_FILES: usize = 256;
@@ -301,7 +305,7 @@ fn identity(stat: &rustix::fs::Stat) -> Identity {
 
 /// Gives a file its mode and time, and makes all of it durable.
 fn finish(file: &File, mode: u16, modified: FileTime) -> io::Result<()> {
-    rustix::fs::fchmod(file, Mode::from_raw_mode(u32::from(mode & 0o7777)))?;
+    rustix::fs::fchmod(file, Mode::from_raw_mode(u32::from(mode & KEPT_MODE_BITS)))?;
     let modified = Timespec { tv_sec: modified.seconds, tv_nsec: modified.nanos.into() };
     let accessed = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     rustix::fs::futimens(file, &Timestamps { last_access: accessed, last_modification: modified })?;

@@ -6,7 +6,7 @@ mod publish;
 #[cfg(test)]
 mod suite;
 
-pub use disk::DiskStore;
+pub use disk::{DiskStore, KEPT_MODE_BITS, PRIVATE};
 pub use memory::MemoryStore;
 
 use bytes::Bytes;

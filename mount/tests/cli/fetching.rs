@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -185,8 +185,13 @@ fn what_is_in_the_way_is_left_alone() {
         fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
         fs::write(folder.join(name), format!("shared {name}")).unwrap();
     }
+    fs::create_dir(folder.join("led away/deeper")).unwrap();
+    set_mode(&folder.join("led away/deeper"), 0o777);
+    set_mode(&folder.join("fine"), 0o4755);
     let share = world.share(&folder);
     let (out, outside) = (world.new_dir("out"), world.new_dir("outside"));
+    fs::create_dir(outside.join("deeper")).unwrap();
+    set_mode(&outside.join("deeper"), 0o700);
     fs::write(out.join("changed"), "mine").unwrap();
     fs::create_dir(out.join("a dir here")).unwrap();
     fs::write(out.join("dir"), "a file here").unwrap();
@@ -202,7 +207,13 @@ fn what_is_in_the_way_is_left_alone() {
     assert_eq!(fs::read(out.join("dir")).unwrap(), b"a file here");
     assert!(fs::read_dir(out.join("a dir here")).unwrap().next().is_none());
     assert_eq!(fs::read(outside.join("target")).unwrap(), b"not yours");
-    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "something was written outside of the folder");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 2, "something was written outside of the folder");
+    assert_eq!(mode(&outside.join("deeper")), 0o700, "something outside of the folder was changed");
+    assert_eq!(mode(&out.join("fine")), 0o755, "what a peer sent runs with the rights of whoever fetched it");
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 #[test]

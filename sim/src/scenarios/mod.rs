@@ -49,7 +49,7 @@ pub fn find(name: &str) -> Option<&'static Scenario> {
 const PIECE: u32 = 128 * 1024;
 
 /// How long the owner remembers those who have gone without a word: until its watch has nothing to tell.
-const OWNER_FORGETS: Duration = Duration::from_secs(45);
+const OWNER_FORGETS: Duration = Duration::from_secs(20);
 
 /// Runs a world with one reader.
 fn with_reader<F: Future<Output = ()> + 'static>(

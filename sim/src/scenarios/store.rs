@@ -13,6 +13,7 @@ pub(super) const ALL: &[Scenario] = &[
         about: "a slow disk: reads are answered from memory, which stays bounded",
         run: slow,
     },
+    Scenario { name: "swamped", about: "a disk that cannot keep up does not fill the memory", run: swamped },
 ];
 
 /// Frames that may be in memory at once: what nobody waits for yet is at most 32 MiB, and each read has its own.
@@ -72,6 +73,31 @@ fn broken(seed: u64, history: &History) -> Result<(), String> {
             let file = stage.open("f");
             stage.until("all chunks stored", secs(1), || stage.store.writes() == 8).await;
             assert!(stage.read(file, 0, chunks(8)).await.took.is_zero());
+            stage.kernel.release(file);
+            stage.end().await;
+        },
+    )
+}
+
+fn swamped(seed: u64, history: &History) -> Result<(), String> {
+    const CHUNKS: u64 = 600;
+    with_reader(
+        far(seed, millis(5)),
+        history,
+        |folder| folder.write("f", chunks(CHUNKS)),
+        |stage| async move {
+            stage.listed().await;
+            stage.store.set_delay(secs(20));
+            let file = stage.open("f");
+            let (mut at, mut most) = (0, 0);
+            while at < chunks(CHUNKS) {
+                at += stage.read(file, at, 1024 * 1024).await.len;
+                most = most.max(stage.kernel.node().held_frames());
+            }
+            assert!(most <= 2 * MAX_FRAMES, "{most} frames were in memory");
+            stage.store.set_delay(millis(0));
+            stage.until("empty memory", secs(30), || stage.kernel.node().held_frames() == 0).await;
+            assert_eq!(stage.read_to_end(file).await, chunks(CHUNKS));
             stage.kernel.release(file);
             stage.end().await;
         },
