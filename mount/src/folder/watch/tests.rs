@@ -207,8 +207,7 @@ impl Rig {
         }
     }
 
-    /// Waits until what was heard is what is there. A file that is made last has to be heard of too, so that nothing
-    /// that was heard before by chance ends the wait.
+    /// Waits until what was heard is what is there.
     fn settle(&self) {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -226,7 +225,7 @@ impl Rig {
         }
     }
 
-    /// What was told since `since`, for renames to be checked.
+    /// All that was told.
     fn log(&self) -> Vec<Observation> {
         self.heard.0.lock().unwrap().log.iter().map(|(_, observation)| observation.clone()).collect()
     }
@@ -454,14 +453,15 @@ fn what_the_kernel_does_not_tell_is_seen_when_asked_for() {
 #[test]
 fn lost_notices_are_made_up_for() {
     let (open_gate, gate) = std::sync::mpsc::channel::<()>();
-    let gate = Mutex::new(gate);
+    let (arrive, arrived) = std::sync::mpsc::channel();
     let base = tempfile::tempdir().unwrap();
     let heard: Arc<(Mutex<Heard>, Condvar)> = Arc::default();
     let hearing = Arc::clone(&heard);
     let sink = move |event| {
         if hearing.0.lock().unwrap().ready {
             // The thread stands still until the gate is gone.
-            let _ = gate.lock().unwrap().recv();
+            let _ = arrive.send(());
+            let _ = gate.recv();
         }
         hearing.0.lock().unwrap().hear(event);
         hearing.1.notify_all();
@@ -472,6 +472,7 @@ fn lost_notices_are_made_up_for() {
     let rig = Rig { watcher: Some(watcher), heard, base };
     rig.wait("it is told", |heard| heard.ready);
     rig.write("first", b"");
+    arrived.recv_timeout(DEADLINE).unwrap();
     let limit: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
     // Two notices each, and neighbours that differ, so that the kernel cannot merge them.
     for number in 0..limit / 2 + 500 {

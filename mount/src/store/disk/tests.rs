@@ -104,7 +104,9 @@ fn room_is_told() {
 
 #[tokio::test]
 async fn a_file_kept_elsewhere_leaves_no_copy_behind_when_it_fails() {
-    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+    // On most machines this is another file system; where it is not, the law holds all the same.
+    let other = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let store = DiskStore::open(dir.path()).unwrap();
     let stored = store.create(ContentId(1), 5).unwrap();
     Arc::clone(&stored).write(0, vec![Bytes::from_static(b"bytes")]).await.unwrap();
