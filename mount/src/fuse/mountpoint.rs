@@ -92,6 +92,7 @@ fn resolve(path: &Path) -> Result<PathBuf, MountError> {
     match path.canonicalize() {
         Ok(path) => Ok(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(MountError::Missing(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(MountError::NotDirectory(path.to_owned())),
         Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) => {
             let absolute = std::path::absolute(path).map_err(|error| system("find", path, error))?;
             match (absolute.parent(), absolute.file_name()) {
