@@ -1,7 +1,7 @@
 //! The node: the only caller of the engine. It hands inputs in, carries outputs out, and decides nothing.
 //!
-//! One lock holds the engine and everything that must change together with it ([`core::Core`]). It is never held over a
-//! wait, a disk access or a reply: what an output asks for is collected as [`core::Todo`] and done after the lock is
+//! One lock holds the engine and everything that must change together with it (`core::Core`). It is never held over a
+//! wait, a disk access or a reply: what an output asks for is collected as `core::Todo` and done after the lock is
 //! released. The same node runs under the FUSE mount, under `farshore get`, as the sharing side, and in the simulator.
 
 mod answers;
