@@ -10,6 +10,10 @@ use crate::input::DialError;
 use crate::output::{Effect, Notice, Output};
 use crate::time::Time;
 use crate::timers::Timer;
+use core::time::Duration;
+
+/// A peer that says nothing for this long after it was connected has no news of its tree.
+const NEWS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A peer that we follow.
 #[derive(Debug)]
@@ -23,8 +27,8 @@ pub(crate) struct Peer {
     pub(crate) listing: Option<Listing>,
     /// Whether its tree has been told as a whole, ever.
     pub(crate) listed: bool,
-    /// Whether it has told us anything since it was connected.
-    heard: bool,
+    /// When it was last connected, until it has told us something since.
+    silent_since: Option<Time>,
     /// Attempts to connect in a row that came to nothing.
     failures: u32,
     /// When it last sent a frame.
@@ -74,7 +78,7 @@ impl Engine {
             settled: 0,
             listing: None,
             listed: false,
-            heard: false,
+            silent_since: None,
             failures: 0,
             last_frame_at: None,
         };
@@ -101,8 +105,9 @@ impl Engine {
             Err(_) if !awaited => {}
             Ok(()) => {
                 self.set_link(id, Link::Up(link));
+                let now = self.now;
                 if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.heard = false;
+                    peer.silent_since = Some(now);
                 }
                 out.push(Output::Notice(Notice::LinkUp { peer: id }));
                 self.handles.forget_failures();
@@ -198,13 +203,17 @@ impl Engine {
     pub(crate) fn note_news_from(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.failures = 0;
-            peer.heard = true;
+            peer.silent_since = None;
         }
     }
 
-    /// Whether what we know of a peer's tree is what it has told over this connection.
+    /// Whether what we know of a peer's tree is what it has to tell, as far as we can know: a peer that has news begins
+    /// to tell them as soon as it is connected, and one that has none says nothing.
     pub(crate) fn is_up_to_date(&self, peer: PeerId) -> bool {
-        self.peers.get(&peer).is_some_and(|peer| peer.heard && peer.listing.is_none())
+        self.peers.get(&peer).is_some_and(|peer| {
+            let is_silent = peer.silent_since.is_some_and(|since| since + NEWS_WITHIN > self.now);
+            !is_silent && peer.listing.is_none()
+        })
     }
 
     /// A peer broke a rule while it brought frames. Bytes that are wrong are asked for again; a peer that sends what is no

@@ -212,3 +212,16 @@ fn an_owner_that_came_back_may_first_tell_what_it_has_now() {
     all.extend(hand.pass(Duration::from_secs(1)));
     assert_eq!(Hand::reply(&all, read), None);
 }
+
+#[test]
+fn an_owner_that_came_back_and_says_nothing_has_no_news() {
+    let mut hand = Hand::following(Config { max_retries: 1, ..Config::default() }, &[("a", CHUNK)]);
+    let handle = hand.open("a");
+    hand.lose_link(&[]);
+    let redial = hand.pass(Duration::from_secs(1));
+    hand.connect(&redial);
+    hand.pass(Duration::from_secs(5));
+    let (read, out) = hand.read(handle, 0, 10);
+    let refused = hand.fail(&Hand::fetches(&out)[0], FetchError::Gone);
+    assert_eq!(Hand::reply(&refused, read), Some(Err(Errno::Stale)));
+}
