@@ -542,6 +542,8 @@ impl Engine {
     pub(crate) fn is_on_its_way(&self, content: &Content, range: &Range<u64>) -> bool {
         chunks_touched(range).filter(|chunk| !content.has(*chunk)).all(|chunk| {
             content.chunks.get(&chunk).is_some_and(|fetch| match &fetch.phase {
+                // What is needed of this chunk is here, and waits in memory for what is needed of others.
+                _ if fetch.arrived.contains(FrameSet::touched(chunk, range)) => true,
                 Phase::Fetching(requests) => !requests.is_empty(),
                 Phase::Backoff(at) | Phase::StoreBackoff(at, _) => *at > Time::ZERO,
                 Phase::Parked => true,

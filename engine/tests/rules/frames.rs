@@ -88,3 +88,22 @@ fn what_has_arrived_is_not_asked_for_again() {
     let again: Vec<FetchSeen> = Hand::fetches(&out);
     assert_eq!((again.len(), again[0].frames.clone()), (1, 2..4));
 }
+
+/// The simulator met this one: after a reconnect the rest of the first chunk has to wait for its turn, and the read needs
+/// nothing of it but what is in memory.
+#[test]
+fn frames_in_memory_are_waited_with_while_their_chunk_has_to_wait() {
+    let mut hand = Hand::following(Config { ahead_bytes: 0, ..Config::default() }, &[("a", 2 * CHUNK)]);
+    let handle = hand.open("a");
+    let (read, out) = hand.read(handle, CHUNK - 10, 20);
+    let begun = Hand::fetches(&out);
+    let end_of_first = begun.iter().find(|fetch| (fetch.chunk, &fetch.frames) == (0, &(3..4))).unwrap();
+    hand.arrive(end_of_first.effect, 3..4);
+    hand.lose_link(&begun);
+    let redial = hand.pass(core::time::Duration::from_secs(1));
+    let out = hand.connect(&redial);
+    let again = Hand::fetches(&out);
+    assert!(again.iter().all(|fetch| fetch.chunk == 1), "{again:?}");
+    let out = hand.arrive(again[0].effect, 0..1);
+    assert!(matches!(Hand::reply(&out, read), Some(Ok(Reply::Read(_)))), "{out:?}");
+}
