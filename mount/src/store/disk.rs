@@ -12,7 +12,7 @@ mod descriptors;
 
 use self::descriptors::Descriptors;
 use super::publish::{copy_to, publish};
-use super::{Space, Store, Stored, check_frames, check_read};
+use super::{Store, Stored, check_frames, check_read};
 use bytes::{Buf, Bytes};
 use farshore_engine::ContentId;
 use farshore_engine::record::FileTime;
@@ -89,20 +89,6 @@ impl DiskStore {
         let home = Home { dir: dir_fd, private, partial, descriptors: Descriptors::new(OPEN_FILES), _lock: lock };
         home.remove_leftovers().map_err(failed)?;
         Ok(DiskStore { home: Arc::new(home) })
-    }
-
-    /// How much room there is on the disk of the store.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn space(&self) -> io::Result<Space> {
-        let stat = rustix::fs::fstatvfs(&self.home.partial)?;
-        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Space {
-            total_bytes: bytes(stat.f_blocks),
-            free_bytes: bytes(stat.f_bfree),
-            available_bytes: bytes(stat.f_bavail),
-        })
     }
 }
 

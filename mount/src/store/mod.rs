@@ -53,17 +53,6 @@ pub trait Stored: Send + Sync + 'static {
     ) -> BoxFuture<'static, io::Result<()>>;
 }
 
-/// Room on a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
-    /// All bytes that it can hold.
-    pub total_bytes: u64,
-    /// Bytes that are not in use.
-    pub free_bytes: u64,
-    /// Bytes of those that this user may use.
-    pub available_bytes: u64,
-}
-
 /// Whether frames fit into their content.
 fn check_frames(offset: u64, frames: &[Bytes], size_bytes: u64) -> io::Result<()> {
     let len: u64 = frames.iter().map(|frame| frame.len() as u64).sum();

@@ -94,14 +94,6 @@ fn the_private_place_is_never_somewhere_else() {
     assert!(names(elsewhere.path()).is_empty());
 }
 
-#[test]
-fn room_is_told() {
-    let dir = tempfile::tempdir().unwrap();
-    let space = DiskStore::open(dir.path()).unwrap().space().unwrap();
-    assert!(space.total_bytes >= space.free_bytes && space.free_bytes >= space.available_bytes);
-    assert!(space.total_bytes > 1 << 20);
-}
-
 #[tokio::test]
 async fn a_file_kept_elsewhere_leaves_no_copy_behind_when_it_fails() {
     // On most machines this is another file system; where it is not, the law holds all the same.
