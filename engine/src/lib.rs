@@ -58,6 +58,7 @@ pub mod download;
 pub mod event;
 pub mod fault;
 pub mod handles;
+pub mod identity;
 pub mod ids;
 pub mod input;
 pub mod output;
@@ -65,6 +66,7 @@ pub mod path;
 pub mod record;
 pub mod share;
 pub mod sidecar;
+pub mod stored;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;
@@ -91,12 +93,14 @@ pub use engine::Engine;
 pub use event::{Change, Observation, Position, Seen, SeenKind, TreeUpdate};
 pub use fault::PeerFault;
 pub use follow::MAX_ENTRIES;
+pub use identity::{ContentIdentity, ContentKey};
 pub use ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
 pub use input::{Command, DialError, Done, FetchError, Input, PeerEvent, Request, StoreError, Wanted, WatchCursor};
 pub use output::{
     Attr, AttrKind, DirEntry, DirEntryName, Effect, Errno, Notice, Opened, Output, Reply, ServedFile, Source, Span,
 };
 pub use peers::Link;
+pub use stored::{Held, Resumed, Trust};
 pub use time::Time;
 pub use timers::Timer;
 pub use view::View;

@@ -18,6 +18,7 @@ pub use v1::{Claimed, decode_v1};
 
 use crate::bitmap::{ChunkBitmap, MAX_CHUNKS};
 use crate::chunk::MAX_FILE_BYTES;
+use crate::identity::ContentIdentity;
 use crate::ids::PeerId;
 use crate::record::{FileTime, Stamp};
 use std::path::{Path, PathBuf};
@@ -48,48 +49,33 @@ pub fn bitmap_path(partial: &Path) -> PathBuf {
     name.into()
 }
 
-/// Which bytes a sidecar tells about. All of it has to match: a file of the same size is not the same file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ContentIdentity {
-    /// The device that owns the file and named its bytes.
-    pub owner: PeerId,
-    /// The owner's name for this version of the bytes.
-    pub stamp: Stamp,
-    /// Bytes of the file, 1 to [`MAX_FILE_BYTES`]: an empty file has no sidecar.
-    pub size_bytes: u64,
-    /// When the owner's file was last modified.
-    pub modified: FileTime,
+/// Checks the limits of every field of an identity.
+fn check_identity(identity: &ContentIdentity) -> Result<(), SidecarError> {
+    if identity.size_bytes > MAX_FILE_BYTES {
+        return Err(SidecarError::FileTooLarge(identity.size_bytes));
+    }
+    if identity.modified.nanos >= 1_000_000_000 {
+        return Err(SidecarError::Nanos(identity.modified.nanos));
+    }
+    Ok(())
 }
 
-impl ContentIdentity {
-    /// Checks the limits of every field.
-    fn check(&self) -> Result<(), SidecarError> {
-        if self.size_bytes > MAX_FILE_BYTES {
-            return Err(SidecarError::FileTooLarge(self.size_bytes));
-        }
-        if self.modified.nanos >= 1_000_000_000 {
-            return Err(SidecarError::Nanos(self.modified.nanos));
-        }
-        Ok(())
+/// Compares what a sidecar says with what is expected. What people can see is compared first, so that the error
+/// names it: every other version has another stamp.
+fn compare(found: &ContentIdentity, expected: &ContentIdentity) -> Result<(), SidecarError> {
+    if found.owner != expected.owner {
+        return Err(SidecarError::WrongOwner { expected: expected.owner, found: found.owner });
     }
-
-    /// Compares what a sidecar says with what is expected. What people can see is compared first, so that the error
-    /// names it: every other version has another stamp.
-    fn matches(&self, expected: &ContentIdentity) -> Result<(), SidecarError> {
-        if self.owner != expected.owner {
-            return Err(SidecarError::WrongOwner { expected: expected.owner, found: self.owner });
-        }
-        if self.size_bytes != expected.size_bytes {
-            return Err(SidecarError::WrongSize { expected: expected.size_bytes, found: self.size_bytes });
-        }
-        if self.modified != expected.modified {
-            return Err(SidecarError::WrongTime { expected: expected.modified, found: self.modified });
-        }
-        if self.stamp != expected.stamp {
-            return Err(SidecarError::WrongStamp { expected: expected.stamp, found: self.stamp });
-        }
-        Ok(())
+    if found.size_bytes != expected.size_bytes {
+        return Err(SidecarError::WrongSize { expected: expected.size_bytes, found: found.size_bytes });
     }
+    if found.modified != expected.modified {
+        return Err(SidecarError::WrongTime { expected: expected.modified, found: found.modified });
+    }
+    if found.stamp != expected.stamp {
+        return Err(SidecarError::WrongStamp { expected: expected.stamp, found: found.stamp });
+    }
+    Ok(())
 }
 
 /// What is stored of one content. Every chunk that is present has a hash.
@@ -108,7 +94,7 @@ impl Sidecar {
     /// [`SidecarError`] if a limit is broken, if the bitmap is one of a file of another size, or if there are more or
     /// fewer hashes than chunks that are present.
     pub fn new(identity: ContentIdentity, bitmap: ChunkBitmap, hashes: Vec<u64>) -> Result<Sidecar, SidecarError> {
-        identity.check()?;
+        check_identity(&identity)?;
         if bitmap.file_size() != identity.size_bytes {
             return Err(SidecarError::WrongSize { expected: identity.size_bytes, found: bitmap.file_size() });
         }
@@ -137,7 +123,7 @@ impl Sidecar {
     pub fn decode_for(bytes: &[u8], expected: &ContentIdentity, chunk_bytes: u64) -> Result<Sidecar, SidecarError> {
         let raw = Raw::split(bytes)?;
         raw.check()?;
-        raw.identity.matches(expected)?;
+        compare(&raw.identity, expected)?;
         if raw.chunk_bytes != chunk_bytes {
             return Err(SidecarError::WrongChunkSize { expected: chunk_bytes, found: raw.chunk_bytes });
         }
@@ -258,7 +244,7 @@ impl Raw<'_> {
         if self.flags != [0; 3] {
             return Err(SidecarError::Flags(self.flags));
         }
-        self.identity.check()?;
+        check_identity(&self.identity)?;
         check_bits(self.identity.size_bytes, self.chunk_bytes, self.total, self.have, self.words)
     }
 

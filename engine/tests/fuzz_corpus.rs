@@ -6,11 +6,12 @@
 // A test may read the files that it replays.
 #![allow(clippy::disallowed_methods)]
 
+use farshore_engine::ContentIdentity;
 use farshore_engine::PeerId;
 use farshore_engine::bitmap::{ChunkBitmap, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES};
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::record::{FileTime, Stamp};
-use farshore_engine::sidecar::{ContentIdentity, Sidecar};
+use farshore_engine::sidecar::Sidecar;
 use farshore_engine::testing::{Op, fuzz_bitmap, fuzz_engine, fuzz_sidecar};
 use std::fs;
 use std::path::{Path, PathBuf};
