@@ -242,6 +242,9 @@ impl Engine {
         self.handles.restart(ino);
         let Some(old) = self.tree.get_mut(ino).and_then(|node| node.content.take()) else { return };
         let waiters = self.discard(old, out).map(|content| content.waiters).unwrap_or_default();
+        if self.tree.get(ino).is_some_and(|node| node.opens.count() > 0) {
+            self.lease(ino, out);
+        }
         if waiters.is_empty() {
             return;
         }

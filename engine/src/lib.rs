@@ -80,6 +80,7 @@ mod engine;
 mod fetch;
 mod follow;
 mod kernel;
+mod leases;
 mod peers;
 mod readahead;
 mod reads;

@@ -113,6 +113,7 @@ impl Engine {
                 self.handles.forget_failures();
                 let position = self.peers.get(&id).map(|peer| peer.position).unwrap_or_default();
                 self.effect(Running::Watch { peer: id, link }, Effect::Watch { peer: id, link, position }, out);
+                self.lease_again(id, out);
                 self.unpark(id, out);
             }
             Err(error) => {

@@ -118,6 +118,7 @@ impl World {
         for conn in conns {
             self.end_conn(conn);
         }
+        self.kept.retain(|(owner, ..), _| *owner != at);
         let seed = self.rng.up_to(u64::MAX);
         let now = self.now;
         let host = &mut self.hosts[at];
@@ -155,6 +156,7 @@ impl World {
         if !std::mem::replace(&mut self.conns[conn].alive, false) {
             return;
         }
+        self.lose_leases(conn);
         let held = std::mem::take(&mut self.conns[conn].held);
         self.conns[conn].broken |= !held.is_empty();
         let at = self.conns[conn].dialer;

@@ -21,6 +21,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
@@ -52,6 +53,8 @@ pub struct Link {
     hang_up: watch::Sender<bool>,
     line: LineEnd,
     pools: Mutex<Pools>,
+    /// Where the streams run, whoever opens them.
+    runtime: Handle,
 }
 
 impl Link {
@@ -117,7 +120,8 @@ impl Link {
             tracing::warn!("{peer:?} broke a rule in its greeting: {fault}");
             DialError::Incompatible
         })?;
-        Ok(Link { peer, welcome, client, hang_up, line: end, pools: Mutex::default() })
+        let runtime = Handle::current();
+        Ok(Link { peer, welcome, client, hang_up, line: end, pools: Mutex::default(), runtime })
     }
 
     /// Who is at the other end.
@@ -173,6 +177,13 @@ impl Link {
             pools.stream(&self.client, &self.line, wanted, chunk)
         };
         stream.fetch(chunk, frames, urgent, cancel, on_frame).await
+    }
+
+    /// Opens a stream for a content, if none is open: from then on the owner keeps its bytes readable for us, until
+    /// [`Link::close_content`]. Does not wait for it; if the owner refuses, the next fetch hears why.
+    pub fn open_content(&self, wanted: &Wanted) {
+        let _entered = self.runtime.enter();
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).open(&self.client, &self.line, wanted);
     }
 
     /// Closes the streams of a content, and with them the owner's lease on it. Fetches that are still under way end
