@@ -6,7 +6,7 @@
 use super::line::{Line, LineEnd, raised};
 use super::pool::Pools;
 use super::transport::{Conn, Transport};
-use super::{CALL_LIMIT, CONNECT_LIMIT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
+use super::{CALL_LIMIT, CONNECT_LIMIT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, LINE_END_GRACE};
 use bytes::Bytes;
 use farshore_engine::{ContentId, DialError, FetchError, PeerFault, PeerId, Position, TreeUpdate, Wanted};
 use farshore_proto::hello::encode_watch;
@@ -38,9 +38,6 @@ const MAX_CLOSED_STREAMS: usize = 1024;
 
 /// The next address is tried when the one before has not answered for this long.
 const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
-
-/// A broken stream may be the first sign of a broken connection; the second comes within this time.
-const LINE_END_GRACE: Duration = Duration::from_millis(100);
 
 /// How long saying goodbye may take.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
@@ -104,7 +101,7 @@ impl Link {
     async fn greet(conn: Conn, hello: &Hello) -> Result<Link, DialError> {
         let peer = conn.peer;
         let (hang_up, hung_up) = watch::channel(false);
-        let (line, end) = Line::new(conn.io, (), raised(hung_up).boxed());
+        let (line, end) = Line::new(conn.io, |_| (), raised(hung_up).boxed());
         let channel = channel_over(line).await.map_err(|error| {
             tracing::debug!("{peer:?} does not speak HTTP/2: {error}");
             DialError::Unreachable
