@@ -245,6 +245,8 @@ impl Engine {
             Command::Follow { peer } => self.follow(peer, out),
             Command::NetworkChanged => self.redial_all(out),
             Command::Shutdown => self.shut_down(out),
+            Command::Unshare { path } => self.unshare(path, out),
+            Command::Share { path } => self.share.offer_again(&path),
         }
     }
 

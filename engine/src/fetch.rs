@@ -174,10 +174,7 @@ impl Engine {
     /// Asks for the frames of a chunk that are not in memory: from the first one that is `needed` on, and then what lies
     /// before it. Without a connection the chunk is parked.
     pub(crate) fn issue(&mut self, id: ContentId, chunk: u64, needed: Option<FrameSet>, out: &mut Vec<Output>) {
-        let Some(content) = self.contents.get_mut(&id) else { return };
-        if let Some(path) = self.tree.path_of(content.ino) {
-            content.path = path;
-        }
+        let Some(wanted) = self.wanted(id) else { return };
         let Some(content) = self.contents.get(&id) else { return };
         if content.claims(chunk) {
             return self.verify(id, chunk, out);
@@ -194,7 +191,6 @@ impl Engine {
         let missing = content.all_frames(chunk).minus(fetch.arrived);
         let first = needed.and_then(|needed| needed.runs().next()).map_or(0, |run| run.start);
         let behind = FrameSet::span(first, crate::chunk::FRAMES_PER_CHUNK);
-        let wanted = content.wanted(id);
         let mut requests = Vec::with_capacity(2);
         for (part, urgent) in [(missing.minus(missing.minus(behind)), needed.is_some()), (missing.minus(behind), false)]
         {

@@ -246,6 +246,9 @@ impl Engine {
         let Some(old) = self.tree.get_mut(ino).and_then(|node| node.content.take()) else { return };
         let waiters = self.supersede(ino, old, out);
         self.prefetch_if_pinned(ino);
+        if self.tree.get(ino).is_some_and(|node| node.opens.count() > 0) {
+            self.lease(ino, out);
+        }
         if waiters.is_empty() {
             return;
         }

@@ -259,6 +259,17 @@ pub enum Command {
     NetworkChanged,
     /// End everything: waiting requests are answered, effects are cancelled, nothing new begins.
     Shutdown,
+    /// Do not offer this path of our own folder any more, nor what is below it: it is announced as removed, and whatever
+    /// is seen there is ignored. Who is reading it keeps what it has open. The root cannot be left out.
+    Unshare {
+        /// Where.
+        path: RelPath,
+    },
+    /// Takes back [`Command::Unshare`] of this very path. What is there is offered again once it is observed.
+    Share {
+        /// Where.
+        path: RelPath,
+    },
 }
 
 /// Which version of which bytes a fetch is about, for the driver to ask the owner for.

@@ -121,6 +121,10 @@ impl Engine {
             self.stop_prefetch(id);
         }
         self.charge(id);
+        let ino = self.contents.get(&id).map(|content| content.ino);
+        if let Some(ino) = ino.filter(|ino| self.tree.get(*ino).is_some_and(|node| node.opens.count() > 0)) {
+            self.lease(ino, out);
+        }
         self.wake(id, out);
         self.go_on_waiting(id, out);
         self.trim(out);

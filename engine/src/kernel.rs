@@ -25,7 +25,7 @@ impl Engine {
             Request::Lookup { parent, name } => self.lookup(parent, &name),
             Request::GetAttr { ino } => self.node(ino).map(|node| Reply::Attr(node.attr(ino))),
             Request::ReadLink { ino } => self.read_link(ino),
-            Request::Open { ino, write } => self.open(ino, write),
+            Request::Open { ino, write } => self.open(ino, write, out),
             Request::Release { handle } => self.release(handle, out),
             Request::ReadDir { ino, after, budget_bytes, plus } => self.read_dir(ino, after, budget_bytes, plus),
             Request::Pin { path } => self.pin(path, out),
@@ -78,7 +78,7 @@ impl Engine {
         }
     }
 
-    fn open(&mut self, ino: Ino, write: bool) -> Result<Reply, Errno> {
+    fn open(&mut self, ino: Ino, write: bool, out: &mut Vec<Output>) -> Result<Reply, Errno> {
         let node = self.node(ino)?;
         match node.record.kind {
             Kind::File { .. } => {}
@@ -92,11 +92,15 @@ impl Engine {
             Origin::Local(_) => Some(self.tree.path_of(ino).ok_or(Errno::Stale)?),
             Origin::Peer(_) => None,
         };
-        if let Some(node) = self.tree.get_mut(ino) {
+        let is_first = self.tree.get_mut(ino).is_some_and(|node| {
             node.opens.open();
-            if let Some(content) = node.content {
-                self.note_use(content, true);
-            }
+            node.opens.count() == 1
+        });
+        if let Some(content) = self.tree.get(ino).and_then(|node| node.content) {
+            self.note_use(content, true);
+        }
+        if is_first {
+            self.lease(ino, out);
         }
         if self.config.prefetch_on_open {
             self.prefetch_first(ino);

@@ -82,6 +82,7 @@ mod fetch;
 mod follow;
 mod kept;
 mod kernel;
+mod leases;
 mod peers;
 mod prefetch;
 mod readahead;

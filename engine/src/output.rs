@@ -325,6 +325,17 @@ pub enum Effect {
         /// Which connection.
         link: LinkId,
     },
+    /// Open a stream for a content at once, if none is open: by that the owner keeps its bytes readable, whatever
+    /// becomes of the file's name, also before anything of it is asked for. [`Effect::CloseStreams`] ends it. Needs no
+    /// `Done`.
+    OpenStreams {
+        /// To whom.
+        peer: PeerId,
+        /// Over which connection.
+        link: LinkId,
+        /// Of which file.
+        wanted: Wanted,
+    },
 }
 
 impl Effect {
@@ -346,7 +357,8 @@ impl Effect {
             | Effect::Evict { .. }
             | Effect::CloseStreams { .. }
             | Effect::Discard { .. }
-            | Effect::HangUp { .. } => false,
+            | Effect::HangUp { .. }
+            | Effect::OpenStreams { .. } => false,
         }
     }
 }

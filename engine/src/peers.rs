@@ -114,6 +114,7 @@ impl Engine {
                 self.prefetch_pinned();
                 let position = self.peers.get(&id).map(|peer| peer.position).unwrap_or_default();
                 self.effect(Running::Watch { peer: id, link }, Effect::Watch { peer: id, link, position }, out);
+                self.lease_again(id, out);
                 self.unpark(id, out);
             }
             Err(error) => {

@@ -118,6 +118,7 @@ impl World {
         for conn in conns {
             self.end_conn(conn);
         }
+        self.kept.retain(|(owner, ..), _| *owner != at);
         self.begin_life(at);
         self.input(at, Input::Observed(Observation::ScanBegin { path: RelPath::ROOT }));
         let paths: Vec<RelPath> = self.hosts[at].folder.paths().cloned().collect();
@@ -181,6 +182,7 @@ impl World {
         if !std::mem::replace(&mut self.conns[conn].alive, false) {
             return;
         }
+        self.lose_leases(conn);
         let held = std::mem::take(&mut self.conns[conn].held);
         self.conns[conn].broken |= !held.is_empty();
         let at = self.conns[conn].dialer;

@@ -8,11 +8,9 @@ use crate::fault::PeerFault;
 use crate::ids::{EffectId, LinkId};
 use crate::input::{Done, FetchError, Input, PeerEvent, Request, Wanted, WatchCursor};
 use crate::output::{Errno, Reply};
-use crate::record::Stamp;
 use crate::time::Time;
 use core::ops::Range;
 use core::time::Duration;
-use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A connection, numbered by the world.
@@ -33,8 +31,6 @@ pub(super) struct Conn {
     last_at: [Time; 2],
     /// What would have arrived while the network was held.
     pub(super) held: Vec<Message>,
-    /// Files that the owner has open for this follower.
-    leases: BTreeMap<Stamp, (u64, u64)>,
 }
 
 /// What travels.
@@ -43,6 +39,8 @@ pub(super) enum Message {
     Watch { position: Position },
     Fetch { effect: EffectId, wanted: Wanted, chunk: u64, frames: Range<u32> },
     Hash { effect: EffectId, wanted: Wanted, chunks: Range<u64> },
+    Open { wanted: Wanted },
+    Close { wanted: Wanted },
     Tree { updates: Vec<TreeUpdate> },
     Frame { effect: EffectId, frame: u32, bytes: Vec<u8>, hash: u64 },
     FetchEnd { effect: EffectId, result: Result<(), FetchError> },
@@ -77,7 +75,11 @@ pub enum Spoil {
 impl Message {
     fn direction(&self) -> usize {
         match self {
-            Message::Watch { .. } | Message::Fetch { .. } | Message::Hash { .. } => 0,
+            Message::Watch { .. }
+            | Message::Fetch { .. }
+            | Message::Hash { .. }
+            | Message::Open { .. }
+            | Message::Close { .. } => 0,
             Message::Tree { .. } | Message::Frame { .. } | Message::FetchEnd { .. } | Message::Hashes { .. } => 1,
         }
     }
@@ -86,17 +88,8 @@ impl Message {
 impl World {
     pub(super) fn connect(&mut self, dialer: HostId, link: LinkId, owner: HostId) -> ConnId {
         let last_at = [self.now; 2];
-        let conn = Conn {
-            dialer,
-            life: self.hosts[dialer].life,
-            link,
-            owner,
-            alive: true,
-            broken: false,
-            last_at,
-            held: Vec::new(),
-            leases: BTreeMap::new(),
-        };
+        let life = self.hosts[dialer].life;
+        let conn = Conn { dialer, life, link, owner, alive: true, broken: false, last_at, held: Vec::new() };
         self.conns.push(conn);
         let id = self.conns.len() - 1;
         self.hosts[dialer].links.insert(link, id);
@@ -140,6 +133,9 @@ impl World {
             Message::Fetch { effect, wanted, chunk, frames } => self.serve(conn, effect, wanted, chunk, frames),
             Message::Hash { effect, wanted, chunks } => self.serve_hashes(conn, effect, &wanted, chunks),
             Message::Hashes { effect, result } => self.end_compare(dialer, effect, result),
+            // Who cannot be given a lease hears of it when it asks for bytes.
+            Message::Open { wanted } => drop(self.lease(conn, &wanted)),
+            Message::Close { wanted } => self.end_lease(conn, &wanted),
             Message::Frame { effect, frame, bytes, hash } => self.on_frame(dialer, effect, frame, bytes, hash),
             Message::FetchEnd { effect, result } => self.end_fetch(dialer, effect, result),
         }
@@ -178,7 +174,7 @@ impl World {
             self.trouble();
             return self.send(conn, Message::FetchEnd { effect, result: Err(error) });
         }
-        let (inode, version) = match self.open_for(conn, &wanted) {
+        let (inode, version) = match self.lease(conn, &wanted) {
             Ok(opened) => opened,
             Err(error) => return self.send(conn, Message::FetchEnd { effect, result: Err(error) }),
         };
@@ -195,7 +191,7 @@ impl World {
                 self.trouble();
                 Err(error)
             }
-            _ => self.open_for(conn, wanted),
+            _ => self.lease(conn, wanted),
         };
         let result = opened.map(|(inode, version)| {
             let serving = Serving { conn, effect, inode, version, wanted: wanted.clone(), chunk: 0, frames: 0..0 };
@@ -210,12 +206,12 @@ impl World {
         self.send(conn, Message::Hashes { effect, result });
     }
 
-    /// Opens a file for a follower, or finds it among those that are open for it. Its inode and version.
-    fn open_for(&mut self, conn: ConnId, wanted: &Wanted) -> Result<(u64, u64), FetchError> {
+    /// Which file an owner reads for a follower, in which version: the one that it asks the engine for.
+    pub(super) fn open_now(&mut self, conn: ConnId, wanted: &Wanted) -> Result<(u64, u64), FetchError> {
         let Conn { dialer, owner, .. } = self.conns[conn];
         let peer = self.hosts[dialer].peer;
         let request = Request::PeerOpen { peer, path: wanted.path.clone(), stamp: wanted.stamp };
-        let opened = match self.ask_now(owner, request) {
+        match self.ask_now(owner, request) {
             Ok(Reply::PeerOpened(served)) => {
                 let seen = self.hosts[owner].folder.seen(&served.path);
                 let as_told = seen.is_some_and(|seen| seen.facts == served.facts && seen.modified == served.modified);
@@ -225,17 +221,6 @@ impl World {
             Err(Errno::NoEntry) => Err(FetchError::Gone),
             Err(Errno::Stale) => Err(FetchError::Stale),
             Err(errno) => panic!("an owner answered {errno:?}"),
-        };
-        let leased = self.conns[conn].leases.get(&wanted.stamp).copied().filter(|_| self.leases);
-        let (inode, version) = match (opened, leased) {
-            (Ok(opened), _) | (Err(_), Some(opened)) => opened,
-            (Err(error), None) => return Err(error),
-        };
-        self.conns[conn].leases.insert(wanted.stamp, (inode, version));
-        if self.open_version(owner, inode) == Ok((inode, version)) {
-            Ok((inode, version))
-        } else {
-            Err(FetchError::Stale)
         }
     }
 

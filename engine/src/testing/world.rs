@@ -2,6 +2,7 @@
 
 use super::folder::Look;
 use super::host::{Host, HostId, Job};
+use super::leases::{Lease, LeaseKey};
 use super::wire::{Conn, ConnId, Message, Serving, Spoil, pair};
 use crate::chunk::FrameSet;
 use crate::config::Config;
@@ -52,6 +53,8 @@ pub struct World {
     pub(super) follows: BTreeMap<HostId, HostId>,
     /// Which file and version a stamp means, and its size.
     pub(super) versions: BTreeMap<(PeerId, Stamp), (u64, u64, u64)>,
+    /// What owners keep open for their followers.
+    pub(super) kept: BTreeMap<LeaseKey, Lease>,
     pub(super) trouble_at: Time,
     events: BTreeMap<(Time, u64), Event>,
     last_event: u64,
@@ -94,6 +97,7 @@ impl World {
             dead: BTreeSet::new(),
             follows: BTreeMap::new(),
             versions: BTreeMap::new(),
+            kept: BTreeMap::new(),
             trouble_at: Time::ZERO,
             events: BTreeMap::new(),
             last_event: 0,
@@ -260,9 +264,16 @@ impl World {
                 self.hosts[at].store.drop_frames(content, chunk);
                 None
             }
-            // This wire has no streams to close: what was asked for and given up is cancelled on its own.
-            Effect::CloseStreams { .. } => None,
+            Effect::OpenStreams { link, wanted, .. } => {
+                self.open_streams(at, link, wanted);
+                None
+            }
+            Effect::CloseStreams { content } => {
+                self.close_streams(at, content);
+                None
+            }
             Effect::Discard { content } => {
+                self.close_streams(at, content);
                 self.hosts[at].store.discard(content);
                 None
             }

@@ -13,6 +13,7 @@ mod disconnect;
 mod frames;
 mod handles;
 mod kernel_notices;
+mod left_out;
 mod listings;
 mod lookups;
 mod on_demand;

@@ -155,13 +155,15 @@ fn hand_with_both(trust: Trust) -> (Hand, Handle, ReqId, Vec<Output>) {
     let out = hand.give(Input::Command(Command::Follow { peer: Hand::PEER }));
     hand.connect(&out);
     hand.list(&[("a", 2 * CHUNK)]);
-    let handle = hand.open("a");
-    let (read, out) = hand.read(handle, 0, 10);
+    let ino = hand.ino("a");
+    let (open, out) = hand.ask(Request::Open { ino, write: false });
+    let Some(Ok(Reply::Opened(Opened { handle, .. }))) = Hand::reply(&out, open) else { panic!("{out:?}") };
+    let (read, waits) = hand.read(handle, 0, 10);
+    assert!(waits.is_empty(), "it is not known yet what there is: {waits:?}");
     let resume = out.iter().find_map(|output| match output {
         Output::Effect(id, Effect::Resume { own: true, base: None, .. }) => Some(*id),
         _ => None,
     });
-    assert!(Hand::fetches(&out).is_empty(), "it is not known yet what there is: {out:?}");
     let mut chunks = ChunkBitmap::new(2 * CHUNK).unwrap();
     chunks.set_range(0, 2 * CHUNK);
     let own = Some(Resumed { chunks, trust });

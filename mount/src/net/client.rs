@@ -6,7 +6,7 @@
 use super::line::{Line, LineEnd, raised};
 use super::pool::Pools;
 use super::transport::{Conn, Transport};
-use super::{CALL_LIMIT, CONNECT_LIMIT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
+use super::{CALL_LIMIT, CONNECT_LIMIT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, LINE_END_GRACE};
 use bytes::Bytes;
 use farshore_engine::{ContentId, DialError, FetchError, PeerFault, PeerId, Position, TreeUpdate, Wanted};
 use farshore_proto::hello::encode_watch;
@@ -21,6 +21,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
@@ -38,9 +39,6 @@ const MAX_CLOSED_STREAMS: usize = 1024;
 /// The next address is tried when the one before has not answered for this long.
 const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
 
-/// A broken stream may be the first sign of a broken connection; the second comes within this time.
-const LINE_END_GRACE: Duration = Duration::from_millis(100);
-
 /// How long saying goodbye may take.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -52,6 +50,8 @@ pub struct Link {
     hang_up: watch::Sender<bool>,
     line: LineEnd,
     pools: Mutex<Pools>,
+    /// Where the streams run, whoever opens them.
+    runtime: Handle,
 }
 
 impl Link {
@@ -101,7 +101,7 @@ impl Link {
     async fn greet(conn: Conn, hello: &Hello) -> Result<Link, DialError> {
         let peer = conn.peer;
         let (hang_up, hung_up) = watch::channel(false);
-        let (line, end) = Line::new(conn.io, (), raised(hung_up).boxed());
+        let (line, end) = Line::new(conn.io, |_| (), raised(hung_up).boxed());
         let channel = channel_over(line).await.map_err(|error| {
             tracing::debug!("{peer:?} does not speak HTTP/2: {error}");
             DialError::Unreachable
@@ -117,7 +117,8 @@ impl Link {
             tracing::warn!("{peer:?} broke a rule in its greeting: {fault}");
             DialError::Incompatible
         })?;
-        Ok(Link { peer, welcome, client, hang_up, line: end, pools: Mutex::default() })
+        let runtime = Handle::current();
+        Ok(Link { peer, welcome, client, hang_up, line: end, pools: Mutex::default(), runtime })
     }
 
     /// Who is at the other end.
@@ -173,6 +174,13 @@ impl Link {
             pools.stream(&self.client, &self.line, wanted, chunk)
         };
         stream.fetch(chunk, frames, urgent, cancel, on_frame).await
+    }
+
+    /// Opens a stream for a content, if none is open: from then on the owner keeps its bytes readable for us, until
+    /// [`Link::close_content`]. Does not wait for it; if the owner refuses, the next fetch hears why.
+    pub fn open_content(&self, wanted: &Wanted) {
+        let _entered = self.runtime.enter();
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).open(&self.client, &self.line, wanted);
     }
 
     /// Closes the streams of a content, and with them the owner's lease on it. Fetches that are still under way end

@@ -1,7 +1,8 @@
 //! The streams of one content: [`STREAM_POOL_SIZE`] of them, chunk *i* on stream *i* modulo that.
 //!
-//! They are opened together, as many of them as the content has chunks for, when the first is needed. A stream that dies later is opened again, alone, by the next
-//! fetch that needs it; if all are dead, they are opened together again.
+//! The first may be opened before anything is asked for, so that the owner keeps the file open. The others are opened
+//! together, as many of them as the content has chunks for, by the first fetch. A stream that dies later is opened
+//! again, alone, by the next fetch that needs it; if all are dead, they are opened together again.
 
 use super::client::{CancelSignal, Lost};
 use super::line::LineEnd;
@@ -31,8 +32,6 @@ pub(super) struct Pools {
 
 impl Pools {
     /// The stream that chunk number `chunk` travels on. Opens what has to be opened; does not wait for it.
-    ///
-    /// If too many contents have streams, those of the one that has been idle for longest are closed.
     pub(super) fn stream(
         &mut self,
         client: &FarshoreClient<Channel>,
@@ -40,15 +39,26 @@ impl Pools {
         wanted: &Wanted,
         chunk: u64,
     ) -> StreamHandle {
-        if self.pools.len() >= MAX_POOLS && !self.pools.contains_key(&wanted.content) {
+        self.pool(wanted.content).stream(client, line, wanted, chunk)
+    }
+
+    /// Opens the first stream of a content, if none is open.
+    pub(super) fn open(&mut self, client: &FarshoreClient<Channel>, line: &LineEnd, wanted: &Wanted) {
+        self.pool(wanted.content).open(client, line, wanted);
+    }
+
+    /// The pool of a content, made at first use. If too many contents have streams, those of the one that has been idle
+    /// for longest are closed.
+    fn pool(&mut self, content: ContentId) -> &mut Pool {
+        if self.pools.len() >= MAX_POOLS && !self.pools.contains_key(&content) {
             let idle = self.pools.iter().filter(|(_, pool)| pool.is_idle());
             let longest = idle.min_by_key(|(_, pool)| pool.last_use).map(|(content, _)| *content);
             longest.map(|content| self.pools.remove(&content));
         }
         self.uses += 1;
-        let pool = self.pools.entry(wanted.content).or_default();
+        let pool = self.pools.entry(content).or_default();
         pool.last_use = self.uses;
-        pool.stream(client, line, wanted, chunk)
+        pool
     }
 
     /// Closes the streams of a content.
@@ -61,6 +71,8 @@ impl Pools {
 #[derive(Default)]
 struct Pool {
     last_use: u64,
+    /// Whether all streams that the content has use for have been opened, rather than the first alone.
+    is_whole: bool,
     slots: [Option<Slot>; STREAM_POOL_SIZE as usize],
 }
 
@@ -82,6 +94,19 @@ impl Pool {
         streams.all(|stream| stream.room.available_permits() == MAX_WAITING_REQUESTS || !stream.is_alive())
     }
 
+    fn is_dead(&self) -> bool {
+        !self.slots.iter().flatten().any(|slot| slot.stream.is_alive())
+    }
+
+    /// Opens the first stream, if none is open.
+    fn open(&mut self, client: &FarshoreClient<Channel>, line: &LineEnd, wanted: &Wanted) {
+        if self.is_dead() {
+            self.slots = Default::default();
+            self.slots[0] = Some(Slot::open(client.clone(), line.clone(), wanted, Group::default()));
+            self.is_whole = false;
+        }
+    }
+
     fn stream(
         &mut self,
         client: &FarshoreClient<Channel>,
@@ -90,11 +115,17 @@ impl Pool {
         chunk: u64,
     ) -> StreamHandle {
         let open = |group: Group| Slot::open(client.clone(), line.clone(), wanted, group);
-        if !self.slots.iter().flatten().any(|slot| slot.stream.is_alive()) {
+        if self.is_dead() {
+            self.slots = Default::default();
+            self.is_whole = false;
+        }
+        if !std::mem::replace(&mut self.is_whole, true) {
             let group = Group::default();
             // A file of one chunk has no use for four streams.
-            let useful = wanted.size_bytes.div_ceil(CHUNK_SIZE);
-            self.slots = std::array::from_fn(|index| ((index as u64) < useful).then(|| open(group.clone())));
+            let useful = wanted.size_bytes.div_ceil(CHUNK_SIZE).min(STREAM_POOL_SIZE.into()) as usize;
+            for slot in self.slots[..useful].iter_mut().filter(|slot| slot.is_none()) {
+                *slot = Some(open(group.clone()));
+            }
         }
         let slot = &mut self.slots[stream_of(chunk) as usize];
         match slot {

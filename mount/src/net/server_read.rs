@@ -4,9 +4,10 @@
 //! Everything happens when the network asks for the next reply. So a peer that does not take its replies costs one
 //! chunk and one queue, both bounded, and its requests wait in the flow-control window.
 
+use super::LINE_END_GRACE;
 use super::server::Visitor;
 use super::server_calls::blame;
-use super::server_leases::Lease;
+use super::server_leases::Held;
 use crate::folder::ServeError;
 use bytes::Bytes;
 use farshore_engine::PeerFault;
@@ -18,18 +19,19 @@ use futures_util::stream::{self, Stream};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 /// The replies to what comes in on a stream that is open.
 pub(super) fn replies(
     inbound: Streaming<v1::ReadRequest>,
-    lease: Arc<Lease>,
+    lease: Held,
     size_bytes: u64,
     visitor: Arc<Visitor>,
 ) -> impl Stream<Item = Result<v1::ReadReply, Status>> + Send + 'static {
     let reading = Reading {
         inbound: Some(inbound),
-        lease,
+        lease: Some(lease),
         size_bytes,
         visitor,
         last_request: 0,
@@ -47,7 +49,8 @@ pub(super) fn replies(
 struct Reading {
     /// `None` once the peer has nothing more to ask.
     inbound: Option<Streaming<v1::ReadRequest>>,
-    lease: Arc<Lease>,
+    /// Taken at the end only.
+    lease: Option<Held>,
     size_bytes: u64,
     visitor: Arc<Visitor>,
     /// The number of the newest request.
@@ -57,6 +60,25 @@ struct Reading {
     /// Cancelled, but not ended yet.
     cancelled: VecDeque<u64>,
     current: Option<Current>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let (Some(lease), Some(_)) = (self.lease.take(), &self.inbound) else { return };
+        // Only a runtime that is going down cannot run it; then nothing is kept.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(end_lease(lease, self.visitor.clone()));
+        }
+    }
+}
+
+/// The stream has ended, and its reader did not say that it has no more to ask: either it has closed the stream, or the
+/// connection is going down, which shows a little later.
+async fn end_lease(lease: Held, visitor: Arc<Visitor>) {
+    let lost = timeout(LINE_END_GRACE, visitor.line.closed()).await.is_ok();
+    if lost && visitor.is_inside() {
+        lease.keep().await;
+    }
 }
 
 /// The request that is being answered.
@@ -170,7 +192,7 @@ impl Reading {
             return Err(Status::unavailable("shutting down"));
         };
         let len_bytes = range.end - range.start;
-        let read = match self.lease.bytes() {
+        let read = match self.lease.as_ref().and_then(Held::bytes) {
             Some(bytes) => bytes.read(range).await,
             None => Err(ServeError::Io),
         };

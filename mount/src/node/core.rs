@@ -205,6 +205,13 @@ impl Core {
                 return;
             }
             Effect::CloseStreams { content } => return self.close_streams(content),
+            // At once, like closing them: what is opened later would not be closed any more.
+            Effect::OpenStreams { link, wanted, .. } => {
+                if let Some(link) = self.links.get(&link) {
+                    link.open_content(&wanted);
+                }
+                return;
+            }
             Effect::Discard { content } => {
                 self.close_streams(content);
                 todo.dropped.extend(self.contents.remove(&content));

@@ -3,6 +3,7 @@
 
 mod fetch;
 mod hello;
+mod leases;
 mod liars;
 mod loss;
 mod memory;

@@ -4,7 +4,7 @@ use crate::memory::{Memory, OWNER};
 use bytes::Bytes;
 use farshore::folder::{ServeError, ServedBytes};
 use farshore::net::transport::Transport;
-use farshore::net::{Host, Link, cancel_pair, serve};
+use farshore::net::{Host, Leases, Link, cancel_pair, serve_with};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
 use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerId, TreeUpdate, Wanted, WatchCursor};
@@ -159,10 +159,15 @@ impl Drop for Running {
 }
 
 pub(crate) async fn start(owner: Arc<Owner>) -> Running {
+    start_with(owner, Arc::default()).await
+}
+
+/// A server that keeps its leases where they can be looked at.
+pub(crate) async fn start_with(owner: Arc<Owner>, leases: Arc<Leases>) -> Running {
     let network = Memory::new();
     let listener = network.listen("owner").await.unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(serve(listener, owner, stopped.map(drop)));
+    let task = tokio::spawn(serve_with(listener, owner, leases, stopped.map(drop)));
     Running { network, stop: Some(stop), task }
 }
 
