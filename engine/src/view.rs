@@ -4,6 +4,7 @@ use crate::content::Content;
 use crate::download::DownloadState;
 use crate::engine::Engine;
 use crate::event::Position;
+use crate::identity::ContentIdentity;
 use crate::ids::{ContentId, Ino, PeerId};
 use crate::path::RelPath;
 use crate::peers::Link;
@@ -162,6 +163,12 @@ impl View<'_> {
     pub fn content(&self, ino: Ino) -> Option<ContentView> {
         let id = self.engine.tree.get(ino)?.content?;
         Some(view_of(id, self.engine.contents.get(&id)?))
+    }
+
+    /// Which bytes a content is.
+    #[must_use]
+    pub fn identity(&self, content: ContentId) -> Option<ContentIdentity> {
+        self.engine.contents.get(&content).map(Content::identity)
     }
 
     /// Every named entry but the root, in no order that matters, with its record.

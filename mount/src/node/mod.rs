@@ -98,6 +98,8 @@ impl Node {
             epoch,
             this: this.clone(),
         });
+        let (held, pins) = (node.store.held(), node.store.pins());
+        node.step(Input::Held { held, pins });
         node.runtime.spawn(run_timers(Arc::downgrade(&node), node.timer_moved.clone(), node.started_at));
         node
     }
@@ -232,7 +234,10 @@ impl Node {
         let stored = match known {
             Some(stored) => stored,
             // Nothing was ever stored of it: an empty file.
-            None => self.store.create(content, 0)?,
+            None => {
+                let identity = self.view(|view| view.identity(content)).ok_or(std::io::ErrorKind::NotFound)?;
+                self.store.create(&identity, &farshore_engine::path::RelPath::ROOT)?
+            }
         };
         stored.keep(target, mode, modified).await
     }
@@ -257,6 +262,9 @@ impl Node {
         drop(core);
         drop(left);
         self.timer_moved.notify_one();
+        if let Err(error) = self.store.close().await {
+            tracing::warn!("what was downloaded was not all written down: {error}; it is looked through at the next start");
+        }
     }
 
     /// Hands one input in, and carries out what follows.
@@ -278,6 +286,11 @@ impl Node {
     }
 
     fn carry_out(&self, todo: Todo) {
+        if let Some(pins) = todo.pins
+            && let Err(error) = self.store.save_pins(&pins)
+        {
+            tracing::warn!("what is pinned cannot be written down, and is forgotten at the end: {error}");
+        }
         for (answer, result) in todo.answers {
             answer(result);
         }
@@ -285,7 +298,10 @@ impl Node {
             self.begin(id, effect);
         }
         // Contents that were let go of are dropped here, without the lock: that removes files.
-        drop(todo.dropped);
+        drop((todo.dropped, todo.dropped_bases));
+        for key in todo.evicted {
+            self.store.evict(key);
+        }
     }
 
     fn now(&self) -> Time {
