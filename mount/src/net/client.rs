@@ -4,15 +4,17 @@
 //! it ends, and somebody else decides whether to dial again.
 
 use super::line::{Line, LineEnd, raised};
-use super::pool::Pools;
+use super::pool::{Pools, StreamHandle};
 use super::transport::{Conn, Transport};
 use super::{CALL_LIMIT, CONNECT_LIMIT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, LINE_END_GRACE};
 use bytes::Bytes;
+use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::{ContentId, DialError, FetchError, PeerFault, PeerId, Position, TreeUpdate, Wanted};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::v1::farshore_client::FarshoreClient;
 use farshore_proto::{
-    Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_WATCH_SILENCE_SECONDS, Welcome, fault_of, parse_batch, v1,
+    Hello, MAX_HASH_CHUNKS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_WATCH_SILENCE_SECONDS, Welcome, fault_of,
+    parse_batch, v1,
 };
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -161,19 +163,46 @@ impl Link {
         cancel: CancelSignal,
         on_frame: impl FnMut(u32, Bytes) + Send,
     ) -> Result<(), FetchError> {
+        let stream = self.stream(wanted, chunk, &cancel)?;
+        stream.fetch(chunk, frames, urgent, cancel, on_frame).await
+    }
+
+    /// The XXH3 of each of `chunks`, in order, as the owner says; how many requests that takes is decided here. Chunks
+    /// that the file does not have are not asked for.
+    ///
+    /// # Errors
+    /// Why they cannot be had; nothing is told of those that came.
+    pub async fn hashes(
+        &self,
+        wanted: &Wanted,
+        chunks: Range<u64>,
+        urgent: bool,
+        cancel: CancelSignal,
+    ) -> Result<Vec<u64>, FetchError> {
+        let end = chunks.end.min(wanted.size_bytes.div_ceil(CHUNK_SIZE));
+        let mut hashes = Vec::new();
+        let mut first = chunks.start;
+        while first < end {
+            let part = first..end.min(first.saturating_add(MAX_HASH_CHUNKS));
+            let stream = self.stream(wanted, first, &cancel)?;
+            first = part.end;
+            hashes.extend(stream.hashes(part, urgent, cancel.clone()).await?);
+        }
+        Ok(hashes)
+    }
+
+    /// The stream on which requests for a chunk travel.
+    fn stream(&self, wanted: &Wanted, chunk: u64, cancel: &CancelSignal) -> Result<StreamHandle, FetchError> {
         if self.line.is_closed() {
             return Err(FetchError::LinkLost);
         }
-        let stream = {
-            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-            // Asked under the lock: whoever closes the streams of a content has cancelled its fetches before, and none of
-            // them may open the streams again.
-            if cancel.is_cancelled() {
-                return Err(FetchError::Cancelled);
-            }
-            pools.stream(&self.client, &self.line, wanted, chunk)
-        };
-        stream.fetch(chunk, frames, urgent, cancel, on_frame).await
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked under the lock: whoever closes the streams of a content has cancelled its requests before, and none of
+        // them may open the streams again.
+        if cancel.is_cancelled() {
+            return Err(FetchError::Cancelled);
+        }
+        Ok(pools.stream(&self.client, &self.line, wanted, chunk))
     }
 
     /// Opens a stream for a content, if none is open: from then on the owner keeps its bytes readable for us, until

@@ -15,7 +15,7 @@ use farshore_proto::{Asked, MAX_WAITING_REQUESTS};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tonic::transport::Channel;
 
@@ -171,20 +171,49 @@ impl StreamHandle {
         frames: Range<u32>,
         urgent: bool,
         cancel: CancelSignal,
-        mut on_frame: impl FnMut(u32, Bytes) + Send,
+        on_frame: impl FnMut(u32, Bytes) + Send,
     ) -> Result<(), FetchError> {
         let asked = Asked::new(chunk, frames, self.size_bytes);
         if asked.missing().is_empty() {
             return Ok(());
         }
-        let permit = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(FetchError::Cancelled),
-            permit = self.room.clone().acquire_owned() => permit.map_err(|_| self.lost())?,
-        };
         // All frames and the end: the stream never has to wait for us.
-        let (events, mut received) = mpsc::channel(FRAMES_PER_CHUNK as usize + 1);
+        let (events, received) = mpsc::channel(FRAMES_PER_CHUNK as usize + 1);
+        let permit = self.permit(&cancel).await?;
         let request = self.submit(|request| Command::Fetch { request, chunk, asked, urgent, events, permit })?;
+        self.listen(request, received, cancel, on_frame).await.map(drop)
+    }
+
+    /// The hashes of up to 64 chunks that the file has; see [`super::Link::hashes`].
+    pub(super) async fn hashes(
+        &self,
+        chunks: Range<u64>,
+        urgent: bool,
+        cancel: CancelSignal,
+    ) -> Result<Vec<u64>, FetchError> {
+        let (events, received) = mpsc::channel(1);
+        let permit = self.permit(&cancel).await?;
+        let request = self.submit(|request| Command::Hash { request, chunks, urgent, events, permit })?;
+        self.listen(request, received, cancel, |_, _| {}).await
+    }
+
+    /// Waits for room for one more request.
+    async fn permit(&self, cancel: &CancelSignal) -> Result<OwnedSemaphorePermit, FetchError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(FetchError::Cancelled),
+            permit = self.room.clone().acquire_owned() => permit.map_err(|_| self.lost()),
+        }
+    }
+
+    /// Hears what comes for a request until it has ended. The hashes are those that it asked for, none for frames.
+    async fn listen(
+        &self,
+        request: u64,
+        mut received: mpsc::Receiver<Event>,
+        cancel: CancelSignal,
+        mut on_frame: impl FnMut(u32, Bytes) + Send,
+    ) -> Result<Vec<u64>, FetchError> {
         let _cancel_on_drop = CancelOnDrop { commands: &self.commands, request };
         loop {
             let event = tokio::select! {
@@ -194,7 +223,8 @@ impl StreamHandle {
             };
             match event {
                 Some(Event::Frame(frame, data)) => on_frame(frame, data),
-                Some(Event::Ended(result)) => return result,
+                Some(Event::Hashes(hashes)) => return Ok(hashes),
+                Some(Event::Ended(result)) => return result.map(|()| Vec::new()),
                 None => return Err(self.lost()),
             }
         }

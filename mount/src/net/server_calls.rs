@@ -77,7 +77,7 @@ impl Farshore for Calls {
         let first = first?.ok_or_else(|| status_of(PeerFault::Missing("open")))?;
         let open = match ReadRequest::parse(first).map_err(|fault| blame(visitor.peer, fault))? {
             ReadRequest::Open(open) => open,
-            ReadRequest::Fetch(_) | ReadRequest::Cancel { .. } => {
+            ReadRequest::Fetch(_) | ReadRequest::Hash(_) | ReadRequest::Cancel { .. } => {
                 return Err(blame(visitor.peer, PeerFault::Missing("open")));
             }
         };

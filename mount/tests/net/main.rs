@@ -2,6 +2,7 @@
 //! happens: a minute of waiting takes no time, and nothing depends on how fast the machine is.
 
 mod fetch;
+mod hashes;
 mod hello;
 mod leases;
 mod liars;
