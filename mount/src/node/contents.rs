@@ -3,10 +3,12 @@
 use super::answers::Bytes;
 use crate::store::{Store, Stored};
 use bytes::Bytes as Frame;
-use farshore_engine::ContentId;
 use farshore_engine::chunk::{
     CHUNK_SIZE, FRAME_SIZE, FRAMES_PER_CHUNK, FrameSet, chunk_range, chunks_touched, frames_range,
 };
+use farshore_engine::path::RelPath;
+use farshore_engine::record::{FileTime, Stamp};
+use farshore_engine::{ContentIdentity, PeerId, Wanted};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,15 +21,21 @@ type Frames = [Option<Frame>; FRAMES_PER_CHUNK as usize];
 /// The frames change only while the node's lock is held, so they agree with the engine's picture; their own lock is
 /// for those who read them without it, and is held for moments.
 pub(super) struct Content {
-    id: ContentId,
+    identity: ContentIdentity,
+    path: RelPath,
     frames: Mutex<BTreeMap<u64, Frames>>,
     /// Made when the first chunk is written.
     stored: Mutex<Option<Arc<dyn Stored>>>,
 }
 
 impl Content {
-    pub(super) fn new(id: ContentId) -> Content {
-        Content { id, frames: Mutex::default(), stored: Mutex::default() }
+    pub(super) fn new(wanted: &Wanted) -> Content {
+        Content {
+            identity: identity(wanted.stamp, wanted.size_bytes),
+            path: wanted.path.clone(),
+            frames: Mutex::default(),
+            stored: Mutex::default(),
+        }
     }
 
     /// Keeps a verified frame in memory.
@@ -92,15 +100,22 @@ impl Content {
     }
 
     /// Where it is stored, made now if nothing of it was.
-    pub(super) fn stored_in(&self, store: &dyn Store, size_bytes: u64) -> io::Result<Arc<dyn Stored>> {
+    pub(super) fn stored_in(&self, store: &dyn Store) -> io::Result<Arc<dyn Stored>> {
         let mut stored = lock(&self.stored);
         if let Some(stored) = &*stored {
             return Ok(stored.clone());
         }
-        let made = store.create(self.id, size_bytes)?;
+        let made = store.create(&self.identity, &self.path)?;
+        // Nobody goes on with it yet.
+        made.discard();
         *stored = Some(made.clone());
         Ok(made)
     }
+}
+
+/// What a store tells contents apart by. Nothing is found again by it yet, so that what the owner calls the bytes is enough.
+pub(super) fn identity(stamp: Stamp, size_bytes: u64) -> ContentIdentity {
+    ContentIdentity { owner: PeerId([0; 32]), stamp, size_bytes, modified: FileTime::default() }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

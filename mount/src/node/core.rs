@@ -187,14 +187,14 @@ impl Core {
             }
             Effect::Fetch { link, wanted, chunk, frames, urgent, .. } => {
                 let content = self.contents.entry(wanted.content);
-                let content = content.or_insert_with(|| Arc::new(Content::new(wanted.content))).clone();
+                let content = content.or_insert_with(|| Arc::new(Content::new(&wanted))).clone();
                 let on = self.links.get(&link).cloned();
                 Job::Fetch { on, content, wanted, chunk, frames, urgent, cancel: self.cancel(id) }
             }
             Effect::Store { content, size_bytes, chunk } => {
                 let content = self.contents.get(&content).cloned();
                 match content.and_then(|content| Some((content.whole_chunk(chunk, size_bytes)?, content))) {
-                    Some((frames, content)) => Job::Store { content, size_bytes, chunk, frames },
+                    Some((frames, content)) => Job::Store { content, chunk, frames },
                     None => Job::StoreNothing,
                 }
             }

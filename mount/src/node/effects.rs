@@ -4,7 +4,7 @@ use super::Node;
 use super::contents::Content;
 use crate::net::client::{CancelSignal, Link, WatchEnd};
 use bytes::Bytes as Frame;
-use farshore_engine::chunk::{CHUNK_SIZE, FrameSet};
+use farshore_engine::chunk::FrameSet;
 use farshore_engine::{
     DialError, Done, EffectId, FetchError, Input, LinkId, PeerEvent, PeerId, Position, StoreError, Wanted,
 };
@@ -38,7 +38,6 @@ pub(super) enum Job {
     },
     Store {
         content: Arc<Content>,
-        size_bytes: u64,
         chunk: u64,
         frames: Vec<Frame>,
     },
@@ -66,8 +65,8 @@ impl Node {
                     let take = |frame: u32, bytes: Frame| node.arrived(id, &content, chunk, frame, bytes);
                     Done::Fetched(on.fetch(&wanted, chunk, frames, urgent, cancel, take).await)
                 }
-                Job::Store { content, size_bytes, chunk, frames } => {
-                    return node.store(id, &content, size_bytes, chunk, frames).await;
+                Job::Store { content, chunk, frames } => {
+                    return node.store(id, &content, chunk, frames).await;
                 }
                 Job::StoreNothing => {
                     tracing::error!("a chunk was to be stored that is not in memory; it is fetched again");
@@ -145,9 +144,9 @@ impl Node {
         self.carry_out(todo);
     }
 
-    async fn store(&self, id: EffectId, content: &Content, size_bytes: u64, chunk: u64, frames: Vec<Frame>) {
-        let written = match content.stored_in(&*self.store, size_bytes) {
-            Ok(stored) => stored.write(chunk * CHUNK_SIZE, frames).await,
+    async fn store(&self, id: EffectId, content: &Content, chunk: u64, frames: Vec<Frame>) {
+        let written = match content.stored_in(&*self.store) {
+            Ok(stored) => stored.write(chunk, frames).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &written {

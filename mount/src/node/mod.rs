@@ -18,6 +18,8 @@ use self::core::{Core, Todo};
 use crate::folder::Folder;
 use crate::net::transport::Transport;
 use crate::store::Store;
+use farshore_engine::path::RelPath;
+use farshore_engine::record::Stamp;
 use farshore_engine::{
     Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
 };
@@ -232,7 +234,10 @@ impl Node {
         let stored = match known {
             Some(stored) => stored,
             // Nothing was ever stored of it: an empty file.
-            None => self.store.create(content, 0)?,
+            None => {
+                let empty = contents::identity(Stamp(content.0), 0);
+                self.store.create(&empty, &RelPath::ROOT)?
+            }
         };
         stored.keep(target, mode, modified).await
     }
