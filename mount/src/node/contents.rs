@@ -43,10 +43,6 @@ impl Content {
         Content { identity, frames: Mutex::default(), place: Mutex::new(place) }
     }
 
-    pub(super) fn identity(&self) -> &ContentIdentity {
-        &self.identity
-    }
-
     /// The owner has it at `path` now.
     pub(super) fn note_path(&self, path: &RelPath) {
         let mut place = lock(&self.place);

@@ -5,8 +5,11 @@ use super::answers::{Answer, Bytes};
 use super::contents::Content;
 use super::effects::Job;
 use crate::net::client::{CancelSignal, Canceller, Link, cancel_pair};
+use crate::store::Stored;
+use farshore_engine::path::RelPath;
 use farshore_engine::{
-    ContentId, Effect, EffectId, Engine, Errno, Handle, Input, LinkId, Notice, Output, Reply, ReqId, Source, Span, Time,
+    ContentId, ContentIdentity, ContentKey, Effect, EffectId, Engine, Errno, Handle, Input, LinkId, Notice, Output,
+    PeerId, Reply, ReqId, Source, Span, Time, Wanted,
 };
 use std::collections::BTreeMap;
 use std::fs::File;

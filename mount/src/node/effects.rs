@@ -3,8 +3,8 @@
 use super::Node;
 use super::contents::Content;
 use crate::net::client::{CancelSignal, Link, WatchEnd};
-use bytes::Bytes as Frame;
 use crate::store::{Store, Stored};
+use bytes::Bytes as Frame;
 use farshore_engine::chunk::FrameSet;
 use farshore_engine::{
     ContentKey, DialError, Done, EffectId, FetchError, Input, LinkId, PeerEvent, PeerId, Position, StoreError, Wanted,

@@ -18,6 +18,7 @@ use self::core::{Core, Todo};
 use crate::folder::Folder;
 use crate::net::transport::Transport;
 use crate::store::Store;
+use farshore_engine::path::RelPath;
 use farshore_engine::{
     Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
 };
@@ -236,7 +237,7 @@ impl Node {
             // Nothing was ever stored of it: an empty file.
             None => {
                 let identity = self.view(|view| view.identity(content)).ok_or(std::io::ErrorKind::NotFound)?;
-                self.store.create(&identity, &farshore_engine::path::RelPath::ROOT)?
+                self.store.create(&identity, &RelPath::ROOT)?
             }
         };
         stored.keep(target, mode, modified).await
@@ -263,7 +264,9 @@ impl Node {
         drop(left);
         self.timer_moved.notify_one();
         if let Err(error) = self.store.close().await {
-            tracing::warn!("what was downloaded was not all written down: {error}; it is looked through at the next start");
+            tracing::warn!(
+                "what was downloaded was not all written down: {error}; it is looked through at the next start"
+            );
         }
     }
 
