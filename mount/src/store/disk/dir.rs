@@ -16,6 +16,7 @@ const FLAGS: OFlags = OFlags::RDWR.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW
 /// A directory of which the store owns the files.
 #[derive(Debug)]
 pub(super) struct Dir {
+    name: String,
     fd: OwnedFd,
     trouble: Trouble,
 }
@@ -32,7 +33,7 @@ impl Dir {
             let error = io::Error::from(error);
             io::Error::new(error.kind(), format!("{name} is not a directory that can be used: {error}"))
         })?;
-        Ok(Dir { fd, trouble: trouble.clone() })
+        Ok(Dir { name: name.to_owned(), fd, trouble: trouble.clone() })
     }
 
     /// Makes a file that only its owner may read. What has that name is replaced.
@@ -74,15 +75,15 @@ impl Dir {
     }
 
     /// Reads some bytes; says how many, 0 at the end.
-    pub(super) fn read(&self, name: &str, file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub(super) fn read(&self, file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let most = self.trouble.meet(Call::Read)?.unwrap_or(into.len()).min(into.len());
         Ok(retry_on_intr(|| rustix::io::pread(file, &mut into[..most], offset))?)
     }
 
     /// Fills `into`, or fails.
-    pub(super) fn read_exact(&self, name: &str, file: &File, mut into: &mut [u8], mut offset: u64) -> io::Result<()> {
+    pub(super) fn read_exact(&self, file: &File, mut into: &mut [u8], mut offset: u64) -> io::Result<()> {
         while !into.is_empty() {
-            match self.read(name, file, into, offset)? {
+            match self.read(file, into, offset)? {
                 0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before the content does")),
                 count => {
                     into = &mut into[count..];
@@ -107,7 +108,7 @@ impl Dir {
 
     /// Makes the names in the directory durable.
     pub(super) fn sync_names(&self) -> io::Result<()> {
-        self.trouble.meet(Call::SyncNames)?;
+        self.trouble.meet(Call::SyncNames(&self.name))?;
         retry_on_intr(|| rustix::fs::fsync(&self.fd)).map_err(full)
     }
 

@@ -253,7 +253,7 @@ impl Home {
             return Err(LoadError::TooLong(meta.len()));
         }
         let mut bytes = vec![0; usize::try_from(meta.len()).map_err(io::Error::other)?];
-        self.partial.read_exact(&name, &file, &mut bytes, 0)?;
+        self.partial.read_exact(&file, &mut bytes, 0)?;
         Ok((bytes, Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() }))
     }
 

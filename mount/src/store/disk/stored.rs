@@ -236,7 +236,7 @@ impl DiskStored {
     fn bytes_of(&self, chunk: u64) -> io::Result<Option<Vec<u8>>> {
         let range = chunk_range(chunk, self.size_bytes);
         let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
-        match self.home.partial.read_exact(&self.name, &*self.file()?, &mut bytes, range.start) {
+        match self.home.partial.read_exact(&*self.file()?, &mut bytes, range.start) {
             Ok(()) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(error),
@@ -325,7 +325,7 @@ impl Stored for DiskStored {
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         check_read(offset, into.len(), self.size_bytes)?;
-        self.home.partial.read_exact(&self.name, &*self.file()?, into, offset)
+        self.home.partial.read_exact(&*self.file()?, into, offset)
     }
 
     fn read_chunk(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<Bytes>> {

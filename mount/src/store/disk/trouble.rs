@@ -13,7 +13,7 @@ pub(super) enum Call<'a> {
     Read,
     Sync(&'a str),
     SyncAll,
-    SyncNames,
+    SyncNames(&'a str),
     Rename(&'a str, &'a str),
     Remove(&'a str),
     Space,

@@ -20,7 +20,9 @@ pub(in super::super) enum Done {
     Write(String, u64, Vec<u8>),
     Sync(String),
     SyncAll,
-    SyncNames,
+    SyncNames(String),
+    /// The system could not make a file durable, or all of them, and may have let go of what was written.
+    SyncFailed(Option<String>),
     Rename(String, String),
     Remove(String),
 }
@@ -29,8 +31,8 @@ pub(in super::super) enum Done {
 struct Plan {
     /// Calls that were made so far.
     calls: usize,
-    /// The number of the call that goes wrong, from 0, and whether those after it do as well.
-    fault: Option<(usize, Fault, bool)>,
+    /// The number of the call that goes wrong, from 0.
+    fault: Option<(usize, Fault)>,
     has_struck: bool,
     done: Vec<Done>,
 }
@@ -47,13 +49,7 @@ impl Trouble {
     /// From now on counts calls anew, and call number `at` goes wrong.
     pub(in super::super) fn plan(&self, at: usize, fault: Fault) {
         let mut plan = self.lock();
-        (plan.calls, plan.fault, plan.has_struck) = (0, Some((at, fault, false)), false);
-    }
-
-    /// From now on every call goes wrong.
-    pub(in super::super) fn plan_all(&self, fault: Fault) {
-        let mut plan = self.lock();
-        (plan.calls, plan.fault, plan.has_struck) = (0, Some((0, fault, true)), false);
+        (plan.calls, plan.fault, plan.has_struck) = (0, Some((at, fault)), false);
     }
 
     /// From now on all is well. Says whether anything went wrong since it was planned.
@@ -61,6 +57,11 @@ impl Trouble {
         let mut plan = self.lock();
         plan.fault = None;
         plan.has_struck
+    }
+
+    /// Whether anything went wrong since it was planned.
+    pub(in super::super) fn has_struck(&self) -> bool {
+        self.lock().has_struck
     }
 
     /// What was done to the disk so far.
@@ -72,10 +73,25 @@ impl Trouble {
         let mut plan = self.lock();
         let number = plan.calls;
         plan.calls += 1;
-        let fault = plan.fault.filter(|(at, _, all)| *at == number || *all && *at <= number).map(|(_, fault, _)| fault);
+        let fault = plan.fault.filter(|(at, _)| *at == number).map(|(_, fault)| fault);
         plan.has_struck |= fault.is_some();
         let most = match fault {
-            Some(Fault::Error(errno)) => return Err(errno),
+            Some(Fault::Error(errno)) => {
+                match call {
+                    Call::Sync(name) => plan.done.push(Done::SyncFailed(Some(name.to_owned()))),
+                    Call::SyncAll => plan.done.push(Done::SyncFailed(None)),
+                    Call::Create(_)
+                    | Call::Open
+                    | Call::SetLen(..)
+                    | Call::Write(..)
+                    | Call::Read
+                    | Call::SyncNames(_)
+                    | Call::Rename(..)
+                    | Call::Remove(_)
+                    | Call::Space => {}
+                }
+                return Err(errno);
+            }
             Some(Fault::Short(most)) => Some(most),
             None => None,
         };
@@ -85,13 +101,13 @@ impl Trouble {
             Call::SetLen(name, len) => Some(Done::SetLen(owned(name), len)),
             Call::Write(name, offset, slices) => {
                 let slices = if most.is_some() { &slices[..1] } else { slices };
-                let mut bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
+                let mut bytes = slices.iter().map(|slice| &slice[..]).collect::<Vec<&[u8]>>().concat();
                 bytes.truncate(most.unwrap_or(usize::MAX));
                 Some(Done::Write(owned(name), offset, bytes))
             }
             Call::Sync(name) => Some(Done::Sync(owned(name))),
             Call::SyncAll => Some(Done::SyncAll),
-            Call::SyncNames => Some(Done::SyncNames),
+            Call::SyncNames(name) => Some(Done::SyncNames(owned(name))),
             Call::Rename(from, to) => Some(Done::Rename(owned(from), owned(to))),
             Call::Remove(name) => Some(Done::Remove(owned(name))),
             Call::Open | Call::Read | Call::Space => None,
