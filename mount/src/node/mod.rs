@@ -206,7 +206,12 @@ impl Node {
 
     /// The network may be back: peers that are away are tried at once.
     pub fn network_changed(&self) {
-        self.step(Input::Command(Command::NetworkChanged));
+        self.command(Command::NetworkChanged);
+    }
+
+    /// What a person, or the program on behalf of one, wants. Whoever wants everything to end uses [`Node::shut_down`].
+    pub fn command(&self, command: Command) {
+        self.step(Input::Command(command));
     }
 
     /// Looks at the engine.

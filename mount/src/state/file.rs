@@ -4,18 +4,22 @@
 //! {
 //!   "version": 1,
 //!   "shares": [
-//!     { "path": "/srv/films", "share": "32 hex digits", "secret": "32 hex digits", "devices": ["64 hex digits"] }
+//!     {
+//!       "path": "/srv/films", "share": "32 hex digits", "secret": "32 hex digits", "devices": ["64 hex digits"],
+//!       "unshared": ["new/not yet"]
+//!     }
 //!   ]
 //! }
 //! ```
 //!
 //! A path that is not UTF-8 stands as `{"hex": "its bytes"}`.
 
-use super::{DEVICES_MAX, Overwrite, ShareEntry, StateError, write_durably};
+use super::{DEVICES_MAX, Overwrite, ShareEntry, StateError, UNSHARED_MAX, write_durably};
 use crate::identity::parse_device_id;
 use crate::ticket::{Secret, ShareId};
 use data_encoding::HEXLOWER;
 use farshore_engine::PeerId;
+use farshore_engine::path::RelPath;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs;
@@ -45,6 +49,9 @@ struct StoredShare {
     share: String,
     secret: String,
     devices: Vec<String>,
+    /// Relative to the folder; not there if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unshared: Vec<StoredPath>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -92,25 +99,40 @@ pub(super) fn save(path: &Path, shares: &[ShareEntry]) -> Result<(), StateError>
 
 fn store_share(entry: &ShareEntry) -> StoredShare {
     StoredShare {
-        path: match entry.path.to_str() {
-            Some(text) => StoredPath::Text(text.to_owned()),
-            None => StoredPath::Bytes { hex: HEXLOWER.encode(entry.path.as_os_str().as_bytes()) },
-        },
+        path: store_path(entry.path.as_os_str().as_bytes()),
         share: entry.share.to_string(),
         secret: HEXLOWER.encode(&entry.secret.0),
         devices: entry.devices.iter().map(PeerId::to_string).collect(),
+        unshared: entry.unshared.iter().map(|path| store_path(&path.to_bytes())).collect(),
     }
+}
+
+fn store_path(path: &[u8]) -> StoredPath {
+    match std::str::from_utf8(path) {
+        Ok(text) => StoredPath::Text(text.to_owned()),
+        Err(_) => StoredPath::Bytes { hex: HEXLOWER.encode(path) },
+    }
+}
+
+fn parse_path(stored: StoredPath) -> Result<Vec<u8>, String> {
+    match stored {
+        StoredPath::Text(text) => Ok(text.into_bytes()),
+        StoredPath::Bytes { hex } => {
+            HEXLOWER.decode(hex.as_bytes()).map_err(|_| format!("{hex:?} is not the hex of a path"))
+        }
+    }
+}
+
+fn parse_unshared(stored: StoredPath) -> Result<RelPath, String> {
+    let bytes = parse_path(stored)?;
+    let wrong = |reason: &str| format!("the unshared path {:?} {reason}", String::from_utf8_lossy(&bytes));
+    let path = RelPath::parse(&bytes).map_err(|error| wrong(&error.to_string()))?;
+    if path.is_root() { Err(wrong("is the shared folder itself")) } else { Ok(path) }
 }
 
 /// The entry, or what is wrong with it. Says nothing of the secret.
 fn parse_share(stored: StoredShare) -> Result<ShareEntry, String> {
-    let path = match stored.path {
-        StoredPath::Text(text) => PathBuf::from(text),
-        StoredPath::Bytes { hex } => {
-            let bytes = HEXLOWER.decode(hex.as_bytes()).map_err(|_| format!("{hex:?} is not the hex of a path"))?;
-            PathBuf::from(OsString::from_vec(bytes))
-        }
-    };
+    let path = PathBuf::from(OsString::from_vec(parse_path(stored.path)?));
     if !path.is_absolute() {
         return Err(format!("the path {path:?} is not absolute"));
     }
@@ -121,7 +143,8 @@ fn parse_share(stored: StoredShare) -> Result<ShareEntry, String> {
         .iter()
         .map(|id| parse_device_id(id).map_err(|_| format!("{id:?} is not a device id")))
         .collect::<Result<_, _>>()?;
-    Ok(ShareEntry { path, share: ShareId(share), secret: Secret(secret), devices })
+    let unshared = stored.unshared.into_iter().map(parse_unshared).collect::<Result<_, _>>()?;
+    Ok(ShareEntry { path, share: ShareId(share), secret: Secret(secret), devices, unshared })
 }
 
 fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -136,6 +159,9 @@ fn check_unique(shares: &[ShareEntry]) -> Result<(), String> {
         }
         if entry.devices.len() > DEVICES_MAX {
             return Err(format!("the share of {:?} has too many devices", entry.path));
+        }
+        if entry.unshared.len() > UNSHARED_MAX {
+            return Err(format!("the share of {:?} has too many unshared paths", entry.path));
         }
     }
     Ok(())
