@@ -7,19 +7,21 @@ use crate::content::Content;
 use crate::engine::Engine;
 use crate::ids::{ContentId, Ino, PeerId};
 use crate::input::Wanted;
+use crate::kept::Opening;
 use crate::output::{Effect, Output};
 
 impl Engine {
-    /// Takes a lease on a file of a peer that is open here, unless all of it is here, or the peer is away. In that case
-    /// the lease is taken as soon as the peer is back.
+    /// Takes a lease on a file of a peer that is open here, unless all of it is here, or the peer is away, or the store is
+    /// looking up what it has. In these cases the lease is taken as soon as the peer is back, or that is known.
     pub(crate) fn lease(&mut self, ino: Ino, out: &mut Vec<Output>) {
         // An empty file has no bytes that could be lost.
         let is_empty = self.tree.get(ino).is_none_or(|node| node.record.size_bytes() == 0);
         if is_empty || self.stopping {
             return;
         }
-        let Some(id) = self.content_of(ino) else { return };
-        let Some(content) = self.contents.get(&id).filter(|content| !content.is_complete()) else { return };
+        let Some(id) = self.content_of(ino, out) else { return };
+        let is_wanted = |content: &&Content| content.opening == Opening::Done && !content.is_complete();
+        let Some(content) = self.contents.get(&id).filter(is_wanted) else { return };
         let peer = content.peer;
         let (Some(link), Some(wanted)) = (self.link_to(peer), self.wanted(id)) else { return };
         self.effect_unreported(Effect::OpenStreams { peer, link, wanted }, out);
@@ -42,7 +44,6 @@ impl Engine {
         if let Some(path) = self.tree.path_of(content.ino) {
             content.path = path;
         }
-        let (path, stamp, size_bytes) = (content.path.clone(), content.stamp, content.size_bytes);
-        Some(Wanted { content: id, path, stamp, size_bytes })
+        Some(content.wanted(id))
     }
 }

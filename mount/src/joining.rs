@@ -131,6 +131,8 @@ fn outcome(notice: &Notice) -> Option<Result<(), JoinError>> {
         | Notice::InvalidateEntry { .. }
         | Notice::FetchFailed { .. }
         | Notice::StoreFailed { .. }
+        | Notice::SaveFailed { .. }
+        | Notice::PinsChanged
         | Notice::NotShared { .. }
         | Notice::Announced { .. } => None,
     }
@@ -155,6 +157,8 @@ fn log_notice(notice: &Notice, last_failure: &mut Option<DialError>) {
             tracing::warn!("chunk {chunk} of {path} cannot be had from {peer:?}: {error:?}; readers got an error");
         }
         Notice::StoreFailed { .. }
+        | Notice::SaveFailed { .. }
+        | Notice::PinsChanged
         | Notice::Listed { .. }
         | Notice::InvalidateInode { .. }
         | Notice::InvalidateEntry { .. }

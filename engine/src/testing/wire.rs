@@ -20,6 +20,8 @@ pub type ConnId = usize;
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) dialer: HostId,
+    /// In which of its lives it dialled: a later one hears nothing of what travels here.
+    life: u32,
     pub(super) link: LinkId,
     pub(super) owner: HostId,
     pub(super) alive: bool,
@@ -36,11 +38,13 @@ pub(super) struct Conn {
 pub(super) enum Message {
     Watch { position: Position },
     Fetch { effect: EffectId, wanted: Wanted, chunk: u64, frames: Range<u32> },
+    Hash { effect: EffectId, wanted: Wanted, chunks: Range<u64> },
     Open { wanted: Wanted },
     Close { wanted: Wanted },
     Tree { updates: Vec<TreeUpdate> },
     Frame { effect: EffectId, frame: u32, bytes: Vec<u8>, hash: u64 },
     FetchEnd { effect: EffectId, result: Result<(), FetchError> },
+    Hashes { effect: EffectId, result: Result<Vec<u64>, FetchError> },
 }
 
 /// An owner on its way through the frames that were asked for.
@@ -71,8 +75,12 @@ pub enum Spoil {
 impl Message {
     fn direction(&self) -> usize {
         match self {
-            Message::Watch { .. } | Message::Fetch { .. } | Message::Open { .. } | Message::Close { .. } => 0,
-            Message::Tree { .. } | Message::Frame { .. } | Message::FetchEnd { .. } => 1,
+            Message::Watch { .. }
+            | Message::Fetch { .. }
+            | Message::Hash { .. }
+            | Message::Open { .. }
+            | Message::Close { .. } => 0,
+            Message::Tree { .. } | Message::Frame { .. } | Message::FetchEnd { .. } | Message::Hashes { .. } => 1,
         }
     }
 }
@@ -80,7 +88,8 @@ impl Message {
 impl World {
     pub(super) fn connect(&mut self, dialer: HostId, link: LinkId, owner: HostId) -> ConnId {
         let last_at = [self.now; 2];
-        let conn = Conn { dialer, link, owner, alive: true, broken: false, last_at, held: Vec::new() };
+        let life = self.hosts[dialer].life;
+        let conn = Conn { dialer, life, link, owner, alive: true, broken: false, last_at, held: Vec::new() };
         self.conns.push(conn);
         let id = self.conns.len() - 1;
         self.hosts[dialer].links.insert(link, id);
@@ -109,6 +118,9 @@ impl World {
             }
             return;
         }
+        if self.hosts[dialer].life != self.conns[conn].life {
+            return;
+        }
         match message {
             // A driver may have had it in hand when the connection ended.
             Message::Tree { updates } if alive || self.is_in_hand(conn) => {
@@ -119,6 +131,8 @@ impl World {
             Message::Tree { .. } => {}
             Message::Watch { position } => self.ask_watch(conn, WatchCursor::at(position)),
             Message::Fetch { effect, wanted, chunk, frames } => self.serve(conn, effect, wanted, chunk, frames),
+            Message::Hash { effect, wanted, chunks } => self.serve_hashes(conn, effect, &wanted, chunks),
+            Message::Hashes { effect, result } => self.end_compare(dialer, effect, result),
             // Who cannot be given a lease hears of it when it asks for bytes.
             Message::Open { wanted } => drop(self.lease(conn, &wanted)),
             Message::Close { wanted } => self.end_lease(conn, &wanted),
@@ -167,6 +181,29 @@ impl World {
         let serving = Serving { conn, effect, inode, version, wanted, chunk, frames };
         let at = self.now + self.jitter(self.frame_gap);
         self.schedule(at, Event::Serve(serving));
+    }
+
+    fn serve_hashes(&mut self, conn: ConnId, effect: EffectId, wanted: &Wanted, chunks: Range<u64>) {
+        let owner = self.conns[conn].owner;
+        let opened = match self.spoils.front().copied() {
+            Some(Spoil::Refuse(error)) => {
+                self.spoils.pop_front();
+                self.trouble();
+                Err(error)
+            }
+            _ => self.lease(conn, wanted),
+        };
+        let result = opened.map(|(inode, version)| {
+            let serving = Serving { conn, effect, inode, version, wanted: wanted.clone(), chunk: 0, frames: 0..0 };
+            self.note_version(owner, &serving);
+            let hash = |chunk| {
+                let range = chunk_range(chunk, wanted.size_bytes);
+                let bytes = self.hosts[owner].folder.read(inode, range.start, range.end - range.start);
+                xxh3_64(&bytes.unwrap_or_default())
+            };
+            chunks.map(hash).collect()
+        });
+        self.send(conn, Message::Hashes { effect, result });
     }
 
     /// Which file an owner reads for a follower, in which version: the one that it asks the engine for.
@@ -268,15 +305,33 @@ impl World {
         }
     }
 
+    /// Takes over what is the same in another version.
+    pub(super) fn end_compare(&mut self, at: HostId, effect: EffectId, result: Result<Vec<u64>, FetchError>) {
+        let Some(Job::Compare { content, chunks, .. }) = self.hosts[at].jobs.get(&effect).cloned() else { return };
+        self.hosts[at].jobs.remove(&effect);
+        let store = &mut self.hosts[at].store;
+        let same = |hashes: Vec<u64>| {
+            chunks
+                .zip(hashes)
+                .filter(|(chunk, hash)| store.adopt(content, *chunk, *hash))
+                .map(|(chunk, _)| chunk)
+                .collect()
+        };
+        let result = result.map(same);
+        self.input(at, Input::Done(effect, Done::Compared(result)));
+    }
+
     /// Ends what runs over a connection that is gone.
     pub(super) fn lose_effect(&mut self, at: HostId, effect: EffectId) {
         match self.hosts[at].jobs.get(&effect) {
             Some(Job::Fetch { .. }) => self.end_fetch(at, effect, Err(FetchError::LinkLost)),
+            Some(Job::Compare { .. }) => self.end_compare(at, effect, Err(FetchError::LinkLost)),
             Some(Job::Watch { .. }) => {
                 self.hosts[at].jobs.remove(&effect);
                 self.input(at, Input::Done(effect, Done::WatchEnded));
             }
-            Some(Job::Dial { .. } | Job::Store { .. }) | None => {}
+            Some(Job::Dial { .. } | Job::Store { .. } | Job::Resume { .. } | Job::Verify { .. } | Job::Save { .. })
+            | None => {}
         }
     }
 }

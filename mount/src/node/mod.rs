@@ -18,6 +18,7 @@ use self::core::{Core, Todo};
 use crate::folder::Folder;
 use crate::net::transport::Transport;
 use crate::store::Store;
+use farshore_engine::path::RelPath;
 use farshore_engine::{
     Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
 };
@@ -98,6 +99,8 @@ impl Node {
             epoch,
             this: this.clone(),
         });
+        let (held, pins) = (node.store.held(), node.store.pins());
+        node.step(Input::Held { held, pins });
         node.runtime.spawn(run_timers(Arc::downgrade(&node), node.timer_moved.clone(), node.started_at));
         node
     }
@@ -237,7 +240,10 @@ impl Node {
         let stored = match known {
             Some(stored) => stored,
             // Nothing was ever stored of it: an empty file.
-            None => self.store.create(content, 0)?,
+            None => {
+                let identity = self.view(|view| view.identity(content)).ok_or(std::io::ErrorKind::NotFound)?;
+                self.store.create(&identity, &RelPath::ROOT)?
+            }
         };
         stored.keep(target, mode, modified).await
     }
@@ -257,11 +263,15 @@ impl Node {
         if tokio::time::timeout(SHUTDOWN_LIMIT, ended).await.is_err() {
             tracing::warn!("some downloads did not stop in time and were left behind");
         }
-        let mut core = self.lock();
-        let left = core.end();
-        drop(core);
+        // The lock is let go of before what it gave away is dropped, and before anything is waited for.
+        let left = self.lock().end();
         drop(left);
         self.timer_moved.notify_one();
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(
+                "what was downloaded was not all written down: {error}; it is looked through at the next start"
+            );
+        }
     }
 
     /// Hands one input in, and carries out what follows.
@@ -283,6 +293,11 @@ impl Node {
     }
 
     fn carry_out(&self, todo: Todo) {
+        if let Some(pins) = todo.pins
+            && let Err(error) = self.store.save_pins(&pins)
+        {
+            tracing::warn!("what is pinned cannot be written down, and is forgotten at the end: {error}");
+        }
         for (answer, result) in todo.answers {
             answer(result);
         }
@@ -290,7 +305,10 @@ impl Node {
             self.begin(id, effect);
         }
         // Contents that were let go of are dropped here, without the lock: that removes files.
-        drop(todo.dropped);
+        drop((todo.dropped, todo.dropped_bases));
+        for key in todo.evicted {
+            self.store.evict(key);
+        }
     }
 
     fn now(&self) -> Time {

@@ -6,7 +6,7 @@ use farshore::folder::{ServeError, ServedBytes};
 use farshore::net::transport::Transport;
 use farshore::net::{Host, Leases, Link, cancel_pair, serve_with};
 use farshore_engine::path::RelPath;
-use farshore_engine::record::Stamp;
+use farshore_engine::record::{FileTime, Stamp};
 use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerId, TreeUpdate, Wanted, WatchCursor};
 use farshore_proto::{Hello, Secret, ShareId};
 use futures_util::FutureExt;
@@ -142,7 +142,8 @@ pub(crate) fn name(text: &str) -> RelPath {
 
 /// Which bytes to ask for.
 pub(crate) fn wanted(content: u64, path: &str, stamp: u64, size_bytes: u64) -> Wanted {
-    Wanted { content: ContentId(content), path: name(path), stamp: Stamp(stamp), size_bytes }
+    let modified = FileTime::default();
+    Wanted { content: ContentId(content), path: name(path), stamp: Stamp(stamp), size_bytes, modified }
 }
 
 /// A server that runs until this is dropped.
