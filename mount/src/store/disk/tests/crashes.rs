@@ -1,4 +1,4 @@
-//! The power fails at every moment of two lives of a store. What was done and not made durable has reached the disk or
+//! The power fails at every moment of three lives of a store. What was done and not made durable has reached the disk or
 //! not, each step by itself. Whatever is found then: nothing is believed that is not right, and nothing that was saved is
 //! lost.
 
@@ -41,7 +41,7 @@ struct Story {
     promises: Vec<Promise>,
 }
 
-/// Lives two lives. Call number `fault` of one of the saves fails, if one is given.
+/// Lives three lives. Call number `fault` of one of the saves fails, if one is given.
 async fn live(contents: &[(ContentIdentity, Bytes)], fault: Option<usize>) -> Story {
     let dir = scratch();
     let trouble = Trouble::none();
@@ -93,6 +93,12 @@ async fn live(contents: &[(ContentIdentity, Bytes)], fault: Option<usize>) -> St
     drop((anew, stored));
     store.close().await.unwrap();
     promises.push(promise(3, 0));
+    drop(store);
+    // Nothing is saved in this one.
+    let store = DiskStore::open_with(dir.path(), &trouble).unwrap();
+    give_up(&mut promises, 4);
+    drop(store.create(&contents[4].0, &path("anew")).unwrap());
+    store.close().await.unwrap();
     Story { done: trouble.done(), promises }
 }
 
@@ -330,5 +336,5 @@ async fn the_same_holds_when_the_disk_could_not_make_the_bytes_durable_at_first(
             break;
         }
     }
-    assert_eq!(stories, 2, "the bytes and the sidecar");
+    assert_eq!(stories, 2, "the bytes, and the sidecar");
 }
