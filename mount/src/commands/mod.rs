@@ -18,6 +18,7 @@ mod link_cutter;
 mod ls;
 mod mount;
 mod share;
+mod verify;
 
 use crate::fuse::{MountError, OptionError};
 use crate::identity::IdentityError;
@@ -67,6 +68,8 @@ enum Command {
     Ls(ls::LsArgs),
     /// Fetch files of a share, without mounting it
     Get(get::GetArgs),
+    /// Look at everything that was fetched and is stored, and say what is damaged
+    Verify(verify::VerifyArgs),
     /// Take a mount down
     Unmount(UnmountArgs),
     /// A tour on one machine with two devices: share, mount, cut the link, heal it, compare
@@ -194,6 +197,7 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
         Command::Mount(args) => in_runtime(mount::run(state, args)),
         Command::Ls(args) => in_runtime(ls::run(state, args)),
         Command::Get(args) => in_runtime(get::run(state, args)),
+        Command::Verify(args) => in_runtime(verify::run(state, args)),
         Command::Demo(args) => in_runtime(demo::run(args)),
     }
 }

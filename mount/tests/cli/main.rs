@@ -17,4 +17,5 @@ mod sharing;
 mod stopping;
 mod tree;
 mod valve;
+mod verifying;
 mod world;
