@@ -1,5 +1,6 @@
 //! A read-only summary of an engine, for logs, the status command and tests.
 
+use crate::bitmap::ChunkBitmap;
 use crate::content::Content;
 use crate::download::DownloadState;
 use crate::engine::Engine;
@@ -7,6 +8,7 @@ use crate::event::Position;
 use crate::ids::{ContentId, Ino, PeerId};
 use crate::path::RelPath;
 use crate::peers::Link;
+use std::collections::BTreeMap;
 
 /// What an engine has done since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,6 +104,22 @@ impl View<'_> {
         self.engine.tree.get(ino).map_or(0, |node| node.opens.count())
     }
 
+    /// The files that are open, and how often each.
+    #[must_use]
+    pub fn open_files(&self) -> BTreeMap<Ino, u32> {
+        let mut opens = BTreeMap::new();
+        for (_, file) in self.engine.handles.iter() {
+            *opens.entry(file.ino).or_default() += 1;
+        }
+        opens
+    }
+
+    /// Where an entry is, or `None` if it has no name any more.
+    #[must_use]
+    pub fn path_of(&self, ino: Ino) -> Option<RelPath> {
+        self.engine.tree.path_of(ino)
+    }
+
     /// Requests that are not answered yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -135,6 +153,18 @@ impl View<'_> {
         self.engine.contents.iter().map(|(id, content)| view_of(*id, content))
     }
 
+    /// Those of [`View::contents`] of which chunks are on their way or waited for.
+    pub fn fetching(&self) -> impl Iterator<Item = ContentView> {
+        let is_fetched = |content: &&Content| !content.chunks.is_empty() || !content.waiters.is_empty();
+        self.engine.contents.iter().filter(move |(_, content)| is_fetched(content)).map(|(id, content)| view_of(*id, content))
+    }
+
+    /// Bytes in the store, of all contents together.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.engine.contents.values().filter_map(|content| content.bitmap.as_ref()).map(present_bytes).sum()
+    }
+
     /// The bytes of one entry that are here or on their way, if anybody asked for any.
     #[must_use]
     pub fn content(&self, ino: Ino) -> Option<ContentView> {
@@ -157,6 +187,13 @@ impl View<'_> {
     }
 }
 
+/// Bytes of the chunks that are present; the last one of a file may be shorter than the others.
+fn present_bytes(bitmap: &ChunkBitmap) -> u64 {
+    let short = bitmap.total() * bitmap.chunk_size_bytes() - bitmap.file_size();
+    let has_last = bitmap.has(bitmap.total().saturating_sub(1));
+    bitmap.have() * bitmap.chunk_size_bytes() - if has_last { short } else { 0 }
+}
+
 fn view_of(id: ContentId, content: &Content) -> ContentView {
     ContentView {
         content: id,
@@ -167,5 +204,23 @@ fn view_of(id: ContentId, content: &Content) -> ContentView {
         open_chunks: content.chunks.len(),
         waiters: content.waiters.len(),
         download: content.download,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::CHUNK_SIZE;
+
+    #[test]
+    fn the_last_chunk_counts_as_long_as_it_is() {
+        let mut bitmap = ChunkBitmap::new(2 * CHUNK_SIZE + 5).unwrap();
+        assert_eq!(present_bytes(&bitmap), 0);
+        bitmap.set(0);
+        assert_eq!(present_bytes(&bitmap), CHUNK_SIZE);
+        bitmap.set(2);
+        assert_eq!(present_bytes(&bitmap), CHUNK_SIZE + 5);
+        bitmap.set(1);
+        assert_eq!(present_bytes(&bitmap), 2 * CHUNK_SIZE + 5);
     }
 }

@@ -17,6 +17,7 @@ mod notifier;
 mod options;
 mod pending;
 mod session;
+mod stats;
 
 pub use error::MountError;
 pub use host::{Answer, Host, Readable, StatFs};
@@ -24,3 +25,4 @@ pub use mountpoint::{prepare, unmount};
 pub use notifier::{Invalidation, Notifier};
 pub use options::{MountOptions, OptionError, Owner};
 pub use session::{Ended, Mounted};
+pub use stats::{Operation, OperationCount, Stats};
