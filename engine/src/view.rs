@@ -156,7 +156,11 @@ impl View<'_> {
     /// Those of [`View::contents`] of which chunks are on their way or waited for.
     pub fn fetching(&self) -> impl Iterator<Item = ContentView> {
         let is_fetched = |content: &&Content| !content.chunks.is_empty() || !content.waiters.is_empty();
-        self.engine.contents.iter().filter(move |(_, content)| is_fetched(content)).map(|(id, content)| view_of(*id, content))
+        self.engine
+            .contents
+            .iter()
+            .filter(move |(_, content)| is_fetched(content))
+            .map(|(id, content)| view_of(*id, content))
     }
 
     /// Bytes in the store, of all contents together.

@@ -2,16 +2,17 @@
 
 use crate::folder::{DiskFolder, FolderError, FolderEvent, Watcher};
 use crate::identity::IdentityError;
-use crate::net::server;
+use crate::net::server::{self, Guests};
 use crate::net::tls::TlsTransport;
 use crate::net::transport::{Listener, Transport};
 use crate::node::{Admission, Node, Parts};
+use crate::notices;
 use crate::state::{ShareEntry, State, StateError};
 use crate::store::MemoryStore;
 use crate::ticket::{Ticket, TicketError};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime};
-use farshore_engine::{Config, Notice, Observation, PeerId, Seen, SeenKind};
+use farshore_engine::{Config, Observation, PeerId, Seen, SeenKind};
 use farshore_proto::Hello;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -86,6 +87,8 @@ pub struct Sharing {
     node: Arc<Node>,
     ticket: Ticket,
     address: String,
+    folder: PathBuf,
+    guests: Arc<Guests>,
     vanished: watch::Receiver<bool>,
     /// Stops when it is dropped.
     watcher: Option<Watcher>,
@@ -134,14 +137,29 @@ impl Sharing {
             admission: Arc::new(ByTicket { state, entry }),
             peers: BTreeMap::new(),
         });
-        node.on_notice(Box::new(log_notice));
+        node.on_notice(Box::new(|notice| {
+            if let Some(told) = notices::told(notice) {
+                notices::log(&told);
+            }
+        }));
         late.set(Some(node.clone()));
         if is_ready.await.is_err() {
             return Err(ShareError::Vanished(folder));
         }
         let (stop_server, stopped) = oneshot::channel();
-        let server = tokio::spawn(server::serve(listener, node.clone(), stopped.map(|_| ())));
-        Ok(Sharing { node, ticket, address, vanished, watcher: Some(watcher), stop_server: Some(stop_server), server })
+        let guests = Arc::new(Guests::default());
+        let server = tokio::spawn(server::serve(listener, node.clone(), guests.clone(), stopped.map(|_| ())));
+        Ok(Sharing {
+            node,
+            ticket,
+            address,
+            folder,
+            guests,
+            vanished,
+            watcher: Some(watcher),
+            stop_server: Some(stop_server),
+            server,
+        })
     }
 
     /// What to give to whoever shall join.
@@ -154,6 +172,18 @@ impl Sharing {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The folder: absolute, without symlinks.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Who is connected.
+    #[must_use]
+    pub fn guests(&self) -> &Arc<Guests> {
+        &self.guests
     }
 
     /// The node, to look at.
@@ -287,13 +317,6 @@ impl Admission for ByTicket {
             admitted
         }
         .boxed()
-    }
-}
-
-/// Says in the log what an owner's engine finds worth saying.
-fn log_notice(notice: &Notice) {
-    if let Notice::NotShared { path, reason } = notice {
-        tracing::warn!("not shared: {path}: {reason}");
     }
 }
 

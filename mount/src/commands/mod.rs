@@ -13,12 +13,18 @@ macro_rules! say {
 
 mod daemon;
 mod demo;
+mod doctor;
 mod get;
 mod link_cutter;
 mod ls;
 mod mount;
+mod peers;
+mod prometheus;
 mod share;
+mod status;
+mod text;
 
+use crate::control::RunDirError;
 use crate::fuse::{MountError, OptionError};
 use crate::identity::IdentityError;
 use crate::joining::JoinError;
@@ -67,6 +73,12 @@ enum Command {
     Ls(ls::LsArgs),
     /// Fetch files of a share, without mounting it
     Get(get::GetArgs),
+    /// Show what runs on this device: shares, mounts, links, files on their way, errors
+    Status(status::StatusArgs),
+    /// List the devices that have joined the shares of this device, or revoke one
+    Peers(peers::PeersArgs),
+    /// Say what is wrong with the set-up of this machine, and how to mend it
+    Doctor(doctor::DoctorArgs),
     /// Take a mount down
     Unmount(UnmountArgs),
     /// A tour on one machine with two devices: share, mount, cut the link, heal it, compare
@@ -147,6 +159,12 @@ impl From<ShareError> for Failure {
     }
 }
 
+impl From<RunDirError> for Failure {
+    fn from(error: RunDirError) -> Failure {
+        Failure::failed(error)
+    }
+}
+
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Failure {
         match error {
@@ -194,6 +212,9 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
         Command::Mount(args) => in_runtime(mount::run(state, args)),
         Command::Ls(args) => in_runtime(ls::run(state, args)),
         Command::Get(args) => in_runtime(get::run(state, args)),
+        Command::Status(args) => in_runtime(status::run(state, args)),
+        Command::Peers(args) => in_runtime(peers::run(state, args)),
+        Command::Doctor(args) => doctor::run(state, &args),
         Command::Demo(args) => in_runtime(demo::run(args)),
     }
 }

@@ -16,6 +16,7 @@ mod mountpoint;
 mod notifier;
 mod options;
 mod pending;
+mod probe;
 mod session;
 mod stats;
 
@@ -24,5 +25,6 @@ pub use host::{Answer, Host, Readable, StatFs};
 pub use mountpoint::{prepare, unmount};
 pub use notifier::{Invalidation, Notifier};
 pub use options::{MountOptions, OptionError, Owner};
+pub use probe::{Health, Probed, helper_version, mountpoints, open_device, probe_mounts};
 pub use session::{Ended, Mounted};
 pub use stats::{Operation, OperationCount, Stats};

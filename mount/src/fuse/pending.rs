@@ -77,7 +77,10 @@ impl<R: Refuse> Pending<R> {
         match answer {
             Err(error) => self.refuse(errno(error)),
             Ok(_) => {
-                tracing::error!(operation = self.operation.name(), "the answer was to another question; the program gets EIO");
+                tracing::error!(
+                    operation = self.operation.name(),
+                    "the answer was to another question; the program gets EIO"
+                );
                 self.refuse(fuser::Errno::EIO);
             }
         }

@@ -1,0 +1,1 @@
+//! The protocol over real sockets, and the directory in which they are.
