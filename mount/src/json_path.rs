@@ -72,7 +72,8 @@ mod tests {
             let path = JsonPath::from_bytes(&bytes);
             let json = serde_json::to_string(&path).unwrap();
             let back: JsonPath = serde_json::from_str(&json).unwrap();
-            prop_assert_eq!(back.to_path().unwrap().as_os_str().as_bytes(), bytes);
+            let back = back.to_path().unwrap();
+            prop_assert_eq!(back.as_os_str().as_bytes(), bytes);
         }
     }
 

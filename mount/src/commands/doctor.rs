@@ -327,10 +327,11 @@ mod tests {
     #[test]
     fn who_may_not_mount_needs_the_helper() {
         let missing = || Err(io::ErrorKind::NotFound.into());
+        let no_device = Err(io::ErrorKind::NotFound.into());
         assert_eq!(level(&helper(missing(), true)), Level::Ok);
         assert_eq!(level(&helper(missing(), false)), Level::Bad);
         assert_eq!(level(&helper(Ok("fusermount3 version: 3.14.0".into()), false)), Level::Ok);
-        assert_eq!(level(&device(missing(), true)), Level::Bad);
+        assert_eq!(level(&device(no_device, true)), Level::Bad);
         let denied = || Err(io::ErrorKind::PermissionDenied.into());
         assert_eq!(level(&device(denied(), false)), Level::Warn);
         assert_eq!(level(&device(denied(), true)), Level::Bad);

@@ -10,8 +10,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// How long a process may take to answer: longer than it gives itself.
+/// How long a process may take to do something: longer than it gives itself.
 const PATIENCE: Duration = Duration::from_secs(12);
+
+/// How long it may take to say how it is, which takes it a moment. Whoever looks at many does not want to wait for one.
+const STATUS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What became of a question to one process.
 #[derive(Debug)]
@@ -29,14 +32,27 @@ pub enum AskError {
     #[error("it has ended")]
     Ended,
     /// It is stopped, or hangs.
-    #[error("it does not answer within {} s", PATIENCE.as_secs())]
+    #[error("it does not answer; is it stopped?")]
     Silent,
     /// Another version, or no Farshore at all.
     #[error("its answer makes no sense ({0}); is it of another version?")]
     Nonsense(serde_json::Error),
     /// The system says no.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for AskError {
+    fn from(error: io::Error) -> AskError {
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, WouldBlock};
+        if matches!(error.kind(), ConnectionRefused | NotFound | BrokenPipe | ConnectionReset) {
+            AskError::Ended
+        } else if error.kind() == WouldBlock {
+            AskError::Silent
+        } else {
+            AskError::Io(error)
+        }
+    }
 }
 
 /// Asks every process of a state directory, all at once. Those that have ended meanwhile are left out.
@@ -59,16 +75,15 @@ pub async fn ask_all(state: &Path, request: &Request) -> Result<Vec<Reached>, Ru
 /// # Errors
 /// Why it did not answer. That it does not want to do what it is asked is an answer.
 pub async fn ask(run: &RunDir, socket: &str, request: &Request) -> Result<Answer, AskError> {
-    timeout(PATIENCE, exchange(run, socket, request)).await.unwrap_or(Err(AskError::Silent))
+    let patience = match request {
+        Request::Status {} => STATUS_PATIENCE,
+        Request::Dismiss { .. } | Request::File(_) => PATIENCE,
+    };
+    timeout(patience, exchange(run, socket, request)).await.unwrap_or(Err(AskError::Silent))
 }
 
 async fn exchange(run: &RunDir, socket: &str, request: &Request) -> Result<Answer, AskError> {
-    let stream = run.connect(socket).map_err(|error| match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => AskError::Ended,
-        io::ErrorKind::WouldBlock => AskError::Silent,
-        _ => AskError::Io(error),
-    })?;
-    let mut stream = UnixStream::from_std(stream)?;
+    let mut stream = UnixStream::from_std(run.connect(socket)?)?;
     let mut line = serde_json::to_vec(request).map_err(io::Error::from)?;
     line.push(b'\n');
     stream.write_all(&line).await?;

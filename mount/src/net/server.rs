@@ -194,7 +194,12 @@ enum Phase {
 }
 
 impl Visitor {
-    fn receive(conn: Conn, place: Place, shown_out: ShownOut, cut_off: watch::Receiver<bool>) -> Line<Arc<Visitor>> {
+    pub(super) fn receive(
+        conn: Conn,
+        place: Place,
+        shown_out: ShownOut,
+        cut_off: watch::Receiver<bool>,
+    ) -> Line<Arc<Visitor>> {
         let (phase, seen) = watch::channel(Phase::Outside { place });
         let chunks = Arc::new(Semaphore::new(MAX_CHUNKS_IN_MEMORY));
         let visitor = Arc::new(Visitor { peer: conn.peer, chunks, phase });

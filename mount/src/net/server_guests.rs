@@ -37,3 +37,38 @@ impl Guests {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::server_lobby::Lobby;
+    use super::super::transport::Conn;
+    use super::*;
+    use tokio::sync::watch;
+
+    #[test]
+    fn who_is_dismissed_while_it_is_being_let_in_stays_outside() {
+        let (lobby, guests, peer) = (Lobby::new(9), Guests::default(), PeerId([7; 32]));
+        let (_cut, cut_off) = watch::channel(false);
+        let enter = || {
+            let (place, shown_out) = lobby.enter();
+            let conn = Conn { io: Box::new(tokio::io::duplex(1).0), peer };
+            let line = Visitor::receive(conn, place, shown_out, cut_off.clone());
+            guests.enter(line.info());
+            assert!(line.info().begin_greeting());
+            line
+        };
+        let (first, second) = (enter(), enter());
+        first.info().end_greeting(true);
+        assert_eq!(guests.present(), BTreeMap::from([(peer, 1)]));
+        assert_eq!(guests.dismiss(peer), 1, "the other was not in yet");
+        // It was decided before, and is told now.
+        second.info().end_greeting(true);
+        second.info().leave();
+        assert!(guests.present().is_empty() && !second.info().begin_greeting());
+        let third = enter();
+        third.info().end_greeting(true);
+        assert_eq!(guests.present(), BTreeMap::from([(peer, 1)]));
+        drop((first, second, third));
+        assert!(guests.present().is_empty());
+    }
+}
