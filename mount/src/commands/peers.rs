@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct PeersArgs {
     #[command(subcommand)]
     command: Option<PeersCommand>,
@@ -114,7 +115,7 @@ async fn revoke(state: &State, id: &str) -> Result<(), Failure> {
             Err(error) => silent.push(format!("{socket}: {error}")),
         }
     }
-    say!("tickets given out earlier for these folders are worthless; devices that have joined stay");
+    say!("tickets given out earlier for these folders are worthless; other devices that have joined stay");
     match silent.is_empty() {
         true => Ok(()),
         false => Err(Failure::failed(format!(

@@ -152,6 +152,9 @@ fn print(status: &Status, args: &StatusArgs, state: &Path) -> io::Result<()> {
         }
         // Writing to a string does not fail.
         let _ = write_text(&mut text, status, state);
+        if args.watch {
+            text.push('\n');
+        }
     }
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::state::State;
 use crate::ticket::Ticket;
 use farshore_engine::path::RelPath;
-use farshore_engine::{Link, Time, View};
+use farshore_engine::{ContentView, Ino, Link, Time, View};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use std::os::unix::ffi::OsStrExt;
@@ -100,29 +100,30 @@ impl Process {
     }
 
     fn report(&self) -> Report {
-        let now = self.node.now();
-        let down_since = self.journal.down_since();
-        let mut report = self.node.view(|view| Report {
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            since_unix_seconds: self.since_unix_seconds,
-            uptime_milliseconds: 0,
-            role: self.role(&view, now, down_since),
-            mountpoint: None,
-            // The root is not an entry of its own.
-            entries: view.entries().saturating_sub(1),
-            open_handles: view.open_handles() as u64,
-            open_files: open_files(&view),
-            open_files_left_out: view.open_files().len().saturating_sub(LISTED_MAX) as u64,
-            fetching: view.fetching().take(LISTED_MAX).map(fetch).collect(),
-            fetching_left_out: view.fetching().count().saturating_sub(LISTED_MAX) as u64,
-            cache_bytes: view.stored_bytes(),
-            totals: totals(&view),
-            fuse: None,
-            events: Vec::new(),
+        let role = self.role();
+        let mut report = self.node.view(|view| {
+            let open = view.open_files();
+            Report {
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                since_unix_seconds: self.since_unix_seconds,
+                uptime_milliseconds: 0,
+                role,
+                mountpoint: None,
+                // The root is not an entry of its own.
+                entries: view.entries().saturating_sub(1),
+                open_handles: view.open_handles() as u64,
+                open_files_left_out: open.len().saturating_sub(LISTED_MAX) as u64,
+                open_files: open.into_iter().take(LISTED_MAX).map(|file| open_file(&view, file)).collect(),
+                fetching: view.fetching().take(LISTED_MAX).map(fetch).collect(),
+                fetching_left_out: view.fetching().skip(LISTED_MAX).count() as u64,
+                cache_bytes: view.stored_bytes(),
+                totals: totals(&view),
+                fuse: None,
+                events: Vec::new(),
+            }
         });
-        // The rest does not need the engine.
-        // Half a billion years fit.
+        // The rest does not need the engine. Half a billion years fit.
         report.uptime_milliseconds = self.started_at.elapsed().as_millis() as u64;
         report.mountpoint = self.mount.as_ref().map(|(path, _)| path.as_path().into());
         report.fuse = self.mount.as_ref().map(|(_, stats)| fuse(stats));
@@ -130,7 +131,7 @@ impl Process {
         report
     }
 
-    fn role(&self, view: &View<'_>, now: Time, down_since: Option<u64>) -> Role {
+    fn role(&self) -> Role {
         match &*self.part {
             Part::Share(hosting) => Role::Share(ShareReport {
                 folder: hosting.folder.as_path().into(),
@@ -139,13 +140,16 @@ impl Process {
                 addresses: hosting.ticket.addresses().to_vec(),
                 peers: hosting.peers(),
             }),
-            Part::Mount { ticket, store } => Role::Mount(MountReport {
-                share: ticket.share().to_string(),
-                owner: ticket.owner().to_string(),
-                addresses: ticket.addresses().to_vec(),
-                store: store.as_path().into(),
-                link: link(view, now, down_since),
-            }),
+            Part::Mount { ticket, store } => {
+                let (now, down_since) = (self.node.now(), self.journal.down_since());
+                Role::Mount(MountReport {
+                    share: ticket.share().to_string(),
+                    owner: ticket.owner().to_string(),
+                    addresses: ticket.addresses().to_vec(),
+                    store: store.as_path().into(),
+                    link: self.node.view(|view| link(&view, now, down_since)),
+                })
+            }
         }
     }
 
@@ -217,13 +221,11 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn open_files(view: &View<'_>) -> Vec<OpenFileReport> {
-    let path = |ino| view.path_of(ino).map(|path| JsonPath::from_bytes(&path.to_bytes()));
-    let all = view.open_files().into_iter();
-    all.take(LISTED_MAX).map(|(ino, opens)| OpenFileReport { path: path(ino), opens }).collect()
+fn open_file(view: &View<'_>, (ino, opens): (Ino, u32)) -> OpenFileReport {
+    OpenFileReport { path: view.path_of(ino).map(|path| JsonPath::from_bytes(&path.to_bytes())), opens }
 }
 
-fn fetch(content: farshore_engine::ContentView) -> FetchReport {
+fn fetch(content: ContentView) -> FetchReport {
     FetchReport {
         path: JsonPath::from_bytes(&content.path.to_bytes()),
         have_chunks: content.have_chunks,
