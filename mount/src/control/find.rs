@@ -71,17 +71,16 @@ pub fn shared_path(path: &Path, folders: &[PathBuf], mountpoints: &[PathBuf]) ->
 /// Names that are not there are taken as they stand.
 fn follow(path: &Path, mountpoints: &[PathBuf]) -> Result<(PathBuf, Option<PathBuf>), FindError> {
     let failed = |source| FindError::Io { path: path.to_owned(), source };
-    let absolute = match path.is_absolute() {
-        true => path.to_owned(),
-        // The kernel's own answer, without symlinks.
-        false => std::env::current_dir().map_err(failed)?.join(path),
+    let mut left = match path.is_absolute() {
+        true => names(path),
+        false => names_from(std::env::current_dir().map_err(failed)?, path),
     };
-    let mut left: VecDeque<OsString> = names(&absolute);
     let mut reached = PathBuf::from("/");
     let mut symlinks = 0;
     let mut is_missing = false;
     loop {
-        if mountpoints.contains(&reached) {
+        // What is above a mountpoint does not depend on what is mounted.
+        if mountpoints.contains(&reached) && left.front().is_none_or(|name| name != "..") {
             if left.iter().any(|name| name == "..") {
                 return Err(FindError::DotDot(path.to_owned()));
             }
@@ -123,6 +122,19 @@ fn follow(path: &Path, mountpoints: &[PathBuf]) -> Result<(PathBuf, Option<PathB
             Err(error) => return Err(failed(error)),
         }
     }
+}
+
+/// The names of a path that is relative to `around`. That is the kernel's own answer and without symlinks, so that a `..`
+/// takes its last name off, also inside of a mount.
+fn names_from(mut around: PathBuf, path: &Path) -> VecDeque<OsString> {
+    let mut left = names(path);
+    while left.front().is_some_and(|name| name == "..") {
+        left.pop_front();
+        around.pop();
+    }
+    let mut whole = names(&around);
+    whole.append(&mut left);
+    whole
 }
 
 /// The names of a path in order, `..` among them.
@@ -187,6 +199,7 @@ mod tests {
             ("real/mnt/a/b", "a/b"),
             ("link/mnt/a", "a"),
             ("to mount/a", "a"),
+            ("real/mnt/../../link/mnt/a", "a"),
             ("real/folder/../mnt/./a//b", "a/b"),
             ("real/folder/to sub/../../mnt/a", "a"),
         ] {
@@ -214,6 +227,14 @@ mod tests {
         assert_eq!(place.shared("real/folder/to sub").unwrap(), Path::new("to sub"), "the symlink itself is meant");
         assert_eq!(place.shared("real/folder/gone/for/long").unwrap(), Path::new("gone/for/long"));
         assert!(matches!(place.shared("elsewhere"), Err(FindError::Elsewhere(_))));
+    }
+
+    #[test]
+    fn a_relative_path_begins_where_one_stands() {
+        let names = |path: &str| names_from("/a/b".into(), Path::new(path)).into_iter().collect::<PathBuf>();
+        assert_eq!(names("c/d"), Path::new("a/b/c/d"));
+        assert_eq!(names("./../../c"), Path::new("c"));
+        assert_eq!(names("../c/.."), Path::new("a/c/.."), "what c is, is not known here");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod journal;
 mod process;
 mod protocol;
 mod report;
+mod route;
 mod run_dir;
 mod server;
 #[cfg(test)]
@@ -23,5 +24,6 @@ pub use report::{
     Event, FetchReport, FuseReport, LinkReport, MountReport, OpenFileReport, OperationReport, PeerReport, Report, Role,
     ShareReport, TotalsReport,
 };
+pub use route::{RouteError, do_with_path};
 pub use run_dir::{RunDir, RunDirError, Sockets};
 pub use server::{Answers, Control};
