@@ -221,6 +221,16 @@ mod tests {
     }
 
     #[test]
+    fn the_mountpoint_itself_is_not_looked_at() {
+        let place = Place::new();
+        // Who looked would see a symlink, and follow it.
+        let hung = place.dir.path().canonicalize().unwrap().join("hung");
+        symlink("real", &hung).unwrap();
+        let found = mounted_path(&place.path("real/../hung/a"), std::slice::from_ref(&hung)).unwrap();
+        assert_eq!(found, Found { root: hung, inside: "a".into() });
+    }
+
+    #[test]
     fn a_path_in_a_folder_is_found_also_when_it_is_gone() {
         let place = Place::new();
         assert_eq!(place.shared("link/folder/to sub/file").unwrap(), Path::new("sub/file"));

@@ -63,7 +63,6 @@ mod tests {
         assert_eq!(guests.dismiss(peer), 1, "the other was not in yet");
         // It was decided before, and is told now.
         second.info().end_greeting(true);
-        second.info().leave();
         assert!(guests.present().is_empty() && !second.info().begin_greeting());
         let third = enter();
         third.info().end_greeting(true);
