@@ -119,6 +119,13 @@ impl ChunkBitmap {
         }
     }
 
+    /// Marks chunk number `chunk` as not present. Doing so again, or for one beyond the end, changes nothing.
+    pub fn clear(&mut self, chunk: u64) {
+        if chunk < self.total() && self.bits.replace(index(chunk), false) {
+            self.have -= 1;
+        }
+    }
+
     /// Marks the chunks that lie wholly inside the `len` bytes at `offset`. The last chunk of the file, which may be
     /// short, lies inside when the range reaches the end of the file.
     pub fn set_range(&mut self, offset: u64, len: u64) {
@@ -136,6 +143,14 @@ impl ChunkBitmap {
     #[must_use]
     pub fn have(&self) -> u64 {
         self.have
+    }
+
+    /// Bytes of the chunks that are present.
+    #[must_use]
+    pub fn have_bytes(&self) -> u64 {
+        let last = self.total() - 1;
+        let missing_of_last = self.total() * self.chunk_bytes - self.file_bytes;
+        self.have * self.chunk_bytes - if self.has(last) { missing_of_last } else { 0 }
     }
 
     /// Chunks in all, at least one.

@@ -1,4 +1,4 @@
-//! The sidecar of a file that is partly here: of which content, which chunks are stored, and what each hashes to.
+//! The sidecar of a content that is stored, whole or in part: which content, which chunks, and what each hashes to.
 //!
 //! This module decides which bytes say so and which are refused; `docs/SIDECAR.md` lists them one by one. It reads
 //! and writes no files: the store does, and it also decides when a sidecar may be believed without looking at what is
@@ -20,6 +20,7 @@ use crate::bitmap::{ChunkBitmap, MAX_CHUNKS};
 use crate::chunk::MAX_FILE_BYTES;
 use crate::identity::ContentIdentity;
 use crate::ids::PeerId;
+use crate::path::{PATH_MAX_BYTES, PathError, RelPath};
 use crate::record::{FileTime, Stamp};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_128;
@@ -31,12 +32,14 @@ pub const SIDECAR_SUFFIX: &str = ".kdbitmap";
 pub const SIDECAR_VERSION: u8 = 2;
 
 /// The largest sidecar there can be, in bytes (a little over 1 GiB): that of a whole file of [`MAX_CHUNKS`] chunks.
-pub const MAX_SIDECAR_BYTES: u64 = encoded_bytes(MAX_CHUNKS, MAX_CHUNKS);
+pub const MAX_SIDECAR_BYTES: u64 = encoded_bytes(MAX_CHUNKS, MAX_CHUNKS, PATH_MAX_BYTES as u64);
 
 /// What every version begins with.
 const MAGIC: [u8; 4] = *b"KDBM";
 /// Bytes before the words of the bitmap.
 const HEADER_BYTES: usize = 80;
+/// The flag that says that some chunks were not verified since a stop that was not clean.
+const UNVERIFIED: u8 = 1;
 /// Bytes of the checksum at the end.
 const CHECKSUM_BYTES: usize = 16;
 
@@ -58,6 +61,11 @@ fn check_identity(identity: &ContentIdentity) -> Result<(), SidecarError> {
         return Err(SidecarError::Nanos(identity.modified.nanos));
     }
     Ok(())
+}
+
+/// The root is no file.
+fn check_path(path: &RelPath) -> Result<(), SidecarError> {
+    if path.is_root() { Err(PathError::EmptyPath.into()) } else { Ok(()) }
 }
 
 /// Compares what a sidecar says with what is expected. What people can see is compared first, so that the error
@@ -82,26 +90,42 @@ fn compare(found: &ContentIdentity, expected: &ContentIdentity) -> Result<(), Si
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sidecar {
     identity: ContentIdentity,
+    path: RelPath,
+    is_unverified: bool,
     bitmap: ChunkBitmap,
     hashes: Vec<u64>,
 }
 
 impl Sidecar {
-    /// A sidecar that says that the chunks in `bitmap` are stored. `hashes` has the xxh3 (64 bits, no seed) of each of
-    /// them, in the order of the chunks; the last chunk of a file may be short, and its hash is that of its own bytes.
+    /// A sidecar that says that the chunks in `bitmap` are stored of the file that its owner had at `path`. `hashes` has
+    /// the xxh3 (64 bits, no seed) of each of them, in the order of the chunks; the last chunk of a file may be short, and
+    /// its hash is that of its own bytes.
     ///
     /// # Errors
-    /// [`SidecarError`] if a limit is broken, if the bitmap is one of a file of another size, or if there are more or
-    /// fewer hashes than chunks that are present.
-    pub fn new(identity: ContentIdentity, bitmap: ChunkBitmap, hashes: Vec<u64>) -> Result<Sidecar, SidecarError> {
+    /// [`SidecarError`] if a limit is broken, if the path is the root, if the bitmap is one of a file of another size, or
+    /// if there are more or fewer hashes than chunks that are present.
+    pub fn new(
+        identity: ContentIdentity,
+        path: RelPath,
+        bitmap: ChunkBitmap,
+        hashes: Vec<u64>,
+    ) -> Result<Sidecar, SidecarError> {
         check_identity(&identity)?;
+        check_path(&path)?;
         if bitmap.file_size() != identity.size_bytes {
             return Err(SidecarError::WrongSize { expected: identity.size_bytes, found: bitmap.file_size() });
         }
         if bitmap.have() != hashes.len() as u64 {
             return Err(SidecarError::HashCount { present: bitmap.have(), hashes: hashes.len() as u64 });
         }
-        Ok(Sidecar { identity, bitmap, hashes })
+        Ok(Sidecar { identity, path, is_unverified: false, bitmap, hashes })
+    }
+
+    /// Says whether some of its chunks were not verified since a stop that was not clean. Then none of them is believed
+    /// before it was hashed, also after a stop that was clean.
+    #[must_use]
+    pub fn with_unverified(self, is_unverified: bool) -> Sidecar {
+        Sidecar { is_unverified, ..self }
     }
 
     /// Reads a sidecar, whatever content it tells about: for looking through a directory of them.
@@ -110,8 +134,8 @@ impl Sidecar {
     /// The first rule that is broken.
     pub fn decode(bytes: &[u8]) -> Result<Sidecar, SidecarError> {
         let raw = Raw::split(bytes)?;
-        raw.check()?;
-        raw.load()
+        let path = raw.check()?;
+        raw.load(path)
     }
 
     /// Reads the sidecar of `expected`, in chunks of `chunk_bytes`.
@@ -122,12 +146,12 @@ impl Sidecar {
     /// [`SidecarError::WrongStamp`], or [`SidecarError::WrongChunkSize`].
     pub fn decode_for(bytes: &[u8], expected: &ContentIdentity, chunk_bytes: u64) -> Result<Sidecar, SidecarError> {
         let raw = Raw::split(bytes)?;
-        raw.check()?;
+        let path = raw.check()?;
         compare(&raw.identity, expected)?;
         if raw.chunk_bytes != chunk_bytes {
             return Err(SidecarError::WrongChunkSize { expected: chunk_bytes, found: raw.chunk_bytes });
         }
-        raw.load()
+        raw.load(path)
     }
 
     /// The bytes of the file, as [`Sidecar::decode`] reads them. Takes time and memory in proportion to what it says:
@@ -135,9 +159,13 @@ impl Sidecar {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let (total, have) = (self.bitmap.total(), self.bitmap.have());
-        let mut bytes = Vec::with_capacity(usize::try_from(encoded_bytes(total, have)).unwrap_or(0));
+        let path = self.path.to_bytes();
+        let len = encoded_bytes(total, have, path.len() as u64);
+        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
         bytes.extend(MAGIC);
-        bytes.extend([SIDECAR_VERSION, 0, 0, 0]);
+        bytes.extend([SIDECAR_VERSION, if self.is_unverified { UNVERIFIED } else { 0 }]);
+        // At most PATH_MAX_BYTES.
+        bytes.extend((path.len() as u16).to_le_bytes());
         bytes.extend(self.identity.owner.0);
         bytes.extend(self.identity.stamp.0.to_le_bytes());
         bytes.extend(self.identity.size_bytes.to_le_bytes());
@@ -150,6 +178,7 @@ impl Sidecar {
         for word in self.bitmap.words().chain(self.hashes.iter().copied()) {
             bytes.extend(word.to_le_bytes());
         }
+        bytes.extend(path);
         seal(bytes)
     }
 
@@ -157,6 +186,18 @@ impl Sidecar {
     #[must_use]
     pub fn identity(&self) -> &ContentIdentity {
         &self.identity
+    }
+
+    /// Where the owner had the file when that was last known. For people, and to find the version before this one.
+    #[must_use]
+    pub fn path(&self) -> &RelPath {
+        &self.path
+    }
+
+    /// Whether some of its chunks were not verified since a stop that was not clean.
+    #[must_use]
+    pub fn is_unverified(&self) -> bool {
+        self.is_unverified
     }
 
     /// Which chunks it says are stored.
@@ -188,8 +229,8 @@ impl Sidecar {
 
     /// Its parts, as [`Sidecar::new`] takes them.
     #[must_use]
-    pub fn into_parts(self) -> (ContentIdentity, ChunkBitmap, Vec<u64>) {
-        (self.identity, self.bitmap, self.hashes)
+    pub fn into_parts(self) -> (ContentIdentity, RelPath, ChunkBitmap, Vec<u64>) {
+        (self.identity, self.path, self.bitmap, self.hashes)
     }
 }
 
@@ -197,13 +238,14 @@ impl Sidecar {
 /// bytes and holds no memory of its own.
 #[derive(Clone, Copy)]
 struct Raw<'a> {
-    flags: [u8; 3],
+    flags: u8,
     identity: ContentIdentity,
     chunk_bytes: u64,
     total: u64,
     have: u64,
     words: &'a [[u8; 8]],
     hashes: &'a [[u8; 8]],
+    path: &'a [u8],
 }
 
 impl Raw<'_> {
@@ -212,20 +254,22 @@ impl Raw<'_> {
         check_version(bytes, SIDECAR_VERSION)?;
         let found = bytes.len() as u64;
         let truncated = |needed| SidecarError::Truncated { needed, found };
-        let least = encoded_bytes(0, 0);
+        let least = encoded_bytes(0, 0, 0);
         let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(truncated(least))?;
         let (body, checksum) = rest.split_last_chunk::<CHECKSUM_BYTES>().ok_or(truncated(least))?;
 
         let total = u64::from(u32::from_le_bytes(field(header, 72)));
         let have = u64::from(u32::from_le_bytes(field(header, 76)));
-        check_length(found, encoded_bytes(total, have))?;
+        let path_bytes = u16::from_le_bytes(field(header, 6));
+        check_length(found, encoded_bytes(total, have, u64::from(path_bytes)))?;
         if checksum_of(&bytes[..bytes.len() - CHECKSUM_BYTES]) != *checksum {
             return Err(SidecarError::Damaged);
         }
 
-        let (body, _) = body.as_chunks::<8>();
-        // The length was right: all words of `total` are there, and the rest are `have` hashes.
-        let (words, hashes) = body.split_at(body.len().min(total.div_ceil(64) as usize));
+        // The length was right: the path is there, all words of `total`, and the rest are `have` hashes.
+        let (numbers, path) = body.split_at(body.len().saturating_sub(usize::from(path_bytes)));
+        let (numbers, _) = numbers.as_chunks::<8>();
+        let (words, hashes) = numbers.split_at(numbers.len().min(total.div_ceil(64) as usize));
         let identity = ContentIdentity {
             owner: PeerId(field(header, 8)),
             stamp: Stamp(u64::from_le_bytes(field(header, 40))),
@@ -236,29 +280,33 @@ impl Raw<'_> {
             },
         };
         let chunk_bytes = u64::from(u32::from_le_bytes(field(header, 68)));
-        Ok(Raw { flags: field(header, 5), identity, chunk_bytes, total, have, words, hashes })
+        Ok(Raw { flags: header[5], identity, chunk_bytes, total, have, words, hashes, path })
     }
 
-    /// Compares every field with its limits and with every other.
-    fn check(&self) -> Result<(), SidecarError> {
-        if self.flags != [0; 3] {
-            return Err(SidecarError::Flags(self.flags));
+    /// Compares every field with its limits and with every other. Returns the only one that has to be taken apart.
+    fn check(&self) -> Result<RelPath, SidecarError> {
+        if self.flags & !UNVERIFIED != 0 {
+            return Err(SidecarError::Flags(self.flags & !UNVERIFIED));
         }
         check_identity(&self.identity)?;
-        check_bits(self.identity.size_bytes, self.chunk_bytes, self.total, self.have, self.words)
+        check_bits(self.identity.size_bytes, self.chunk_bytes, self.total, self.have, self.words)?;
+        let path = RelPath::parse(self.path)?;
+        check_path(&path)?;
+        Ok(path)
     }
 
     /// The sidecar, of fields that were checked.
-    fn load(&self) -> Result<Sidecar, SidecarError> {
+    fn load(&self, path: RelPath) -> Result<Sidecar, SidecarError> {
         let bitmap = ChunkBitmap::from_words(self.identity.size_bytes, self.chunk_bytes, numbers(self.words))?;
-        Sidecar::new(self.identity, bitmap, numbers(self.hashes).collect())
+        let sidecar = Sidecar::new(self.identity, path, bitmap, numbers(self.hashes).collect())?;
+        Ok(sidecar.with_unverified(self.flags & UNVERIFIED != 0))
     }
 }
 
-/// Bytes of a sidecar of `total` chunks of which `have` are present. Both are less than 2^32, so that it cannot
-/// overflow.
-const fn encoded_bytes(total: u64, have: u64) -> u64 {
-    (HEADER_BYTES + CHECKSUM_BYTES) as u64 + (total.div_ceil(64) + have) * 8
+/// Bytes of a sidecar of `total` chunks of which `have` are present, with a path of `path_bytes`. All are less than
+/// 2^32, so that it cannot overflow.
+const fn encoded_bytes(total: u64, have: u64, path_bytes: u64) -> u64 {
+    (HEADER_BYTES + CHECKSUM_BYTES) as u64 + (total.div_ceil(64) + have) * 8 + path_bytes
 }
 
 /// Appends the checksum of everything before it.

@@ -1,10 +1,10 @@
 //! A read-only summary of an engine, for logs, the status command and tests.
 
-use crate::bitmap::ChunkBitmap;
 use crate::content::Content;
 use crate::download::DownloadState;
 use crate::engine::Engine;
 use crate::event::Position;
+use crate::identity::ContentIdentity;
 use crate::ids::{ContentId, Ino, PeerId};
 use crate::path::RelPath;
 use crate::peers::Link;
@@ -21,6 +21,10 @@ pub struct Totals {
     pub read_misses: u64,
     /// Verified bytes that came from peers.
     pub fetched_bytes: u64,
+    /// Bytes that need not be fetched: the store had them, from an earlier life or another version.
+    pub resumed_bytes: u64,
+    /// Chunks that the store had, and whose bytes were not what they should be.
+    pub damaged_chunks: u64,
     /// Attempts to fetch a chunk that failed.
     pub failed_fetches: u64,
     /// Chunks that the store refused.
@@ -63,6 +67,8 @@ pub struct ContentView {
     pub have_chunks: u64,
     /// Chunks in all.
     pub total_chunks: u64,
+    /// What the store needs for it, in bytes, with what it holds of another version.
+    pub stored_bytes: u64,
     /// Chunks on their way.
     pub open_chunks: usize,
     /// Requests that wait for bytes of it.
@@ -138,6 +144,22 @@ impl View<'_> {
         self.engine.share.position()
     }
 
+    /// What is stored of what was fetched, in bytes.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.engine.cache.stored_bytes()
+    }
+
+    /// What the store holds from an earlier life and nobody has asked for in this one.
+    pub fn held(&self) -> impl Iterator<Item = &crate::stored::Held> {
+        self.engine.cache.held()
+    }
+
+    /// The paths that stay.
+    pub fn pins(&self) -> impl Iterator<Item = &RelPath> {
+        self.engine.cache.pins().iter()
+    }
+
     /// The peers that are followed.
     pub fn peers(&self) -> impl Iterator<Item = PeerView> {
         self.engine.peers.iter().map(|(id, peer)| PeerView {
@@ -163,17 +185,17 @@ impl View<'_> {
             .map(|(id, content)| view_of(*id, content))
     }
 
-    /// Bytes in the store, of all contents together.
-    #[must_use]
-    pub fn stored_bytes(&self) -> u64 {
-        self.engine.contents.values().filter_map(|content| content.bitmap.as_ref()).map(present_bytes).sum()
-    }
-
     /// The bytes of one entry that are here or on their way, if anybody asked for any.
     #[must_use]
     pub fn content(&self, ino: Ino) -> Option<ContentView> {
         let id = self.engine.tree.get(ino)?.content?;
         Some(view_of(id, self.engine.contents.get(&id)?))
+    }
+
+    /// Which bytes a content is.
+    #[must_use]
+    pub fn identity(&self, content: ContentId) -> Option<ContentIdentity> {
+        self.engine.contents.get(&content).map(Content::identity)
     }
 
     /// Every named entry but the root, in no order that matters, with its record.
@@ -191,13 +213,6 @@ impl View<'_> {
     }
 }
 
-/// Bytes of the chunks that are present; the last one of a file may be shorter than the others.
-fn present_bytes(bitmap: &ChunkBitmap) -> u64 {
-    let short = bitmap.total() * bitmap.chunk_size_bytes() - bitmap.file_size();
-    let has_last = bitmap.has(bitmap.total().saturating_sub(1));
-    bitmap.have() * bitmap.chunk_size_bytes() - if has_last { short } else { 0 }
-}
-
 fn view_of(id: ContentId, content: &Content) -> ContentView {
     ContentView {
         content: id,
@@ -205,26 +220,9 @@ fn view_of(id: ContentId, content: &Content) -> ContentView {
         path: content.path.clone(),
         have_chunks: content.bitmap.as_ref().map_or(0, |bitmap| bitmap.have()),
         total_chunks: content.bitmap.as_ref().map_or(0, |bitmap| bitmap.total()),
+        stored_bytes: content.charged_bytes,
         open_chunks: content.chunks.len(),
         waiters: content.waiters.len(),
         download: content.download,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::chunk::CHUNK_SIZE;
-
-    #[test]
-    fn the_last_chunk_counts_as_long_as_it_is() {
-        let mut bitmap = ChunkBitmap::new(2 * CHUNK_SIZE + 5).unwrap();
-        assert_eq!(present_bytes(&bitmap), 0);
-        bitmap.set(0);
-        assert_eq!(present_bytes(&bitmap), CHUNK_SIZE);
-        bitmap.set(2);
-        assert_eq!(present_bytes(&bitmap), CHUNK_SIZE + 5);
-        bitmap.set(1);
-        assert_eq!(present_bytes(&bitmap), 2 * CHUNK_SIZE + 5);
     }
 }

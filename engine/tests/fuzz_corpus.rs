@@ -10,6 +10,7 @@ use farshore_engine::ContentIdentity;
 use farshore_engine::PeerId;
 use farshore_engine::bitmap::{ChunkBitmap, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES};
 use farshore_engine::chunk::CHUNK_SIZE;
+use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Stamp};
 use farshore_engine::sidecar::Sidecar;
 use farshore_engine::testing::{Op, fuzz_bitmap, fuzz_engine, fuzz_sidecar};
@@ -98,7 +99,9 @@ fn write_the_sidecar_seeds() {
         let bits = |byte: u64| (0..8).fold(0, |bits, bit| bits | u8::from(bitmap.has(byte * 8 + bit)) << bit);
         v1.extend((0..bitmap.total().div_ceil(64) * 8).map(bits));
 
-        let whole = Sidecar::new(identity, bitmap, hashes).unwrap().encode();
+        let path = RelPath::parse(format!("dir/file {index}").as_bytes()).unwrap();
+        let sidecar = Sidecar::new(identity, path, bitmap, hashes).unwrap();
+        let whole = sidecar.with_unverified(index % 2 == 1).encode();
         let open = whole[..whole.len() - 16].to_vec();
         for (kind, bytes) in [whole, open, v1].into_iter().enumerate() {
             fs::write(corpus("sidecar").join(format!("seed{:02}", index * 3 + kind)), bytes).unwrap();

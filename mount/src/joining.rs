@@ -132,6 +132,8 @@ fn outcome(notice: &Notice) -> Option<Result<(), JoinError>> {
         | Notice::InvalidateEntry { .. }
         | Notice::FetchFailed { .. }
         | Notice::StoreFailed { .. }
+        | Notice::SaveFailed { .. }
+        | Notice::PinsChanged
         | Notice::NotShared { .. }
         | Notice::Announced { .. } => None,
     }

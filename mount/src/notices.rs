@@ -46,6 +46,11 @@ pub fn told(notice: &Notice) -> Option<Told> {
         Notice::StoreFailed { error, .. } => {
             tell(Level::DEBUG, "store_failed", format!("the store does not take what was fetched: {error:?}"))
         }
+        Notice::SaveFailed { error, .. } => tell(
+            Level::DEBUG,
+            "save_failed",
+            format!("the store does not write down what it holds: {error:?}; after a restart it may be fetched again"),
+        ),
         Notice::NotShared { path, reason } => Some(Told {
             level: Level::WARN,
             kind: "not_shared",
@@ -53,6 +58,7 @@ pub fn told(notice: &Notice) -> Option<Told> {
             path: Some(path.to_bytes()),
         }),
         Notice::Listed { .. }
+        | Notice::PinsChanged
         | Notice::InvalidateInode { .. }
         | Notice::InvalidateEntry { .. }
         | Notice::Announced { .. } => None,

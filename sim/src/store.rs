@@ -1,9 +1,11 @@
 //! A store in memory that can be slow, full or broken, and that knows what was never written.
 
 use bytes::Bytes;
-use farshore::store::{Store, Stored};
-use farshore_engine::ContentId;
+use farshore::store::{Found, Space, Store, Stored};
+use farshore_engine::chunk::{CHUNK_SIZE, chunk_range};
+use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
+use farshore_engine::{ContentIdentity, ContentKey, Held};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -11,6 +13,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// How the store fares. Shared by all of its contents.
 #[derive(Debug, Default, Clone, Copy)]
@@ -75,14 +78,49 @@ impl SimStore {
 }
 
 impl Store for SimStore {
-    fn create(&self, _: ContentId, size_bytes: u64) -> io::Result<Arc<dyn Stored>> {
+    fn held(&self) -> Vec<Held> {
+        // It has no earlier life.
+        Vec::new()
+    }
+
+    fn create(&self, identity: &ContentIdentity, _: &RelPath) -> io::Result<Arc<dyn Stored>> {
+        let size_bytes = identity.size_bytes;
         let mut health = self.health();
         assert!(size_bytes > 0, "an empty content is never stored");
         if health.full {
             return Err(io::ErrorKind::StorageFull.into());
         }
         health.contents += 1;
-        Ok(Arc::new(SimStored { store: self.clone(), size_bytes, pieces: Mutex::default() }))
+        let (pieces, hashes) = Default::default();
+        Ok(Arc::new(SimStored { store: self.clone(), size_bytes, pieces, hashes }))
+    }
+
+    fn resume(&self, _: ContentKey, _: Option<&ContentIdentity>) -> BoxFuture<'static, io::Result<Found>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn save(&self, _: Vec<Arc<dyn Stored>>) -> BoxFuture<'static, io::Result<()>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn touch(&self, _: ContentKey) {}
+
+    fn evict(&self, _: ContentKey) {}
+
+    fn pins(&self) -> Vec<RelPath> {
+        Vec::new()
+    }
+
+    fn save_pins(&self, _: &[RelPath]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn close(&self) -> BoxFuture<'static, io::Result<()>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        Ok(Space { free_bytes: u64::MAX, total_bytes: u64::MAX })
     }
 }
 
@@ -91,6 +129,8 @@ struct SimStored {
     store: SimStore,
     size_bytes: u64,
     pieces: Mutex<BTreeMap<u64, Bytes>>,
+    /// Of the chunks that were written, as they were given.
+    hashes: Mutex<BTreeMap<u64, u64>>,
 }
 
 impl Drop for SimStored {
@@ -103,10 +143,20 @@ impl SimStored {
     fn pieces(&self) -> MutexGuard<'_, BTreeMap<u64, Bytes>> {
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn hashes(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_right(&self, chunk: u64, hash: u64) -> bool {
+        let range = chunk_range(chunk, self.size_bytes);
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        self.read(range.start, &mut bytes).is_ok() && xxh3_64(&bytes) == hash
+    }
 }
 
 impl Stored for SimStored {
-    fn write(self: Arc<Self>, mut offset: u64, frames: Vec<Bytes>) -> BoxFuture<'static, io::Result<()>> {
+    fn write(self: Arc<Self>, chunk: u64, frames: Vec<Bytes>) -> BoxFuture<'static, io::Result<()>> {
         async move {
             let before = *self.store.health();
             if before.hangs {
@@ -123,7 +173,9 @@ impl Stored for SimStored {
                 return Err(io::Error::other("the simulated disk fails"));
             }
             health.writes += 1;
+            self.hashes().insert(chunk, xxh3_64(&frames.concat()));
             let mut pieces = self.pieces();
+            let mut offset = chunk * CHUNK_SIZE;
             for frame in frames {
                 assert!(offset + frame.len() as u64 <= self.size_bytes, "a write goes beyond the end of the content");
                 let (at, len) = (offset, frame.len());
@@ -154,6 +206,32 @@ impl Stored for SimStored {
         }
         Ok(())
     }
+
+    fn read_chunk(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<Bytes>> {
+        async move {
+            let range = chunk_range(chunk, self.size_bytes);
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            self.read(range.start, &mut bytes)?;
+            Ok(bytes.into())
+        }
+        .boxed()
+    }
+
+    fn verify(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<bool>> {
+        async move { Ok(self.hash_of(chunk).is_some_and(|hash| self.is_right(chunk, hash))) }.boxed()
+    }
+
+    fn verify_against(self: Arc<Self>, chunk: u64, hash: u64) -> BoxFuture<'static, io::Result<bool>> {
+        async move { Ok(self.is_right(chunk, hash)) }.boxed()
+    }
+
+    fn hash_of(&self, chunk: u64) -> Option<u64> {
+        self.hashes().get(&chunk).copied()
+    }
+
+    fn note_path(&self, _: &RelPath) {}
+
+    fn discard(&self) {}
 
     fn keep(self: Arc<Self>, _: PathBuf, _: u16, _: FileTime) -> BoxFuture<'static, io::Result<()>> {
         // There are no ordinary files in the simulated world.

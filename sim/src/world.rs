@@ -330,7 +330,7 @@ async fn live_as_owner(place: Place, running: OwnerNode, life: u64) -> turmoil::
     for batch in scan.chunks(WATCHER_BATCH) {
         node.observe(batch.to_vec());
     }
-    tokio::spawn(server::serve(listener, node.clone(), Arc::default(), std::future::pending()));
+    tokio::spawn(server::serve(listener, node.clone(), std::future::pending()));
     while let Some(news) = changes.recv().await {
         tokio::time::sleep(setup.watcher_delay).await;
         let mut news: Vec<Observation> = news;

@@ -4,6 +4,7 @@ use super::MAGIC;
 use crate::bitmap::BitmapError;
 use crate::chunk::MAX_FILE_BYTES;
 use crate::ids::PeerId;
+use crate::path::PathError;
 use crate::record::{FileTime, Stamp};
 
 /// Why a sidecar is refused. The texts go on after the name of its file and a colon; they say what is wrong with it,
@@ -51,9 +52,12 @@ pub enum SidecarError {
     /// The checksum is not that of the bytes before it.
     #[error("it is damaged: its checksum does not match")]
     Damaged,
-    /// Flags are set, and none has a meaning.
-    #[error("it has flags that have no meaning in its version of the format: {0:02x?}")]
-    Flags([u8; 3]),
+    /// Flags are set that have no meaning.
+    #[error("it has flags that have no meaning in its version of the format: {0:02x}")]
+    Flags(u8),
+    /// What stands where the path of the file should be is none, or is that of the share itself.
+    #[error("it says nothing of where its owner has the file: {0}")]
+    Path(#[from] PathError),
     /// A billion nanoseconds or more.
     #[error("its modification time has {0} nanoseconds, and a second has a billion")]
     Nanos(u32),

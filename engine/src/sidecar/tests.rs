@@ -12,7 +12,11 @@ fn example() -> Sidecar {
     let mut bitmap = ChunkBitmap::new(size_bytes).unwrap();
     [0, 63, 64, 65].into_iter().for_each(|chunk| bitmap.set(chunk));
     let hashes = vec![0x1111_1111_1111_1111, 0x2222_2222_2222_2222, 0x3333_3333_3333_3333, 0x0123_4567_89ab_cdef];
-    Sidecar::new(identity(size_bytes), bitmap, hashes).unwrap()
+    Sidecar::new(identity(size_bytes), path(), bitmap, hashes).unwrap()
+}
+
+fn path() -> RelPath {
+    RelPath::parse(b"docs/a.txt").unwrap()
 }
 
 fn identity(size_bytes: u64) -> ContentIdentity {
@@ -26,14 +30,15 @@ fn identity(size_bytes: u64) -> ContentIdentity {
 
 /// The bytes of [`example`]. They never change: sidecars that were written yesterday are read tomorrow.
 const EXAMPLE: &str = "
-    4b44424d 02 000000
+    4b44424d 02 00 0a00
     a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf
     0102030405060708 0700080200000000
     feffffffffffffff ffc99a3b
     00000800 42000000 04000000
     0100000000000080 0300000000000000
     1111111111111111 2222222222222222 3333333333333333 efcdab8967452301
-    d1777ab2e59b2d1169cd11d677e9791b
+    646f63732f612e747874
+    7e044e09391e4c9e349a79ce0df66777
 ";
 
 /// The same file in version 1.
@@ -68,7 +73,7 @@ fn the_bytes_of_the_format_are_frozen() {
     assert_eq!(example().encode(), bytes);
     assert_eq!(Sidecar::decode(&bytes), Ok(example()));
     assert_eq!(Sidecar::decode_for(&bytes, &identity(65 * CHUNK_SIZE + 7), CHUNK_SIZE), Ok(example()));
-    assert_eq!(bytes.len() as u64, encoded_bytes(66, 4));
+    assert_eq!(bytes.len() as u64, encoded_bytes(66, 4, 10));
 }
 
 #[test]
@@ -103,8 +108,9 @@ fn a_sidecar_lies_beside_its_file() {
 
 #[test]
 fn every_bit_is_guarded() {
-    let whole = Sidecar::new(identity(5), ChunkBitmap::from_words(5, CHUNK_SIZE, [1]).unwrap(), vec![7]).unwrap();
-    let empty = Sidecar::new(identity(5), ChunkBitmap::new(5).unwrap(), Vec::new()).unwrap();
+    let bitmap = ChunkBitmap::from_words(5, CHUNK_SIZE, [1]).unwrap();
+    let whole = Sidecar::new(identity(5), path(), bitmap, vec![7]).unwrap().with_unverified(true);
+    let empty = Sidecar::new(identity(5), path(), ChunkBitmap::new(5).unwrap(), Vec::new()).unwrap();
     for sidecar in [example(), whole, empty] {
         let bytes = sidecar.encode();
         assert_eq!(Sidecar::decode(&bytes), Ok(sidecar));
@@ -146,7 +152,24 @@ fn each_broken_rule_has_its_name() {
     assert_eq!(told(&hex(EXAMPLE_V1)), SidecarError::OlderFormat { found: 1, read: 2 });
     assert_eq!(told(&forged(4, &[3])), SidecarError::NewerFormat { found: 3, read: 2 });
     assert_eq!(told(&[b"KDBM\x02\0\0\0", &[0; 80][..]].concat()), SidecarError::Truncated { needed: 96, found: 88 });
-    assert_eq!(told(&forged(5, &[0, 0x80, 0])), SidecarError::Flags([0, 0x80, 0]));
+    assert_eq!(told(&forged(5, &[0x83])), SidecarError::Flags(0x82));
+    assert_eq!(told(&forged(6, &[11, 0])), SidecarError::Truncated { needed: len + 1, found: len });
+    assert_eq!(told(&forged(6, &[9, 0])), SidecarError::TooLong { needed: len - 1, found: len });
+    let named = |path: &[u8]| {
+        let mut body = example().encode();
+        body.truncate(128);
+        body[6..8].copy_from_slice(&(path.len() as u16).to_le_bytes());
+        told(&seal([&body[..], path].concat()))
+    };
+    let long = [[b'x'; 256]; 16].map(|mut name| {
+        name[255] = b'/';
+        name
+    });
+    assert_eq!(named(b""), SidecarError::Path(PathError::EmptyPath));
+    assert_eq!(named(b"/etc/passwd"), SidecarError::Path(PathError::EmptyName));
+    assert_eq!(named(b"../.ssh"), SidecarError::Path(PathError::DotName));
+    assert_eq!(named(&[long.as_flattened(), b"y"].concat()), SidecarError::Path(PathError::PathTooLong));
+    assert_eq!(named(&[b'x'; 256]), SidecarError::Path(PathError::NameTooLong));
     assert_eq!(told(&forged(48, &u64::MAX.to_le_bytes())), SidecarError::FileTooLarge(u64::MAX));
     assert_eq!(told(&forged(64, &1_000_000_000_u32.to_le_bytes())), SidecarError::Nanos(1_000_000_000));
     assert_eq!(told(&forged(48, &[0; 8])), SidecarError::Bitmap(BitmapError::Empty));
@@ -196,8 +219,10 @@ fn another_content_is_refused_and_named() {
 
 #[test]
 fn only_what_agrees_with_itself_can_be_written() {
-    let (right, bitmap, hashes) = example().into_parts();
-    let made = |identity, hashes: &[u64]| Sidecar::new(identity, bitmap.clone(), hashes.to_vec());
+    let (right, path, bitmap, hashes) = example().into_parts();
+    let made = |identity, hashes: &[u64]| Sidecar::new(identity, path.clone(), bitmap.clone(), hashes.to_vec());
+    let nowhere = Sidecar::new(right, RelPath::ROOT, bitmap.clone(), hashes.clone());
+    assert_eq!(nowhere, Err(SidecarError::Path(PathError::EmptyPath)));
     assert_eq!(made(right, &hashes), Ok(example()));
     assert_eq!(made(right, &hashes[..3]), Err(SidecarError::HashCount { present: 4, hashes: 3 }));
     let larger = ContentIdentity { size_bytes: right.size_bytes + 1, ..right };
@@ -207,7 +232,7 @@ fn only_what_agrees_with_itself_can_be_written() {
     assert_eq!(made(ContentIdentity { modified: late, ..right }, &hashes), Err(SidecarError::Nanos(u32::MAX)));
     let huge = MAX_FILE_BYTES + 1;
     let bitmap = ChunkBitmap::with_chunk_size(huge, MAX_CHUNK_BYTES).unwrap();
-    assert_eq!(Sidecar::new(identity(huge), bitmap, Vec::new()), Err(SidecarError::FileTooLarge(huge)));
+    assert_eq!(Sidecar::new(identity(huge), path, bitmap, Vec::new()), Err(SidecarError::FileTooLarge(huge)));
 }
 
 #[test]
@@ -231,9 +256,9 @@ fn a_terabyte_takes_one_pass() {
     let total = size_bytes / CHUNK_SIZE;
     let mut bitmap = ChunkBitmap::new(size_bytes).unwrap();
     bitmap.set_range(0, size_bytes);
-    let sidecar = Sidecar::new(identity(size_bytes), bitmap, (0..total).collect()).unwrap();
+    let sidecar = Sidecar::new(identity(size_bytes), path(), bitmap, (0..total).collect()).unwrap();
     let bytes = sidecar.encode();
-    assert_eq!(bytes.len(), 80 + 2 * 1024 * 1024 / 8 + 2 * 1024 * 1024 * 8 + 16);
+    assert_eq!(bytes.len(), 80 + 2 * 1024 * 1024 / 8 + 2 * 1024 * 1024 * 8 + 10 + 16);
     assert!(bytes.len() == bytes.capacity() || bytes.capacity() < bytes.len() + 64, "grown while it was written");
     assert_eq!(Sidecar::decode(&bytes), Ok(sidecar));
 }
@@ -316,12 +341,16 @@ fn sidecars() -> impl Strategy<Value = Sidecar> {
         (Just(size_bytes), Just(chunk_bytes), proptest::collection::btree_map(0..total, any::<u64>(), 0..40))
     });
     let names = (any::<[u8; 32]>(), any::<u64>(), any::<i64>(), 0..1_000_000_000_u32);
-    (chunks, names).prop_map(|((size_bytes, chunk_bytes, chunks), (owner, stamp, seconds, nanos))| {
+    let path = proptest::collection::vec("[a-z ]{1,9}", 1..5);
+    (chunks, names, path, any::<bool>()).prop_map(|(chunks, names, path, is_unverified)| {
+        let ((size_bytes, chunk_bytes, chunks), (owner, stamp, seconds, nanos)) = (chunks, names);
         let modified = FileTime { seconds, nanos };
         let identity = ContentIdentity { owner: PeerId(owner), stamp: Stamp(stamp), size_bytes, modified };
         let mut bitmap = ChunkBitmap::with_chunk_size(size_bytes, chunk_bytes).unwrap();
         chunks.keys().for_each(|chunk| bitmap.set(*chunk));
-        Sidecar::new(identity, bitmap, chunks.into_values().collect()).unwrap()
+        let path = RelPath::parse(path.join("/").as_bytes()).unwrap();
+        let sidecar = Sidecar::new(identity, path, bitmap, chunks.into_values().collect()).unwrap();
+        sidecar.with_unverified(is_unverified)
     })
 }
 
@@ -331,7 +360,7 @@ proptest! {
     fn what_is_written_is_read(sidecar in sidecars()) {
         let bytes = sidecar.encode();
         let (total, have) = (sidecar.bitmap().total(), sidecar.bitmap().have());
-        prop_assert_eq!(bytes.len() as u64, encoded_bytes(total, have));
+        prop_assert_eq!(bytes.len() as u64, encoded_bytes(total, have, sidecar.path().len_bytes() as u64));
         prop_assert_eq!(Sidecar::decode(&bytes), Ok(sidecar.clone()));
         let chunk_bytes = sidecar.bitmap().chunk_size_bytes();
         prop_assert_eq!(Sidecar::decode_for(&bytes, sidecar.identity(), chunk_bytes), Ok(sidecar.clone()));

@@ -2,6 +2,7 @@
 
 use super::ops::{Op, play};
 use crate::bitmap::{ChunkBitmap, MIN_CHUNK_BYTES};
+use crate::path::PATH_MAX_BYTES;
 use crate::sidecar::{Sidecar, SidecarError, decode_v1, seal};
 use std::collections::BTreeSet;
 
@@ -95,7 +96,11 @@ fn check_sidecar(bytes: &[u8]) {
     assert_eq!(chunks, marked(&bytes[80..80 + words]), "chunks are claimed that nobody wrote");
     assert!(chunks.iter().all(|chunk| *chunk < bitmap.total()));
     assert_eq!(bitmap.have(), chunks.len() as u64);
-    let (hashes, _) = bytes[80 + words..bytes.len() - 16].as_chunks::<8>();
+    let path = sidecar.path().to_bytes();
+    let (hashes, rest) = bytes[80 + words..].split_at(chunks.len() * 8);
+    let (hashes, _) = hashes.as_chunks::<8>();
+    assert_eq!(&rest[..rest.len() - 16], path);
+    assert!((1..=PATH_MAX_BYTES).contains(&path.len()));
     assert!(sidecar.chunks().map(|(_, hash)| hash.to_le_bytes()).eq(hashes.iter().copied()));
 }
 

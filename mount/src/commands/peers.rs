@@ -172,6 +172,7 @@ mod tests {
             share: new_share_id(),
             secret: new_secret(),
             devices: devices.iter().map(|peer| (*peer, None)).collect(),
+            unshared: BTreeSet::new(),
         };
         let (one, other) = (device(0xab, 1), device(0xab, 2));
         let shares = [share(&[one, other]), share(&[one])];

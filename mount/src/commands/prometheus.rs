@@ -21,7 +21,7 @@ const fn gauge(name: &'static str, help: &'static str, value: fn(&Report) -> Opt
     Metric { name, kind: "gauge", help, value }
 }
 
-const METRICS: [Metric; 16] = [
+const METRICS: [Metric; 19] = [
     gauge("farshore_start_time_seconds", "When the process began, in seconds since 1970.", |report| {
         Some(report.since_unix_seconds)
     }),
@@ -31,6 +31,7 @@ const METRICS: [Metric; 16] = [
         Some(report.fetching.len() as u64 + report.fetching_left_out)
     }),
     gauge("farshore_cache_bytes", "Fetched bytes that are kept.", |report| Some(report.cache_bytes)),
+    gauge("farshore_pins", "Paths that are pinned.", |report| Some(report.pins)),
     gauge("farshore_link_up", "Whether the owner of a mount is connected.", |report| match &report.role {
         Role::Mount(mount) => Some(u64::from(mount.link == LinkReport::Up {})),
         Role::Share(_) => None,
@@ -41,6 +42,12 @@ const METRICS: [Metric; 16] = [
     }),
     counter("farshore_fetched_bytes_total", "Verified bytes that came from peers.", |report| {
         Some(report.totals.fetched_bytes)
+    }),
+    counter("farshore_resumed_bytes_total", "Bytes that the store had already.", |report| {
+        Some(report.totals.resumed_bytes)
+    }),
+    counter("farshore_damaged_chunks_total", "Chunks of the store that were damaged.", |report| {
+        Some(report.totals.damaged_chunks)
     }),
     counter("farshore_read_hits_total", "Reads that were answered at once.", |report| Some(report.totals.read_hits)),
     counter("farshore_read_misses_total", "Reads that had to wait for bytes.", |report| {

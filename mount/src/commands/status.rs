@@ -238,15 +238,21 @@ fn write_mount(out: &mut String, report: &Report, mount: &MountReport) -> std::f
 fn write_reads(out: &mut String, report: &Report, fuse: &FuseReport) -> std::fmt::Result {
     let totals = &report.totals;
     let (read, fetched) = (BinaryBytes(fuse.read_bytes), BinaryBytes(totals.fetched_bytes));
+    let resumed = BinaryBytes(totals.resumed_bytes);
     let answers = format_args!("{} at once, {} after waiting", totals.read_hits, totals.read_misses);
-    row(out, "so far", format_args!("{read} read, {fetched} fetched; reads answered: {answers}"))?;
-    let failures = totals.failed_fetches + totals.store_failures + totals.peer_faults + totals.failed_requests;
+    row(out, "so far", format_args!("{read} read, {fetched} fetched, {resumed} resumed; reads answered: {answers}"))?;
+    let failures = totals.failed_fetches
+        + totals.store_failures
+        + totals.damaged_chunks
+        + totals.peer_faults
+        + totals.failed_requests;
     if failures == 0 {
         return Ok(());
     }
     let failed = format_args!(
-        "{} fetches, {} writes to the store, {} waiting requests; {} rules broken by the peer",
-        totals.failed_fetches, totals.store_failures, totals.failed_requests, totals.peer_faults
+        "{} fetches, {} writes to the store, {} waiting requests; {} chunks of the store were damaged, {} rules broken \
+         by the peer",
+        totals.failed_fetches, totals.store_failures, totals.failed_requests, totals.damaged_chunks, totals.peer_faults
     );
     row(out, "failed", failed)
 }

@@ -35,6 +35,8 @@ impl Journal {
             | Notice::PeerFault { .. }
             | Notice::FetchFailed { .. }
             | Notice::StoreFailed { .. }
+            | Notice::SaveFailed { .. }
+            | Notice::PinsChanged
             | Notice::NotShared { .. }
             | Notice::InvalidateInode { .. }
             | Notice::InvalidateEntry { .. }

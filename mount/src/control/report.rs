@@ -31,8 +31,10 @@ pub struct Report {
     pub fetching: Vec<FetchReport>,
     /// Files on their way that are not listed.
     pub fetching_left_out: u64,
-    /// Bytes that were fetched and are kept in the store.
+    /// What the store holds of what was fetched, in bytes.
     pub cache_bytes: u64,
+    /// How many paths are pinned: they stay.
+    pub pins: u64,
     /// What was done since it began.
     pub totals: TotalsReport,
     /// What the kernel asked for, if it is mounted.
@@ -147,6 +149,10 @@ pub struct TotalsReport {
     pub read_misses: u64,
     /// Verified bytes that came from peers.
     pub fetched_bytes: u64,
+    /// Bytes that need not be fetched: the store had them, from an earlier life or another version.
+    pub resumed_bytes: u64,
+    /// Chunks that the store had, and whose bytes were not what they should be.
+    pub damaged_chunks: u64,
     /// Attempts to fetch a chunk that failed.
     pub failed_fetches: u64,
     /// Chunks that the store refused.
@@ -187,7 +193,7 @@ pub struct Event {
     /// When it last happened, in seconds since 1970.
     pub unix_seconds: u64,
     /// What kind it is: `link_down`, `unreachable`, `denied`, `incompatible`, `peer_fault`, `fetch_failed`,
-    /// `store_failed`, `not_shared`.
+    /// `store_failed`, `save_failed`, `not_shared`.
     pub kind: String,
     /// What happened, for people.
     pub text: String,

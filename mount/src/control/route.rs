@@ -143,6 +143,7 @@ mod tests {
             fetching: Vec::new(),
             fetching_left_out: 0,
             cache_bytes: 0,
+            pins: 0,
             totals: TotalsReport::default(),
             fuse: None,
             events: Vec::new(),

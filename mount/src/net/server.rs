@@ -4,9 +4,10 @@
 //! [`Host`] accepts; until then every other call gets the same answer, which says nothing. Then each message passes
 //! its parser. Who does not get through the first two in time is hung up on, and only so many may be on their way.
 
-use super::line::{Line, raised};
+use super::line::{Line, LineEnd, raised};
 use super::server_calls::Calls;
 pub use super::server_guests::Guests;
+use super::server_leases::Leases;
 use super::server_lobby::{Lobby, Place, ShownOut};
 use super::transport::{Caller, Conn, Listener};
 use super::{HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
@@ -80,19 +81,26 @@ const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 const HELLO_PATH: &str = "/farshore.v1.Farshore/Hello";
 
 /// Serves `host` to all who call at `listener`, until `shutdown` ends. Then streams end, and connections are closed
-/// within two seconds. Who is connected meanwhile is known to `guests`.
-pub async fn serve(
+/// within two seconds.
+pub async fn serve(listener: Box<dyn Listener>, host: Arc<dyn Host>, shutdown: impl Future<Output = ()>) {
+    serve_with(listener, host, Arc::default(), shutdown).await;
+}
+
+/// The same, with guests and leases that somebody else can look at. The leases end with the server.
+pub async fn serve_with(
     listener: Box<dyn Listener>,
     host: Arc<dyn Host>,
     guests: Arc<Guests>,
     shutdown: impl Future<Output = ()>,
 ) {
+    let leases = guests.leases().clone();
+    let _ending = EndLeases(leases.clone());
     // Two flags, raised one after the other; also when this function is dropped and the flags with it.
     let (stop, stopped) = watch::channel(false);
     let (cut, cut_off) = watch::channel(false);
     let (ready, mut taken) = mpsc::channel::<Line<Arc<Visitor>>>(16);
     let incoming = stream::poll_fn(move |cx| taken.poll_recv(cx).map(|line| line.map(Ok::<_, io::Error>)));
-    let calls = FarshoreServer::new(Calls::new(host, stopped.clone()))
+    let calls = FarshoreServer::new(Calls::new(host, leases, stopped.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_REPLY_BYTES);
     let server = tonic::transport::Server::builder()
@@ -121,6 +129,15 @@ pub async fn serve(
     if timeout(SHUTDOWN_GRACE, &mut server).await.is_err() {
         cut.send_replace(true);
         let _stuck = timeout(SHUTDOWN_GRACE, server).await;
+    }
+}
+
+/// Ends the leases when it is dropped, however the server ends.
+struct EndLeases(Arc<Leases>);
+
+impl Drop for EndLeases {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -176,6 +193,8 @@ pub(in crate::net) struct Visitor {
     pub(super) peer: PeerId,
     /// One permit for each chunk of this connection that is in memory.
     pub(super) chunks: Arc<Semaphore>,
+    /// When the connection ends.
+    pub(super) line: LineEnd,
     phase: watch::Sender<Phase>,
 }
 
@@ -202,7 +221,7 @@ impl Visitor {
     ) -> Line<Arc<Visitor>> {
         let (phase, seen) = watch::channel(Phase::Outside { place });
         let chunks = Arc::new(Semaphore::new(MAX_CHUNKS_IN_MEMORY));
-        let visitor = Arc::new(Visitor { peer: conn.peer, chunks, phase });
+        let visitor = |line| Arc::new(Visitor { peer: conn.peer, chunks, line, phase });
         let hang_up = async move {
             tokio::select! {
                 biased;
@@ -213,6 +232,7 @@ impl Visitor {
         Line::new(conn.io, visitor, hang_up.boxed()).0
     }
 
+    /// Whether it was let in and has not left.
     pub(super) fn is_inside(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Inside)
     }

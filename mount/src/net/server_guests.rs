@@ -1,15 +1,25 @@
 //! Who is connected, so that it can be told, and so that somebody can be shown the door.
 
 use super::server::Visitor;
+use super::server_leases::Leases;
 use farshore_engine::PeerId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// The connections of a server.
+/// The connections of a server, and what it holds open for those at their other ends.
 #[derive(Default)]
-pub struct Guests(Mutex<Vec<Weak<Visitor>>>);
+pub struct Guests {
+    visitors: Mutex<Vec<Weak<Visitor>>>,
+    leases: Arc<Leases>,
+}
 
 impl Guests {
+    /// Nobody yet, and these leases.
+    #[must_use]
+    pub fn new(leases: Arc<Leases>) -> Guests {
+        Guests { visitors: Mutex::default(), leases }
+    }
+
     /// The devices that were let in and are connected, with the number of their connections.
     #[must_use]
     pub fn present(&self) -> BTreeMap<PeerId, usize> {
@@ -20,11 +30,20 @@ impl Guests {
         present
     }
 
-    /// Cuts every connection of `peer` at once, those that are on their way in as well, and returns how many had been
-    /// let in. It may come back: whoever does not want that has forgotten the device before.
+    /// Cuts every connection of `peer` at once, those that are on their way in as well, closes what is held open for it,
+    /// and returns how many had been let in. It may come back: whoever does not want that has forgotten the device
+    /// before.
     pub fn dismiss(&self, peer: PeerId) -> usize {
         let visitors: Vec<_> = self.lock().iter().filter_map(Weak::upgrade).collect();
-        visitors.iter().filter(|visitor| visitor.peer == peer).filter(|visitor| visitor.dismiss()).count()
+        let dismissed =
+            visitors.iter().filter(|visitor| visitor.peer == peer).filter(|visitor| visitor.dismiss()).count();
+        // After that: what a dismissed visitor lets go of is not kept.
+        self.leases.forget(peer);
+        dismissed
+    }
+
+    pub(super) fn leases(&self) -> &Arc<Leases> {
+        &self.leases
     }
 
     pub(super) fn enter(&self, visitor: &Arc<Visitor>) {
@@ -34,7 +53,7 @@ impl Guests {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Visitor>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.visitors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,6 +18,7 @@ use self::core::{Core, Todo};
 use crate::folder::Folder;
 use crate::net::transport::Transport;
 use crate::store::Store;
+use farshore_engine::path::RelPath;
 use farshore_engine::{
     Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
 };
@@ -98,6 +99,8 @@ impl Node {
             epoch,
             this: this.clone(),
         });
+        let (held, pins) = (node.store.held(), node.store.pins());
+        node.step(Input::Held { held, pins });
         node.runtime.spawn(run_timers(Arc::downgrade(&node), node.timer_moved.clone(), node.started_at));
         node
     }
@@ -203,7 +206,12 @@ impl Node {
 
     /// The network may be back: peers that are away are tried at once.
     pub fn network_changed(&self) {
-        self.step(Input::Command(Command::NetworkChanged));
+        self.command(Command::NetworkChanged);
+    }
+
+    /// What a person, or the program on behalf of one, wants. Whoever wants everything to end uses [`Node::shut_down`].
+    pub fn command(&self, command: Command) {
+        self.step(Input::Command(command));
     }
 
     /// Looks at the engine.
@@ -232,7 +240,10 @@ impl Node {
         let stored = match known {
             Some(stored) => stored,
             // Nothing was ever stored of it: an empty file.
-            None => self.store.create(content, 0)?,
+            None => {
+                let identity = self.view(|view| view.identity(content)).ok_or(std::io::ErrorKind::NotFound)?;
+                self.store.create(&identity, &RelPath::ROOT)?
+            }
         };
         stored.keep(target, mode, modified).await
     }
@@ -257,6 +268,11 @@ impl Node {
         drop(core);
         drop(left);
         self.timer_moved.notify_one();
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(
+                "what was downloaded was not all written down: {error}; it is looked through at the next start"
+            );
+        }
     }
 
     /// Hands one input in, and carries out what follows.
@@ -278,6 +294,11 @@ impl Node {
     }
 
     fn carry_out(&self, todo: Todo) {
+        if let Some(pins) = todo.pins
+            && let Err(error) = self.store.save_pins(&pins)
+        {
+            tracing::warn!("what is pinned cannot be written down, and is forgotten at the end: {error}");
+        }
         for (answer, result) in todo.answers {
             answer(result);
         }
@@ -285,7 +306,10 @@ impl Node {
             self.begin(id, effect);
         }
         // Contents that were let go of are dropped here, without the lock: that removes files.
-        drop(todo.dropped);
+        drop((todo.dropped, todo.dropped_bases));
+        for key in todo.evicted {
+            self.store.evict(key);
+        }
     }
 
     /// The engine's clock.

@@ -4,8 +4,10 @@
 //! {
 //!   "version": 1,
 //!   "shares": [
-//!     { "path": "/srv/films", "share": "32 hex digits", "secret": "32 hex digits",
-//!       "devices": [{ "id": "64 hex digits", "first_seen_seconds": 1700000000 }] }
+//!     {
+//!       "path": "/srv/films", "share": "32 hex digits", "secret": "32 hex digits",
+//!       "devices": [{ "id": "64 hex digits", "first_seen_seconds": 1700000000 }], "unshared": ["new/not yet"]
+//!     }
 //!   ]
 //! }
 //! ```
@@ -13,15 +15,17 @@
 //! A path that is not UTF-8 stands as `{"hex": "its bytes"}`. A device of which nobody wrote down when it came in stands as
 //! its id alone.
 
-use super::{DEVICES_MAX, Overwrite, ShareEntry, StateError, write_durably};
+use super::{DEVICES_MAX, Overwrite, ShareEntry, StateError, UNSHARED_MAX, write_durably};
 use crate::identity::parse_device_id;
 use crate::json_path::JsonPath;
 use crate::ticket::{Secret, ShareId};
 use data_encoding::HEXLOWER;
 use farshore_engine::PeerId;
+use farshore_engine::path::RelPath;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const VERSION: u32 = 1;
@@ -46,6 +50,9 @@ struct StoredShare {
     share: String,
     secret: String,
     devices: Vec<StoredDevice>,
+    /// Relative to the folder; not there if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unshared: Vec<JsonPath>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,6 +104,7 @@ fn store_share(entry: &ShareEntry) -> StoredShare {
         share: entry.share.to_string(),
         secret: HEXLOWER.encode(&entry.secret.0),
         devices: entry.devices.iter().map(store_device).collect(),
+        unshared: entry.unshared.iter().map(|path| JsonPath::from_bytes(&path.to_bytes())).collect(),
     }
 }
 
@@ -117,6 +125,13 @@ fn parse_device(stored: &StoredDevice) -> Result<(PeerId, Option<u64>), String> 
     Ok((peer, first_seen))
 }
 
+fn parse_unshared(stored: &JsonPath) -> Result<RelPath, String> {
+    let path = stored.to_path()?;
+    let wrong = |reason: &str| format!("the unshared path {path:?} {reason}");
+    let path = RelPath::parse(path.as_os_str().as_bytes()).map_err(|error| wrong(&error.to_string()))?;
+    if path.is_root() { Err(wrong("is the shared folder itself")) } else { Ok(path) }
+}
+
 /// The entry, or what is wrong with it. Says nothing of the secret.
 fn parse_share(stored: StoredShare) -> Result<ShareEntry, String> {
     let path = stored.path.to_path()?;
@@ -126,7 +141,8 @@ fn parse_share(stored: StoredShare) -> Result<ShareEntry, String> {
     let share = parse_hex(&stored.share).ok_or_else(|| format!("{:?} is not a share id", stored.share))?;
     let secret = parse_hex(&stored.secret).ok_or_else(|| format!("the secret of {path:?} is not 32 hex digits"))?;
     let devices = stored.devices.iter().map(parse_device).collect::<Result<_, _>>()?;
-    Ok(ShareEntry { path, share: ShareId(share), secret: Secret(secret), devices })
+    let unshared = stored.unshared.iter().map(parse_unshared).collect::<Result<_, _>>()?;
+    Ok(ShareEntry { path, share: ShareId(share), secret: Secret(secret), devices, unshared })
 }
 
 fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -141,6 +157,9 @@ fn check_unique(shares: &[ShareEntry]) -> Result<(), String> {
         }
         if entry.devices.len() > DEVICES_MAX {
             return Err(format!("the share of {:?} has too many devices", entry.path));
+        }
+        if entry.unshared.len() > UNSHARED_MAX {
+            return Err(format!("the share of {:?} has too many unshared paths", entry.path));
         }
     }
     Ok(())

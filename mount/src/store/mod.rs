@@ -1,67 +1,165 @@
 //! Where fetched bytes are kept: on disk, in memory, or in the simulator. One suite of tests holds for all.
+//!
+//! A store keeps contents, each under its [`ContentKey`], and of each which chunks are there and what they hash to. What
+//! was saved survives the process; how far it can be believed after that is said by [`Trust`](farshore_engine::Trust).
+//! The rules are in `docs/SIDECAR.md`.
 
 pub mod disk;
+mod ledger;
 pub mod memory;
 mod publish;
-#[cfg(test)]
-mod suite;
+#[cfg(any(test, feature = "testing"))]
+pub mod suite;
 
 pub use disk::{DiskStore, KEPT_MODE_BITS, PRIVATE};
 pub use memory::MemoryStore;
 
 use bytes::Bytes;
-use farshore_engine::ContentId;
+use farshore_engine::chunk::chunk_range;
+use farshore_engine::path::RelPath;
+use farshore_engine::record::FileTime;
+use farshore_engine::{ContentIdentity, ContentKey, Held, Resumed};
 use futures_util::future::BoxFuture;
+use std::any::Any;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
+
+/// What was found under a key, and the content to go on with.
+pub type Found = Option<(Arc<dyn Stored>, Resumed)>;
 
 /// Keeps contents.
 pub trait Store: Send + Sync + 'static {
-    /// Makes room for a content of `size_bytes`. Nothing of it is there yet.
+    /// What it holds from an earlier life, in no order. Reads every sidecar: asked once, at the start. What is damaged is
+    /// told in the log, removed, and left out.
+    fn held(&self) -> Vec<Held>;
+
+    /// Makes room for a content, which its owner has at `path`. What was held of it is removed. If somebody has the same
+    /// content open already, this one is a second one of its own, which is not saved, and goes when it is dropped.
     ///
     /// # Errors
     /// What the disk says; [`io::ErrorKind::StorageFull`] if it is full.
-    fn create(&self, content: ContentId, size_bytes: u64) -> io::Result<Arc<dyn Stored>>;
-}
+    fn create(&self, identity: &ContentIdentity, path: &RelPath) -> io::Result<Arc<dyn Stored>>;
 
-/// One content: some of its bytes. Dropping the last reference removes it, unless it was kept by other means.
-pub trait Stored: Send + Sync + 'static {
-    /// Writes `frames`, one after the other, at `offset`. When it has ended well, [`Stored::read`] finds them.
+    /// Opens what it holds under `key`, which is that of `expected` if that is known. `None` if it holds nothing that can
+    /// be used, or somebody has it open: [`Store::create`] begins anew. What is damaged is told in the log and removed.
+    ///
+    /// Of a sidecar of version 1, which says of no content, nothing can be used unless something is expected.
     ///
     /// # Errors
-    /// What the disk says; [`io::ErrorKind::StorageFull`] if it is full, [`io::ErrorKind::InvalidInput`] if the content
-    /// ends before the frames do. Which of the bytes are there then is not defined; writing them again is fine.
-    fn write(self: Arc<Self>, offset: u64, frames: Vec<Bytes>) -> BoxFuture<'static, io::Result<()>>;
+    /// What the disk says. What is held stays, and it may be tried again.
+    fn resume(&self, key: ContentKey, expected: Option<&ContentIdentity>) -> BoxFuture<'static, io::Result<Found>>;
 
-    /// Fills `into` with the bytes at `offset`, all of which were written before.
+    /// Writes down what is stored of these contents, as far as it has changed since that was last done. Durable when it
+    /// returns: first the bytes, then what says that they are there.
+    ///
+    /// # Errors
+    /// The first that the disk said; what could be saved was. What was not is saved by the next call.
+    fn save(&self, contents: Vec<Arc<dyn Stored>>) -> BoxFuture<'static, io::Result<()>>;
+
+    /// Notes that what it holds under `key` is in use: [`Held::last_used`]. Not durable; if it fails, nothing is lost.
+    fn touch(&self, key: ContentKey);
+
+    /// Removes what it holds under `key`, unless somebody has it open.
+    fn evict(&self, key: ContentKey);
+
+    /// The end: saves everything that is not saved, also what was let go of, and says that this stop is clean. After that
+    /// nothing is written any more: whoever tries is refused.
+    ///
+    /// # Errors
+    /// What the disk says. The stop is not clean then, unless a later call ends well.
+    fn close(&self) -> BoxFuture<'static, io::Result<()>>;
+
+    /// The paths that were pinned when that was last written down. What cannot be read is told in the log.
+    fn pins(&self) -> Vec<RelPath>;
+
+    /// Writes down which paths are pinned. Durable when it returns.
+    ///
+    /// # Errors
+    /// What the disk says. Then those before are.
+    fn save_pins(&self, pins: &[RelPath]) -> io::Result<()>;
+
+    /// How much room there is.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn space(&self) -> io::Result<Space>;
+}
+
+/// The room of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that are free for this user, where the store keeps its files.
+    pub free_bytes: u64,
+    /// Bytes in all there.
+    pub total_bytes: u64,
+}
+
+/// One content that is open: some of its chunks. When the last reference is dropped, what is there stays in the store.
+pub trait Stored: Any + Send + Sync {
+    /// Writes all of chunk number `chunk`, which is `frames` one after the other, and remembers its hash. When it has ended
+    /// well, [`Stored::read`] finds it.
+    ///
+    /// # Errors
+    /// What the disk says; [`io::ErrorKind::StorageFull`] if it is full, or nearly so; [`io::ErrorKind::InvalidInput`] if
+    /// the frames are not as long as the chunk. The chunk is not there then; writing it again is fine.
+    fn write(self: Arc<Self>, chunk: u64, frames: Vec<Bytes>) -> BoxFuture<'static, io::Result<()>>;
+
+    /// Fills `into` with the bytes at `offset`, whose chunks are all there.
     ///
     /// # Errors
     /// What the disk says; [`io::ErrorKind::UnexpectedEof`] if there are fewer bytes: never a short answer.
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
 
+    /// All bytes of chunk number `chunk`, as they lie there.
+    ///
+    /// # Errors
+    /// What the disk says; [`io::ErrorKind::UnexpectedEof`] if it is not there.
+    fn read_chunk(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<Bytes>>;
+
+    /// Reads chunk number `chunk` and compares it with the hash that is remembered. If it is another one, or none is, the
+    /// chunk is forgotten: it is not there any more.
+    ///
+    /// # Errors
+    /// What the disk says. The chunk is as it was then.
+    fn verify(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<bool>>;
+
+    /// As [`Stored::verify`], with the hash that its owner says it has: for a chunk that is only claimed.
+    ///
+    /// # Errors
+    /// As for [`Stored::verify`].
+    fn verify_against(self: Arc<Self>, chunk: u64, hash: u64) -> BoxFuture<'static, io::Result<bool>>;
+
+    /// The xxh3 (64 bits, no seed) of chunk number `chunk`, if it is there and was not only claimed.
+    fn hash_of(&self, chunk: u64) -> Option<u64>;
+
+    /// The owner has it at `path` now.
+    fn note_path(&self, path: &RelPath);
+
+    /// What is stored of it goes when the last reference is dropped. Until then it can be read.
+    fn discard(&self);
+
     /// Makes a complete content an ordinary file at `target`, with this mode and modification time, durable when it
-    /// returns. Never overwrites.
+    /// returns. Never overwrites. The store does not hold it any more then; it can still be read.
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] if something is there; otherwise what the disk says. The content is as before
     /// then, and it may be tried again.
-    fn keep(
-        self: Arc<Self>,
-        target: std::path::PathBuf,
-        mode: u16,
-        modified: farshore_engine::record::FileTime,
-    ) -> BoxFuture<'static, io::Result<()>>;
+    fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>>;
 }
 
-/// Whether frames fit into their content.
-fn check_frames(offset: u64, frames: &[Bytes], size_bytes: u64) -> io::Result<()> {
+/// Whether `frames` are chunk number `chunk` of a content of `size_bytes`, and what they hash to.
+fn hash_chunk(chunk: u64, frames: &[Bytes], size_bytes: u64) -> io::Result<u64> {
+    let range = chunk_range(chunk, size_bytes);
     let len: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
-    match offset.checked_add(len) {
-        Some(end) if end <= size_bytes => Ok(()),
-        Some(_) | None => {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "a write goes beyond the end of the content"))
-        }
+    if range.is_empty() || len != range.end - range.start {
+        let text = format!("{len} bytes are not chunk {chunk} of a content of {size_bytes}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
+    let mut hasher = Xxh3::new();
+    frames.iter().for_each(|frame| hasher.update(frame));
+    Ok(hasher.digest())
 }
 
 /// Whether bytes that are read lie in their content.
@@ -72,4 +170,14 @@ fn check_read(offset: u64, len: usize, size_bytes: u64) -> io::Result<()> {
             Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a read goes beyond the end of the content"))
         }
     }
+}
+
+/// What whoever comes too late is told.
+fn closed() -> io::Error {
+    io::Error::other("the store is closed")
+}
+
+/// Contents of another store can be saved only there.
+fn foreign() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the content belongs to another store")
 }

@@ -4,14 +4,14 @@ use crate::memory::{Memory, within};
 use crate::owner::{content, dial, fetch, wanted};
 use bytes::Bytes;
 use farshore::net::transport::{Listener, Transport};
-use farshore::net::{Link, WatchEnd};
+use farshore::net::{Link, WatchEnd, cancel_pair};
 use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE};
 use farshore_engine::path::PathError;
 use farshore_engine::{FetchError, PeerFault, Position};
 use farshore_proto::codec::StrictCodec;
 use farshore_proto::v1::farshore_server::{Farshore, FarshoreServer};
 use farshore_proto::verify::seal;
-use farshore_proto::{Fetch, Frame, ReadReply, ReadRequest, UNREADABLE, Welcome, v1};
+use farshore_proto::{Fetch, Frame, Hashes, ReadReply, ReadRequest, UNREADABLE, Welcome, v1};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{self, BoxStream};
@@ -34,12 +34,20 @@ struct Liar {
     /// How many streams were opened, and which of them is refused.
     opened: Arc<Mutex<u32>>,
     refused: Option<u32>,
+    /// What it answers to who asks for hashes.
+    hashes: Vec<ReadReply>,
     batch: v1::TreeBatch,
 }
 
 impl Liar {
     fn new(lie: impl Fn(Fetch) -> Vec<Result<ReadReply, Status>> + Send + Sync + 'static) -> Liar {
-        Liar { lie: Arc::new(lie), opened: Arc::default(), refused: None, batch: v1::TreeBatch::default() }
+        Liar {
+            lie: Arc::new(lie),
+            opened: Arc::default(),
+            refused: None,
+            hashes: Vec::new(),
+            batch: v1::TreeBatch::default(),
+        }
     }
 }
 
@@ -66,10 +74,11 @@ impl Farshore for Liar {
         if self.refused == Some(turn) {
             return Err(Status::resource_exhausted("no more streams"));
         }
-        let lie = self.lie.clone();
+        let (lie, hashes) = (self.lie.clone(), self.hashes.clone());
         let replies = request.into_inner().flat_map(move |message| {
             let replies = match ReadRequest::parse(message.unwrap()).unwrap() {
                 ReadRequest::Fetch(fetch) => lie(fetch),
+                ReadRequest::Hash(_) => hashes.iter().cloned().map(Ok).collect(),
                 ReadRequest::Open(_) | ReadRequest::Cancel { .. } => Vec::new(),
             };
             stream::iter(replies.into_iter().map(|reply| reply.map(ReadReply::encode)))
@@ -171,6 +180,32 @@ async fn answers_that_nobody_asked_for() {
     assert_eq!(told(|f| vec![sent(frame(f.request + 1, 0))]).await, fault(PeerFault::Unasked));
     assert_eq!(told(|f| vec![done(f.request + 1)]).await, fault(PeerFault::Unasked));
     assert_eq!(told(|_| vec![sent(frame(0, 0))]).await, fault(PeerFault::Unasked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lies_about_hashes() {
+    let hashes =
+        |request, first_chunk, xxh3: &[u64]| ReadReply::Hashes(Hashes { request, first_chunk, xxh3: xxh3.to_vec() });
+    for (answer, expected) in [
+        (hashes(1, 2, &[5, 6]), Ok(vec![5, 6])),
+        (hashes(1, 2, &[5]), Err(PeerFault::TooLittle)),
+        (hashes(1, 2, &[]), Err(PeerFault::TooLittle)),
+        (hashes(1, 2, &[5, 6, 7]), Err(PeerFault::TooMuch)),
+        (hashes(1, 3, &[5, 6]), Err(PeerFault::WrongRange)),
+        (hashes(1, 2, &[5; 65]), Err(PeerFault::TooMany(64))),
+        (hashes(9, 2, &[5, 6]), Err(PeerFault::Unasked)),
+        (ReadReply::Done { request: 1 }, Err(PeerFault::TooLittle)),
+        (ReadReply::Frame(frame(1, 0)), Err(PeerFault::Unasked)),
+    ] {
+        let liar = Liar { hashes: vec![answer.clone()], ..Liar::new(|_| Vec::new()) };
+        let (link, task) = link_to(FarshoreServer::new(liar)).await;
+        let (_canceller, cancel) = cancel_pair();
+        let told = within(link.hashes(&wanted(1, "a", 1, SIZE_BYTES), 2..4, false, cancel)).await;
+        assert_eq!(told, expected.map_err(FetchError::Fault), "{answer:?}");
+        task.abort();
+    }
+    let instead = told(move |f| vec![Ok(hashes(f.request, 0, &[5]))]).await;
+    assert_eq!(instead, fault(PeerFault::Unasked), "hashes instead of frames");
 }
 
 #[tokio::test(start_paused = true)]

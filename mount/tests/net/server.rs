@@ -2,7 +2,8 @@
 
 use crate::hello::raw_client;
 use crate::memory::{OWNER, READER, within};
-use crate::owner::{Owner, dial, fetch, hello, name, start, until, wanted};
+use crate::owner::{Owner, dial, fetch, hello, name, start, start_with, until, wanted};
+use farshore::net::Leases;
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::record::Stamp;
 use farshore_engine::{FetchError, Position};
@@ -150,7 +151,8 @@ async fn shutting_down_is_prompt_with_everything_open() {
 async fn who_is_dismissed_is_cut_off_in_the_middle_and_nothing_is_held_open_for_it() {
     let owner = Owner::new();
     let file = owner.put_gated("a", 1, SIZE_BYTES);
-    let running = start(owner).await;
+    let leases = Arc::new(Leases::default());
+    let running = start_with(owner, leases.clone()).await;
     assert!(running.guests.present().is_empty());
     let link = dial(&running.network).await.unwrap();
     let mut watch = link.watch(Position::default()).await.unwrap();
@@ -173,6 +175,9 @@ async fn who_is_dismissed_is_cut_off_in_the_middle_and_nothing_is_held_open_for_
     // A disk that is being read is let come to its end.
     file.gate.add_permits(4);
     until(|| running.guests.present().is_empty() && Arc::strong_count(&file) == before).await;
+    // Of somebody who was lost it would be kept.
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(leases.kept(), 0);
     // Whoever is still trusted may come back.
     within(dial(&running.network)).await.unwrap();
 }

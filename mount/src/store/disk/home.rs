@@ -1,0 +1,425 @@
+//! The place of a store: its directories, the right to use them, and what is known of what lies there.
+
+use super::descriptors::Descriptors;
+use super::dir::{Dir, full};
+use super::lock::{LOCK, LockError, lock};
+use super::names::{self, Kind};
+use super::room::{Room, reserve_bytes};
+use super::stored::DiskStored;
+use super::trouble::Trouble;
+use super::{PRIVATE, Stored, closed};
+use crate::store::foreign;
+use crate::store::ledger::Ledger;
+use farshore_engine::chunk::{CHUNK_SIZE, chunk_range};
+use farshore_engine::path::RelPath;
+use farshore_engine::sidecar::{MAX_SIDECAR_BYTES, Sidecar, SidecarError, decode_v1};
+use farshore_engine::{ContentIdentity, ContentKey, Held};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::io::Errno;
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+/// Files of contents that are open at once.
+const OPEN_FILES: usize = 256;
+
+/// The mark of a clean stop.
+pub(super) const CLEAN: &str = "clean";
+
+/// The place of a store.
+#[derive(Debug)]
+pub(super) struct Home {
+    dir: OwnedFd,
+    pub(super) private: Dir,
+    pub(super) partial: Dir,
+    pub(super) descriptors: Descriptors,
+    pub(super) room: Room,
+    numbers: AtomicU64,
+    /// Whether the store was closed. Read while the disk is changed, written by who closes.
+    gate: RwLock<bool>,
+    /// One at a time saves.
+    pub(super) saving: Mutex<()>,
+    shelf: Mutex<Shelf>,
+    /// Held until all else is done.
+    _lock: OwnedFd,
+}
+
+/// What is known of the contents.
+#[derive(Debug, Default)]
+struct Shelf {
+    /// Contents that somebody has open, or is about to.
+    in_use: BTreeMap<ContentKey, Weak<DiskStored>>,
+    /// What is not saved of contents that were let go of.
+    unsaved: BTreeMap<ContentKey, Ledger>,
+    /// Contents that were there after a stop that was not clean, and that nobody has opened since.
+    doubtful: BTreeSet<ContentKey>,
+    /// Nothing is saved any more.
+    is_abandoned: bool,
+}
+
+/// Why nothing can be made of what lies under a key.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    /// There is no sidecar.
+    #[error("there is no sidecar")]
+    Missing,
+    /// There is nothing but a sidecar.
+    #[error("its bytes are gone")]
+    NoBytes,
+    /// It breaks a rule.
+    #[error("its sidecar is refused: {0}")]
+    Refused(#[from] SidecarError),
+    /// It has the name of another one.
+    #[error("its sidecar is that of {0}")]
+    Misnamed(ContentKey),
+    /// More bytes than any sidecar has.
+    #[error("its sidecar is refused: it has {0} bytes, and the largest there can be has {MAX_SIDECAR_BYTES}")]
+    TooLong(u64),
+    /// It may be of use to whoever knows what to expect.
+    #[error("its sidecar is in version 1 of the format, which does not say of which content it is")]
+    Nameless,
+    /// The disk.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// What lies under a key.
+pub(super) struct Loaded {
+    pub(super) ledger: Ledger,
+    /// When it was used last.
+    pub(super) used_at: Timespec,
+}
+
+impl Home {
+    pub(super) fn open(dir: &Path, trouble: &Trouble) -> Result<Home, LockError> {
+        let io_error = LockError::Io;
+        std::fs::create_dir_all(dir).map_err(io_error)?;
+        let dir_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(dir, dir_flags, Mode::empty()).map_err(|error| io_error(error.into()))?;
+        let private = Dir::open_in(&dir, PRIVATE, trouble).map_err(io_error)?;
+        let lock = lock(&private)?;
+        let partial = Dir::open_in(&private, "partial", trouble).map_err(io_error)?;
+        let home = Home {
+            dir,
+            private,
+            partial,
+            descriptors: Descriptors::new(OPEN_FILES),
+            room: Room::default(),
+            numbers: AtomicU64::new(0),
+            gate: RwLock::new(false),
+            saving: Mutex::default(),
+            shelf: Mutex::default(),
+            _lock: lock,
+        };
+        home.begin().map_err(io_error)?;
+        Ok(home)
+    }
+
+    /// Takes the mark of a clean stop away before anything is changed, and removes what nobody can go on with.
+    fn begin(&self) -> io::Result<()> {
+        let is_clean = self.private.names()?.iter().any(|name| name.as_bytes() == CLEAN.as_bytes());
+        if is_clean {
+            self.private.remove(CLEAN)?;
+            self.private.sync_names()?;
+        }
+        let (mut partials, mut sidecars) = (BTreeSet::new(), BTreeSet::new());
+        for name in self.partial.names()? {
+            let Ok(name) = name.to_str() else { continue };
+            match Kind::of(name) {
+                Some(Kind::Partial(key)) => _ = partials.insert(key),
+                Some(Kind::Sidecar(key)) => _ = sidecars.insert(key),
+                Some(Kind::Leftover) => self.partial.remove(name)?,
+                None => {}
+            }
+        }
+        // A sidecar without its bytes, and bytes of which nothing says which they are.
+        for key in partials.symmetric_difference(&sidecars) {
+            self.remove(*key)?;
+        }
+        if !is_clean {
+            self.shelf().doubtful = &partials & &sidecars;
+        }
+        Ok(())
+    }
+
+    /// Says whether the disk has room for more.
+    pub(super) fn check_room(&self) -> io::Result<()> {
+        let space = self.partial.space()?;
+        let (free, reserve) = (space.free_bytes, reserve_bytes(space));
+        if free > reserve {
+            return Ok(());
+        }
+        let text = format!("its disk is nearly full: {free} bytes are free, and {reserve} are left for others");
+        Err(io::Error::new(io::ErrorKind::StorageFull, text))
+    }
+
+    /// The right to change the disk until the guard is dropped.
+    pub(super) fn enter(&self) -> io::Result<RwLockReadGuard<'_, bool>> {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        if *gate { Err(closed()) } else { Ok(gate) }
+    }
+
+    /// Waits until nobody changes the disk, and lets nobody in while the guard is held; for good if it is set.
+    pub(super) fn shut(&self) -> RwLockWriteGuard<'_, bool> {
+        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes a key for a content that is about to be opened; `None` if somebody else has it.
+    pub(super) fn reserve(self: &Arc<Self>, key: ContentKey) -> Option<Reserved> {
+        match self.shelf().in_use.entry(key) {
+            std::collections::btree_map::Entry::Occupied(_) => None,
+            std::collections::btree_map::Entry::Vacant(free) => {
+                free.insert(Weak::new());
+                Some(Reserved { home: Arc::clone(self), key })
+            }
+        }
+    }
+
+    /// The content that was given, if it is one of this store.
+    pub(super) fn own<'a>(&self, stored: &'a dyn Stored) -> io::Result<&'a DiskStored> {
+        let stored = (stored as &dyn Any).downcast_ref::<DiskStored>().ok_or_else(foreign)?;
+        if stored.is_in(self) { Ok(stored) } else { Err(foreign()) }
+    }
+
+    /// The contents that are open under a key.
+    pub(super) fn open_contents(&self) -> Vec<Arc<DiskStored>> {
+        self.shelf().in_use.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Keys under which something is left to be said before the store is closed, and nobody has them open.
+    pub(super) fn unsettled(&self) -> Vec<ContentKey> {
+        let shelf = self.shelf();
+        shelf.unsaved.keys().chain(&shelf.doubtful).copied().collect()
+    }
+
+    /// What is known of a content that was let go of goes to whoever opens it next.
+    pub(super) fn put_unsaved(&self, key: ContentKey, ledger: Ledger) {
+        let mut shelf = self.shelf();
+        if !shelf.is_abandoned {
+            shelf.unsaved.insert(key, ledger);
+        }
+    }
+
+    /// From now on nothing is kept of what is let go of.
+    pub(super) fn abandon(&self) {
+        let mut shelf = self.shelf();
+        shelf.is_abandoned = true;
+        shelf.unsaved.clear();
+    }
+
+    /// What lies under a key, which the caller has reserved. After that, it is the caller's to save.
+    pub(super) fn load(&self, key: ContentKey, expected: Option<&ContentIdentity>) -> Result<Loaded, LoadError> {
+        let unsaved = self.shelf().unsaved.remove(&key);
+        if let Some(ledger) = unsaved {
+            let used_at = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+            return Ok(Loaded { ledger, used_at });
+        }
+        let is_doubtful = self.shelf().doubtful.contains(&key);
+        let (sidecar, used_at) = self.read_sidecar(key)?;
+        let ledger = match (decode(&sidecar, key, expected), expected) {
+            (Err(LoadError::Refused(SidecarError::OlderFormat { found: 1, .. })), Some(identity)) => {
+                let claimed = decode_v1(&sidecar, identity.size_bytes)?;
+                check_chunk_bytes(claimed.chunk_size_bytes())?;
+                Ledger::from_claim(identity, &nameless(key)?, &claimed)
+            }
+            (Err(LoadError::Refused(SidecarError::OlderFormat { found: 1, .. })), None) => {
+                return Err(LoadError::Nameless);
+            }
+            (decoded, _) => Ledger::from_sidecar(&decoded?, is_doubtful),
+        };
+        self.shelf().doubtful.remove(&key);
+        Ok(Loaded { ledger, used_at })
+    }
+
+    /// The bytes of a sidecar, and when it was last used.
+    fn read_sidecar(&self, key: ContentKey) -> Result<(Vec<u8>, Timespec), LoadError> {
+        let name = names::sidecar(key);
+        let file = match self.partial.open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(LoadError::Missing),
+            file => file?,
+        };
+        let meta = file.metadata()?;
+        // Before room is made for it.
+        if meta.len() > MAX_SIDECAR_BYTES {
+            return Err(LoadError::TooLong(meta.len()));
+        }
+        let mut bytes = vec![0; usize::try_from(meta.len()).map_err(io::Error::other)?];
+        self.partial.read_exact(&file, &mut bytes, 0)?;
+        Ok((bytes, Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() }))
+    }
+
+    /// Everything that can be gone on with. What is damaged is told and removed.
+    pub(super) fn held(self: &Arc<Self>) -> Vec<Held> {
+        let keys = self.keys().unwrap_or_else(|error| {
+            tracing::warn!("what the store holds cannot be listed: {error}");
+            Vec::new()
+        });
+        keys.into_iter().filter_map(|key| self.held_under(key)).collect()
+    }
+
+    /// The keys of all sidecars.
+    pub(super) fn keys(&self) -> io::Result<Vec<ContentKey>> {
+        let names = self.partial.names()?;
+        let kinds = names.iter().filter_map(|name| Kind::of(name.to_str().ok()?));
+        Ok(kinds
+            .filter_map(|kind| match kind {
+                Kind::Sidecar(key) => Some(key),
+                Kind::Partial(_) | Kind::Leftover => None,
+            })
+            .collect())
+    }
+
+    fn held_under(self: &Arc<Self>, key: ContentKey) -> Option<Held> {
+        let found = self.read_sidecar(key).and_then(|(bytes, used_at)| {
+            let sidecar = match decode(&bytes, key, None) {
+                Err(LoadError::Refused(SidecarError::OlderFormat { found: 1, .. })) => None,
+                decoded => Some(decoded?),
+            };
+            let last_used = (used_at.tv_sec.max(0) as u64).saturating_mul(1_000_000_000);
+            let last_used = last_used.saturating_add(used_at.tv_nsec.max(0) as u64);
+            let (path, stored_bytes) = match sidecar {
+                Some(sidecar) => {
+                    let len = |chunk| chunk_range(chunk, sidecar.identity().size_bytes);
+                    let lens = sidecar.bitmap().present().map(len).map(|range| range.end - range.start);
+                    (sidecar.path().clone(), lens.sum())
+                }
+                // It does not say where the file was, and what it claims cannot be checked yet: the room that it takes.
+                None => {
+                    let meta = self.partial.open(&names::partial(key))?.metadata()?;
+                    (nameless(key)?, meta.len().min(meta.blocks().saturating_mul(512)))
+                }
+            };
+            Ok(Held { key, path, stored_bytes, last_used })
+        });
+        match found {
+            Ok(held) => Some(held),
+            Err(LoadError::Missing) => None,
+            Err(error) => {
+                // Somebody who has it open knows better.
+                let _reserved = self.reserve(key)?;
+                self.give_up(key, &error);
+                None
+            }
+        }
+    }
+
+    /// Tells why nothing can be made of what lies under a key, and removes it if it is damaged: then it is fetched again.
+    pub(super) fn give_up(&self, key: ContentKey, error: &LoadError) {
+        match error {
+            LoadError::Missing | LoadError::Nameless => {}
+            LoadError::Io(error) => tracing::warn!("what is stored under {key} cannot be read: {error}"),
+            LoadError::NoBytes | LoadError::Refused(_) | LoadError::Misnamed(_) | LoadError::TooLong(_) => {
+                tracing::warn!("what is stored under {key} is of no use and is fetched again: {error}");
+                if let Err(error) = self.remove(key) {
+                    tracing::warn!("what is stored under {key} cannot be removed: {error}");
+                }
+            }
+        }
+    }
+
+    /// Removes what lies under a key: what says that it is there first.
+    pub(super) fn remove(&self, key: ContentKey) -> io::Result<()> {
+        {
+            let mut shelf = self.shelf();
+            shelf.unsaved.remove(&key);
+            shelf.doubtful.remove(&key);
+        }
+        self.partial.remove(&names::sidecar(key))?;
+        self.partial.remove(&names::partial(key))
+    }
+
+    /// Notes that what lies under a key is in use.
+    pub(super) fn touch(&self, key: ContentKey) {
+        let accessed = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: accessed, last_modification: now };
+        match self.partial.set_times(&names::sidecar(key), &times) {
+            Ok(()) => {}
+            // It was never saved.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::debug!("the time of use of {key} cannot be set: {error}"),
+        }
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Home {
+    /// Leaves nothing behind where nothing is held. The lock's file goes while it is held, so that who waits for
+    /// it never locks a file that is gone without noticing.
+    fn drop(&mut self) {
+        let absent = |removed: Result<(), Errno>| match removed {
+            Err(Errno::NOENT) => Ok(()),
+            removed => removed,
+        };
+        let removed = absent(rustix::fs::unlinkat(&self.private, "partial", AtFlags::REMOVEDIR))
+            .and_then(|()| absent(rustix::fs::unlinkat(&self.private, CLEAN, AtFlags::empty())))
+            .and_then(|()| rustix::fs::unlinkat(&self.private, LOCK, AtFlags::empty()))
+            .and_then(|()| rustix::fs::unlinkat(&self.dir, PRIVATE, AtFlags::REMOVEDIR));
+        match removed.map_err(full) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => {}
+            Err(error) => tracing::warn!(%error, "the store's private directory cannot be removed"),
+        }
+    }
+}
+
+/// A key that is the holder's until this is dropped.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    home: Arc<Home>,
+    key: ContentKey,
+}
+
+impl Reserved {
+    pub(super) fn key(&self) -> ContentKey {
+        self.key
+    }
+
+    /// Says who has it open.
+    pub(super) fn announce(&self, stored: &Arc<DiskStored>) {
+        self.home.shelf().in_use.insert(self.key, Arc::downgrade(stored));
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.home.shelf().in_use.remove(&self.key);
+    }
+}
+
+/// Reads a sidecar that is named after `key`.
+fn decode(bytes: &[u8], key: ContentKey, expected: Option<&ContentIdentity>) -> Result<Sidecar, LoadError> {
+    let sidecar = match expected {
+        Some(expected) => Sidecar::decode_for(bytes, expected, CHUNK_SIZE)?,
+        None => Sidecar::decode(bytes)?,
+    };
+    check_chunk_bytes(sidecar.bitmap().chunk_size_bytes())?;
+    match sidecar.identity().key() {
+        found if found == key => Ok(sidecar),
+        found => Err(LoadError::Misnamed(found)),
+    }
+}
+
+fn check_chunk_bytes(found: u64) -> Result<(), SidecarError> {
+    match found {
+        CHUNK_SIZE => Ok(()),
+        found => Err(SidecarError::WrongChunkSize { expected: CHUNK_SIZE, found }),
+    }
+}
+
+/// Where the file was of which nobody says where it was.
+fn nameless(key: ContentKey) -> io::Result<RelPath> {
+    RelPath::parse(key.to_string().as_bytes()).map_err(io::Error::other)
+}

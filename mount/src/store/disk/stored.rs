@@ -1,0 +1,396 @@
+//! One content on disk.
+
+use super::dir::full;
+use super::home::{Home, LoadError, Loaded, Reserved};
+use super::{KEPT_MODE_BITS, Stored, blocking, names};
+use crate::store::ledger::Ledger;
+use crate::store::publish::{copy_to, publish};
+use crate::store::{check_read, hash_chunk};
+use bytes::{Buf, Bytes};
+use farshore_engine::chunk::chunk_range;
+use farshore_engine::path::RelPath;
+use farshore_engine::record::FileTime;
+use farshore_engine::{ContentIdentity, ContentKey, Resumed};
+use futures_util::future::BoxFuture;
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The most slices that the kernel takes at once.
+const SLICES: usize = 1_024;
+
+/// One content on disk.
+#[derive(Debug)]
+pub(super) struct DiskStored {
+    number: u64,
+    /// Its name in the private place.
+    name: String,
+    size_bytes: u64,
+    home: Arc<Home>,
+    ledger: Mutex<Ledger>,
+    /// When it was used last, if nobody uses it now: it is only looked after.
+    used_at: Option<Timespec>,
+    is_discarded: AtomicBool,
+    /// Where it has a name of its own, and as which file; then it has none in the private place any more.
+    kept: OnceLock<(PathBuf, Inode)>,
+    /// Its key, unless somebody had that when this one was made. Given back after everything else is done.
+    reserved: Option<Reserved>,
+}
+
+/// What a content is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be read: it is in use now.
+    Use,
+    /// To find out what is stored, or to save that: whether anybody uses it does not change.
+    LookAfter,
+}
+
+/// Device and inode of a file.
+type Inode = (u64, u64);
+
+impl DiskStored {
+    /// Makes room for a content of which nothing is here.
+    pub(super) fn create(home: &Arc<Home>, identity: &ContentIdentity, path: &RelPath) -> io::Result<Arc<DiskStored>> {
+        let (key, number) = (identity.key(), home.next_number());
+        let reserved = home.reserve(key);
+        let name = match &reserved {
+            Some(_) => {
+                home.remove(key)?;
+                names::partial(key)
+            }
+            None => names::second(key, number),
+        };
+        let file = home.partial.create(&name)?;
+        let stored = DiskStored::new(home, number, name, Ledger::new(identity, path), reserved);
+        // If this fails, dropping the content removes its file.
+        home.partial.set_len(&stored.name, &file, identity.size_bytes)?;
+        home.descriptors.get(number, || Ok(file))?;
+        Ok(stored.announced())
+    }
+
+    /// Opens what lies under a key; `None` if somebody else has it open, or it cannot be used.
+    pub(super) fn resume(
+        home: &Arc<Home>,
+        key: ContentKey,
+        expected: Option<&ContentIdentity>,
+        purpose: Purpose,
+    ) -> io::Result<Option<Arc<DiskStored>>> {
+        let Some(reserved) = home.reserve(key) else { return Ok(None) };
+        let opened = home.load(key, expected).and_then(|loaded| DiskStored::open(home, reserved, loaded, purpose));
+        match opened {
+            Ok(stored) => Ok(Some(stored)),
+            Err(LoadError::Io(error)) => Err(error),
+            Err(error) => {
+                home.give_up(key, &error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Opens what was loaded. Believes nothing that lies beyond the end of the file, and makes the file as long as the
+    /// content.
+    pub(super) fn open(
+        home: &Arc<Home>,
+        reserved: Reserved,
+        loaded: Loaded,
+        purpose: Purpose,
+    ) -> Result<Arc<DiskStored>, LoadError> {
+        let key = reserved.key();
+        let mut stored = DiskStored::new(home, home.next_number(), names::partial(key), loaded.ledger, Some(reserved));
+        match purpose {
+            Purpose::Use => home.touch(key),
+            Purpose::LookAfter => stored.used_at = Some(loaded.used_at),
+        }
+        let file = match stored.file() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(LoadError::NoBytes),
+            file => file?,
+        };
+        let len_bytes = file.metadata()?.len();
+        if len_bytes != stored.size_bytes {
+            stored.ledger().forget_beyond(len_bytes);
+            home.partial.set_len(&stored.name, &file, stored.size_bytes)?;
+        }
+        Ok(stored.announced())
+    }
+
+    fn new(home: &Arc<Home>, number: u64, name: String, ledger: Ledger, reserved: Option<Reserved>) -> DiskStored {
+        DiskStored {
+            number,
+            name,
+            size_bytes: ledger.size_bytes(),
+            home: Arc::clone(home),
+            ledger: Mutex::new(ledger),
+            used_at: None,
+            is_discarded: AtomicBool::new(false),
+            kept: OnceLock::new(),
+            reserved,
+        }
+    }
+
+    fn announced(self) -> Arc<DiskStored> {
+        let stored = Arc::new(self);
+        if let Some(reserved) = &stored.reserved {
+            reserved.announce(&stored);
+        }
+        stored
+    }
+
+    pub(super) fn is_in(&self, home: &Home) -> bool {
+        std::ptr::eq(&*self.home, home)
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The name of its bytes in the private place.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Under which key it is saved, if it is.
+    pub(super) fn key(&self) -> Option<ContentKey> {
+        let is_gone = self.is_discarded.load(Ordering::Acquire) || self.kept.get().is_some();
+        self.reserved.as_ref().filter(|_| !is_gone).map(Reserved::key)
+    }
+
+    /// When it was used last, if nobody uses it now.
+    pub(super) fn used_at(&self) -> Option<Timespec> {
+        self.used_at
+    }
+
+    pub(super) fn resumed(&self) -> Option<Resumed> {
+        self.ledger().resumed()
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // Nothing between two steps can panic.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its file, opened anew if it was closed to make room for others.
+    pub(super) fn file(&self) -> io::Result<Arc<File>> {
+        self.home.descriptors.get(self.number, || {
+            let Some((path, kept)) = self.kept.get() else { return self.home.partial.open(&self.name) };
+            let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::NONBLOCK;
+            let opened = rustix::fs::open(path, flags, Mode::empty())?;
+            // Its name is anybody's to take.
+            if inode(&rustix::fs::fstat(&opened)?) != *kept {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the file was replaced by another one"));
+            }
+            Ok(File::from(opened))
+        })
+    }
+
+    fn write_now(&self, chunk: u64, frames: Vec<Bytes>) -> io::Result<()> {
+        let _open = self.home.enter()?;
+        let hash = hash_chunk(chunk, &frames, self.size_bytes)?;
+        if self.kept.get().is_some() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the content was kept and belongs to others now"));
+        }
+        let range = chunk_range(chunk, self.size_bytes);
+        self.home.room.take(range.end - range.start, &self.home.partial)?;
+        self.ledger().forget(chunk);
+        self.write_all(range.start, frames)?;
+        self.ledger().record(chunk, hash);
+        Ok(())
+    }
+
+    fn write_all(&self, mut offset: u64, frames: Vec<Bytes>) -> io::Result<()> {
+        let file = self.file()?;
+        let mut frames = VecDeque::from(frames);
+        loop {
+            while frames.front().is_some_and(Bytes::is_empty) {
+                frames.pop_front();
+            }
+            if frames.is_empty() {
+                return Ok(());
+            }
+            let slices: Vec<IoSlice<'_>> = frames.iter().take(SLICES).map(|frame| IoSlice::new(frame)).collect();
+            let written = self.home.partial.write(&self.name, &file, &slices, offset)?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            offset += written as u64;
+            let mut rest = written;
+            while rest > 0 {
+                let Some(frame) = frames.front_mut() else { break };
+                let count = rest.min(frame.len());
+                frame.advance(count);
+                rest -= count;
+                if frame.is_empty() {
+                    frames.pop_front();
+                }
+            }
+        }
+    }
+
+    /// The bytes of a chunk as they lie there; `None` if the file ends before.
+    fn bytes_of(&self, chunk: u64) -> io::Result<Option<Vec<u8>>> {
+        let range = chunk_range(chunk, self.size_bytes);
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+        match self.home.partial.read_exact(&*self.file()?, &mut bytes, range.start) {
+            Ok(()) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a chunk has this hash, or the one that is remembered. If not, it is forgotten.
+    pub(super) fn verify_now(&self, chunk: u64, hash: Option<u64>) -> io::Result<bool> {
+        let _open = self.home.enter()?;
+        let Some(hash) = hash.or_else(|| self.hash_of(chunk)) else { return Ok(false) };
+        let bytes = self.bytes_of(chunk)?;
+        let is_right = bytes.is_some_and(|bytes| !bytes.is_empty() && xxh3_64(&bytes) == hash);
+        let mut ledger = self.ledger();
+        if is_right {
+            ledger.confirm(chunk, hash);
+        } else {
+            ledger.forget(chunk);
+        }
+        Ok(is_right)
+    }
+
+    /// Writes those chunks again that the system may have let go of when it could not make them durable. What it has let
+    /// go of is forgotten.
+    pub(super) fn rewrite(&self) -> io::Result<()> {
+        let chunks = self.ledger().to_rewrite();
+        for chunk in chunks {
+            let hash = self.hash_of(chunk);
+            let bytes = self.bytes_of(chunk)?.filter(|bytes| Some(xxh3_64(bytes)) == hash);
+            self.ledger().forget(chunk);
+            if let (Some(bytes), Some(hash)) = (bytes, hash) {
+                self.write_all(chunk_range(chunk, self.size_bytes).start, vec![bytes.into()])?;
+                self.ledger().record(chunk, hash);
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_now(&self, target: &Path, mode: u16, modified: FileTime) -> io::Result<()> {
+        let _open = self.home.enter()?;
+        if self.kept.get().is_some() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the content was kept already"));
+        }
+        let (directory, name) = match (target.parent(), target.file_name()) {
+            (Some(directory), Some(name)) if directory.as_os_str().is_empty() => (Path::new("."), name),
+            (Some(directory), Some(name)) => (directory, name),
+            (None, _) | (_, None) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "the target has no name"));
+            }
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+        let absolute = std::path::absolute(target)?;
+        let file = self.file()?;
+        finish(&file, mode, modified)?;
+        match publish(self.home.partial.as_fd(), self.name.as_ref(), directory.as_fd(), name) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                copy_to(&file, directory.as_fd(), name, |copy| finish(copy, mode, modified))?;
+                self.home.partial.remove(&self.name)?;
+            }
+            published => published?,
+        }
+        let kept = inode(&rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?);
+        {
+            // Whoever saves it at this moment either sees that it is kept, or is done before its sidecar is removed.
+            let _ledger = self.ledger();
+            // Whoever keeps it at the same time has lost the race for the name already.
+            let _ = self.kept.set((absolute, kept));
+        }
+        self.remove_sidecar();
+        rustix::fs::fsync(&directory).map_err(full)
+    }
+
+    /// Of a content that the store holds no more. If that fails, the next start removes it.
+    fn remove_sidecar(&self) {
+        let Some(reserved) = &self.reserved else { return };
+        if let Err(error) = self.home.partial.remove(&names::sidecar(reserved.key())) {
+            tracing::warn!(%error, content = self.name, "a sidecar cannot be removed from the store");
+        }
+    }
+}
+
+impl Stored for DiskStored {
+    fn write(self: Arc<Self>, chunk: u64, frames: Vec<Bytes>) -> BoxFuture<'static, io::Result<()>> {
+        Box::pin(blocking(move || self.write_now(chunk, frames)))
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        check_read(offset, into.len(), self.size_bytes)?;
+        self.home.partial.read_exact(&*self.file()?, into, offset)
+    }
+
+    fn read_chunk(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<Bytes>> {
+        Box::pin(blocking(move || Ok(self.bytes_of(chunk)?.ok_or(io::ErrorKind::UnexpectedEof)?.into())))
+    }
+
+    fn verify(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<bool>> {
+        Box::pin(blocking(move || self.verify_now(chunk, None)))
+    }
+
+    fn verify_against(self: Arc<Self>, chunk: u64, hash: u64) -> BoxFuture<'static, io::Result<bool>> {
+        Box::pin(blocking(move || self.verify_now(chunk, Some(hash))))
+    }
+
+    fn hash_of(&self, chunk: u64) -> Option<u64> {
+        self.ledger().hash_of(chunk)
+    }
+
+    fn note_path(&self, path: &RelPath) {
+        self.ledger().set_path(path);
+    }
+
+    fn discard(&self) {
+        self.is_discarded.store(true, Ordering::Release);
+    }
+
+    fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>> {
+        Box::pin(blocking(move || self.keep_now(&target, mode, modified)))
+    }
+}
+
+impl Drop for DiskStored {
+    fn drop(&mut self) {
+        self.home.descriptors.close(self.number);
+        if self.kept.get().is_some() {
+            return;
+        }
+        let ledger = self.ledger.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let is_nothing = ledger.is_empty() && !ledger.was_saved();
+        let removed = match &self.reserved {
+            Some(reserved) if is_nothing || *self.is_discarded.get_mut() => self.home.remove(reserved.key()),
+            Some(reserved) => {
+                if ledger.is_changed() {
+                    let nothing = Ledger::new(ledger.identity(), &RelPath::ROOT);
+                    self.home.put_unsaved(reserved.key(), std::mem::replace(ledger, nothing));
+                }
+                Ok(())
+            }
+            None => self.home.partial.remove(&self.name),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%error, content = self.name, "a content cannot be removed from the store");
+        }
+    }
+}
+
+fn inode(stat: &rustix::fs::Stat) -> Inode {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// Gives a file its mode and time, and makes all of it durable.
+fn finish(file: &File, mode: u16, modified: FileTime) -> io::Result<()> {
+    rustix::fs::fchmod(file, Mode::from_raw_mode(u32::from(mode & KEPT_MODE_BITS)))?;
+    let modified = Timespec { tv_sec: modified.seconds, tv_nsec: modified.nanos.into() };
+    let accessed = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    rustix::fs::futimens(file, &Timestamps { last_access: accessed, last_modification: modified })?;
+    rustix::fs::fsync(file).map_err(full)
+}
