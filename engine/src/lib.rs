@@ -108,4 +108,4 @@ pub use peers::Link;
 pub use stored::{Held, Resumed, Trust};
 pub use time::Time;
 pub use timers::Timer;
-pub use view::View;
+pub use view::{ContentView, View};

@@ -8,6 +8,7 @@ use crate::identity::ContentIdentity;
 use crate::ids::{ContentId, Ino, PeerId};
 use crate::path::RelPath;
 use crate::peers::Link;
+use std::collections::BTreeMap;
 
 /// What an engine has done since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,6 +110,22 @@ impl View<'_> {
         self.engine.tree.get(ino).map_or(0, |node| node.opens.count())
     }
 
+    /// The files that are open, and how often each.
+    #[must_use]
+    pub fn open_files(&self) -> BTreeMap<Ino, u32> {
+        let mut opens = BTreeMap::new();
+        for (_, file) in self.engine.handles.iter() {
+            *opens.entry(file.ino).or_default() += 1;
+        }
+        opens
+    }
+
+    /// Where an entry is, or `None` if it has no name any more.
+    #[must_use]
+    pub fn path_of(&self, ino: Ino) -> Option<RelPath> {
+        self.engine.tree.path_of(ino)
+    }
+
     /// Requests that are not answered yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -156,6 +173,16 @@ impl View<'_> {
     /// The files of which bytes are here or on their way.
     pub fn contents(&self) -> impl Iterator<Item = ContentView> {
         self.engine.contents.iter().map(|(id, content)| view_of(*id, content))
+    }
+
+    /// Those of [`View::contents`] of which chunks are on their way or waited for.
+    pub fn fetching(&self) -> impl Iterator<Item = ContentView> {
+        let is_fetched = |content: &&Content| !content.chunks.is_empty() || !content.waiters.is_empty();
+        self.engine
+            .contents
+            .iter()
+            .filter(move |(_, content)| is_fetched(content))
+            .map(|(id, content)| view_of(*id, content))
     }
 
     /// The bytes of one entry that are here or on their way, if anybody asked for any.

@@ -7,14 +7,15 @@ use crate::folder::{DiskFolder, FolderError, FolderEvent, Watcher};
 use crate::identity::IdentityError;
 use crate::net::tls::TlsTransport;
 use crate::net::transport::{Listener, Transport};
-use crate::net::{Leases, server};
+use crate::net::{Guests, Leases, server};
 use crate::node::{Admission, Node, Parts};
+use crate::notices;
 use crate::state::{ShareEntry, State, StateError};
 use crate::store::MemoryStore;
 use crate::ticket::{Ticket, TicketError};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime};
-use farshore_engine::{Config, Notice, Observation, PeerId, Seen, SeenKind};
+use farshore_engine::{Config, Observation, PeerId, Seen, SeenKind};
 use farshore_proto::Hello;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -92,6 +93,8 @@ pub struct Sharing {
     leases: Arc<Leases>,
     ticket: Ticket,
     address: String,
+    folder: PathBuf,
+    guests: Arc<Guests>,
     vanished: watch::Receiver<bool>,
     /// Stops when it is dropped.
     watcher: Option<Watcher>,
@@ -143,7 +146,11 @@ impl Sharing {
             admission: Arc::new(ByTicket { state: state.clone(), entry }),
             peers: BTreeMap::new(),
         });
-        node.on_notice(Box::new(log_notice));
+        node.on_notice(Box::new(|notice| {
+            if let Some(told) = notices::told(notice) {
+                notices::log(&told);
+            }
+        }));
         // Before it hears what is there.
         unshared.tell(&node);
         late.set(Some(node.clone()));
@@ -152,7 +159,8 @@ impl Sharing {
         }
         let (stop_server, stopped) = oneshot::channel();
         let leases = Arc::new(Leases::default());
-        let server = server::serve_with(listener, node.clone(), leases.clone(), stopped.map(|_| ()));
+        let guests = Arc::new(Guests::new(leases.clone()));
+        let server = server::serve_with(listener, node.clone(), guests.clone(), stopped.map(|_| ()));
         Ok(Sharing {
             node,
             state,
@@ -160,6 +168,8 @@ impl Sharing {
             leases,
             ticket,
             address,
+            folder,
+            guests,
             vanished,
             watcher: Some(watcher),
             stop_server: Some(stop_server),
@@ -177,6 +187,18 @@ impl Sharing {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The folder: absolute, without symlinks.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Who is connected.
+    #[must_use]
+    pub fn guests(&self) -> &Arc<Guests> {
+        &self.guests
     }
 
     /// The node, to look at.
@@ -318,13 +340,6 @@ impl Admission for ByTicket {
             admitted
         }
         .boxed()
-    }
-}
-
-/// Says in the log what an owner's engine finds worth saying.
-fn log_notice(notice: &Notice) {
-    if let Notice::NotShared { path, reason } = notice {
-        tracing::warn!("not shared: {path}: {reason}");
     }
 }
 

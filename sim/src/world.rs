@@ -11,7 +11,7 @@ use crate::sabotage::{LATE, Sabotage};
 use crate::store::SimStore;
 use crate::transport::{Line, SimTransport};
 use farshore::net::transport::Transport;
-use farshore::net::{Leases, server};
+use farshore::net::{Guests, Leases, server};
 use farshore::node::{Admission, Node, Parts, Route, Step};
 use farshore_engine::{Config, Observation, PeerId};
 use farshore_proto::{Hello, ShareId};
@@ -334,8 +334,8 @@ async fn live_as_owner(place: Place, running: OwnerNode, life: u64) -> turmoil::
     for batch in scan.chunks(WATCHER_BATCH) {
         node.observe(batch.to_vec());
     }
-    let leases = Arc::new(Leases::new(LEASE_GRACE));
-    tokio::spawn(server::serve_with(listener, node.clone(), leases, std::future::pending()));
+    let guests = Arc::new(Guests::new(Arc::new(Leases::new(LEASE_GRACE))));
+    tokio::spawn(server::serve_with(listener, node.clone(), guests, std::future::pending()));
     while let Some(news) = changes.recv().await {
         tokio::time::sleep(setup.watcher_delay).await;
         let mut news: Vec<Observation> = news;

@@ -10,6 +10,7 @@ mod pool;
 mod pool_stream;
 pub mod server;
 mod server_calls;
+mod server_guests;
 mod server_leases;
 mod server_lobby;
 mod server_read;
@@ -17,7 +18,7 @@ pub mod tls;
 pub mod transport;
 
 pub use client::{CancelSignal, Canceller, Link, Watch, WatchEnd, cancel_pair};
-pub use server::{Host, serve, serve_with};
+pub use server::{Guests, Host, serve, serve_with};
 pub use server_leases::{LEASE_GRACE, Leases};
 
 use std::time::Duration;

@@ -311,7 +311,9 @@ impl Node {
         }
     }
 
-    fn now(&self) -> Time {
+    /// The engine's clock.
+    #[must_use]
+    pub fn now(&self) -> Time {
         // Half a million years fit.
         Time::from_micros(self.started_at.elapsed().as_micros() as u64)
     }

@@ -72,7 +72,9 @@ fn a_share_keeps_its_id_secret_and_devices_over_restarts() {
     let again = State::open(Some(place.state.dir().to_owned())).unwrap();
     let second = again.share_for(&place.folder.join("../folder")).unwrap();
     assert_eq!((second.share, second.secret), (first.share, first.secret));
-    assert_eq!(second.devices, BTreeSet::from([peer(1)]));
+    assert_eq!(second.devices.keys().copied().collect::<Vec<_>>(), [peer(1)]);
+    let now = seconds_now().unwrap();
+    assert!(second.devices[&peer(1)].is_some_and(|seen| seen <= now && now - seen < 3600));
     assert!(again.is_trusted(first.share, peer(1)).unwrap());
     assert!(!again.is_trusted(first.share, peer(2)).unwrap());
     assert!(!again.is_trusted(ShareId([9; 16]), peer(1)).unwrap());
@@ -161,10 +163,10 @@ fn a_share_has_room_for_so_many_devices() {
         .map(|number| {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&(number as u64).to_le_bytes());
-            PeerId(id)
+            (PeerId(id), None)
         })
         .collect();
-    let known = *entry.devices.first().unwrap();
+    let known = *entry.devices.keys().next().unwrap();
     file::save(&place.shares_file(), &[entry.clone()]).unwrap();
     assert!(!place.state.admit(entry.share, entry.share, &entry.secret.0, peer(0xff)));
     assert!(place.state.admit(entry.share, entry.share, &[], known));
@@ -190,7 +192,7 @@ fn many_at_once_lose_nothing() {
         }
     });
     let devices = place.state.share_for(&place.folder).unwrap().devices;
-    assert_eq!(devices, (0..80).map(peer).collect());
+    assert_eq!(devices.into_keys().collect::<Vec<_>>(), (0..80).map(peer).collect::<Vec<_>>());
     let mut names: Vec<_> = fs::read_dir(place.state.dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, [SHARES_FILE, LOCK_FILE], "no temporary file is left behind");
@@ -241,6 +243,15 @@ fn debugging_shows_no_secret() {
     let place = Place::new();
     let entry = place.state.share_for(&place.folder).unwrap();
     assert!(format!("{entry:?}").contains("Secret(..)"));
+}
+
+#[test]
+fn a_device_of_which_only_the_id_was_kept_is_still_trusted() {
+    let place = Place::new();
+    let mut entry = place.state.share_for(&place.folder).unwrap();
+    entry.devices = BTreeMap::from([(peer(1), None), (peer(2), Some(1_700_000_000))]);
+    file::save(&place.shares_file(), &[entry.clone()]).unwrap();
+    assert_eq!(place.state.shares().unwrap(), [entry]);
 }
 
 fn inside(text: &[u8]) -> RelPath {

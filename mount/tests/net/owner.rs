@@ -4,7 +4,7 @@ use crate::memory::{Memory, OWNER};
 use bytes::Bytes;
 use farshore::folder::{ServeError, ServedBytes};
 use farshore::net::transport::Transport;
-use farshore::net::{Host, Leases, Link, cancel_pair, serve_with};
+use farshore::net::{Guests, Host, Leases, Link, cancel_pair, serve_with};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Stamp};
 use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerId, TreeUpdate, Wanted, WatchCursor};
@@ -149,6 +149,7 @@ pub(crate) fn wanted(content: u64, path: &str, stamp: u64, size_bytes: u64) -> W
 /// A server that runs until this is dropped.
 pub(crate) struct Running {
     pub(crate) network: Memory,
+    pub(crate) guests: Arc<Guests>,
     pub(crate) stop: Option<oneshot::Sender<()>>,
     pub(crate) task: tokio::task::JoinHandle<()>,
 }
@@ -168,8 +169,9 @@ pub(crate) async fn start_with(owner: Arc<Owner>, leases: Arc<Leases>) -> Runnin
     let network = Memory::new();
     let listener = network.listen("owner").await.unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(serve_with(listener, owner, leases, stopped.map(drop)));
-    Running { network, stop: Some(stop), task }
+    let guests = Arc::new(Guests::new(leases));
+    let task = tokio::spawn(serve_with(listener, owner, guests.clone(), stopped.map(drop)));
+    Running { network, guests, stop: Some(stop), task }
 }
 
 pub(crate) fn hello() -> Hello {

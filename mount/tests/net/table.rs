@@ -5,7 +5,7 @@ use crate::memory::{Memory, OWNER, READER, Weather};
 use crate::owner::{hello, name};
 use farshore::folder::{DiskFolder, FolderEvent, Watcher};
 use farshore::net::transport::Transport;
-use farshore::net::{Leases, serve_with};
+use farshore::net::{Guests, Leases, serve_with};
 use farshore::node::{Admission, Answer, Node, Parts, Route};
 use farshore::store::MemoryStore;
 use farshore_engine::chunk::CHUNK_SIZE;
@@ -107,7 +107,7 @@ impl Owning {
         is_ready.recv().await.unwrap();
         let leases = Arc::new(Leases::default());
         let listener = network.listen("owner").await.unwrap();
-        let serving = serve_with(listener, node.clone(), leases.clone(), std::future::pending());
+        let serving = serve_with(listener, node.clone(), Arc::new(Guests::new(leases.clone())), std::future::pending());
         Owning { node, leases, server: tokio::spawn(serving), watcher: Some(watcher) }
     }
 
