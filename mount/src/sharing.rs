@@ -2,6 +2,7 @@
 
 mod unshared;
 
+pub use self::unshared::Offer;
 use self::unshared::Unshared;
 use crate::folder::{DiskFolder, FolderError, FolderEvent, Watcher};
 use crate::identity::IdentityError;
@@ -88,8 +89,7 @@ pub enum ShareError {
 /// A folder that is being shared.
 pub struct Sharing {
     node: Arc<Node>,
-    state: State,
-    unshared: Unshared,
+    offer: Offer,
     leases: Arc<Leases>,
     ticket: Ticket,
     address: String,
@@ -161,10 +161,10 @@ impl Sharing {
         let leases = Arc::new(Leases::default());
         let guests = Arc::new(Guests::new(leases.clone()));
         let server = server::serve_with(listener, node.clone(), guests.clone(), stopped.map(|_| ()));
+        let offer = Offer::new(node.clone(), state, ticket.share(), unshared);
         Ok(Sharing {
             node,
-            state,
-            unshared,
+            offer,
             leases,
             ticket,
             address,
@@ -193,6 +193,12 @@ impl Sharing {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// What of the folder is offered.
+    #[must_use]
+    pub fn offer(&self) -> &Offer {
+        &self.offer
     }
 
     /// Who is connected.

@@ -18,6 +18,7 @@ mod get;
 mod link_cutter;
 mod ls;
 mod mount;
+mod paths;
 mod peers;
 mod prometheus;
 mod share;
@@ -25,7 +26,7 @@ mod status;
 mod text;
 mod verify;
 
-use crate::control::RunDirError;
+use crate::control::{FileCommand, RunDirError};
 use crate::fuse::{MountError, OptionError};
 use crate::identity::IdentityError;
 use crate::joining::JoinError;
@@ -82,6 +83,14 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Look at everything that was fetched and is stored, and say what is damaged
     Verify(verify::VerifyArgs),
+    /// Stop offering a file or a directory of a shared folder; whoever has it open reads on
+    Unshare(paths::UnshareArgs),
+    /// Fetch a file or a directory of a mount, and keep it here
+    Pin(paths::PathArgs),
+    /// Let what was pinned go when room is needed
+    Unpin(paths::PathArgs),
+    /// Let go of what was fetched of a file or a directory of a mount
+    Evict(paths::PathArgs),
     /// Take a mount down
     Unmount(UnmountArgs),
     /// A tour on one machine with two devices: share, mount, cut the link, heal it, compare
@@ -218,6 +227,10 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
         Command::Status(args) => in_runtime(status::run(state, args)),
         Command::Peers(args) => in_runtime(peers::run(state, args)),
         Command::Doctor(args) => doctor::run(state, &args),
+        Command::Unshare(args) => in_runtime(paths::unshare(state, args)),
+        Command::Pin(args) => in_runtime(paths::in_mount(state, args, FileCommand::Pin)),
+        Command::Unpin(args) => in_runtime(paths::in_mount(state, args, FileCommand::Unpin)),
+        Command::Evict(args) => in_runtime(paths::in_mount(state, args, FileCommand::Evict)),
         Command::Verify(args) => in_runtime(verify::run(state, args)),
         Command::Demo(args) => in_runtime(demo::run(args)),
     }

@@ -1,6 +1,6 @@
 //! `farshore mount`: joins a share and mounts it until it is unmounted or told to stop.
 
-use super::{Failure, daemon, interruptible, prepare, stop_signal};
+use super::{Failure, daemon, interruptible, paths, prepare, stop_signal};
 use crate::control::{Control, Part, Process};
 use crate::fuse::{self, Ended, MountOptions, Mounted};
 use crate::joining::join;
@@ -34,6 +34,12 @@ pub(super) struct MountArgs {
     /// How long a read waits for bytes before it fails, in seconds
     #[arg(long, default_value_t = 30, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     read_timeout: u64,
+    /// How much of what was fetched is kept, in bytes; K, M, G and T count as in 64G [default: all that there is room for]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    cache_size: Option<u64>,
+    /// Fetch files whole when they are opened, eight at once
+    #[arg(long)]
+    prefetch_on_open: bool,
     /// Mount options as in mount(8): allow_other, dev, suid, noexec, noatime, ...
     #[arg(short = 'o', value_name = "OPTS")]
     options: Vec<String>,
@@ -76,6 +82,8 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
             WhenAway::Wait => OnDisconnect::Wait,
             WhenAway::Fail => OnDisconnect::Fail,
         },
+        cache_bytes: args.cache_size,
+        prefetch_on_open: args.prefetch_on_open,
         ..Config::default()
     };
     let mut stop = pin!(stop_signal());
@@ -91,8 +99,8 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
             return Err(error.into());
         }
     };
-    let process =
-        Process::new(node.clone(), Part::Mount { ticket: ticket.clone(), store: store_dir }).mounted(&mounted);
+    let process = Process::new(node.clone(), Part::Mount { ticket: ticket.clone(), store: store_dir });
+    let process = process.mounted(&mounted).handling(paths::of_mount(node.clone()));
     let _control = Control::start_if_possible(state.dir(), Arc::new(process));
     let entries = node.view(|view| view.entries()) - 1;
     let shown = mounted.mountpoint().display();
@@ -119,4 +127,43 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
     node.shut_down().await;
     unmounted.map_err(Failure::failed)??;
     result
+}
+
+/// A number of bytes: `1000`, or with a unit that counts in 1024s, `64G` or `64GiB`.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let power = match text[digits.len()..].trim_end_matches("iB") {
+        "" => 0,
+        "K" | "k" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        unit => return Err(format!("{unit:?} is no unit; use K, M, G or T, as in 64G")),
+    };
+    let number: u64 = digits.parse().map_err(|_| "this is no number of bytes, as in 64G".to_owned())?;
+    number.checked_mul(1 << (10 * power)).ok_or_else(|| "this is more than there can be".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_size_has_a_unit_or_counts_in_bytes() {
+        let good = [
+            ("0", 0),
+            ("1000", 1000),
+            ("4k", 4096),
+            ("4K", 4096),
+            ("3MiB", 3 << 20),
+            ("64G", 64 << 30),
+            ("2T", 2 << 40),
+        ];
+        for (text, bytes) in good {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "-1", "1.5G", "1X", "1 G", "99999999999T", "1iB2"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! `farshore share`: offers a folder until it is told to stop.
 
-use super::{Failure, stop_signal};
+use super::{Failure, paths, stop_signal};
 use crate::control::{Control, Hosting, Part, Process};
 use crate::fuse::{self, MountOptions, Mounted};
 use crate::kernel_host::KernelHost;
@@ -85,7 +85,8 @@ fn process(sharing: &Sharing, state: &State, mounted: Option<&Mounted>) -> Proce
         guests: sharing.guests().clone(),
         state: state.clone(),
     };
-    let process = Process::new(sharing.node().clone(), Part::Share(hosting));
+    let process =
+        Process::new(sharing.node().clone(), Part::Share(hosting)).handling(paths::of_share(sharing.offer().clone()));
     match mounted {
         Some(mounted) => process.mounted(mounted),
         None => process,

@@ -1,6 +1,5 @@
 //! What of a folder is not offered, while it is being shared.
 
-use super::Sharing;
 use crate::folder::Recheck;
 use crate::node::Node;
 use crate::state::{InShare, State, StateError};
@@ -76,7 +75,20 @@ impl Unshared {
     }
 }
 
-impl Sharing {
+/// What of a running share is offered, and what is not. Clones are about the same share.
+#[derive(Clone)]
+pub struct Offer {
+    node: Arc<Node>,
+    state: State,
+    share: ShareId,
+    unshared: Unshared,
+}
+
+impl Offer {
+    pub(super) fn new(node: Arc<Node>, state: State, share: ShareId, unshared: Unshared) -> Offer {
+        Offer { node, state, share, unshared }
+    }
+
     /// Does not offer `path` any more, now and after a restart; see [`State::unshare`]. Who has files of it open reads on.
     /// Returns where it lies; if another share holds it as well, somebody else has to tell that one.
     ///
@@ -84,17 +96,17 @@ impl Sharing {
     /// Those of [`State::unshare`].
     pub async fn unshare(&self, path: PathBuf) -> Result<Vec<InShare>, StateError> {
         let changed = self.blocking(move |state, _| state.unshare(&path)).await?;
-        self.reload_unshared().await?;
+        self.reload().await?;
         Ok(changed)
     }
 
-    /// Takes back [`Sharing::unshare`] of this very path.
+    /// Takes back [`Offer::unshare`] of this very path.
     ///
     /// # Errors
     /// Those of [`State::share_again`].
     pub async fn share_again(&self, path: PathBuf) -> Result<Vec<InShare>, StateError> {
         let changed = self.blocking(move |state, _| state.share_again(&path)).await?;
-        self.reload_unshared().await?;
+        self.reload().await?;
         Ok(changed)
     }
 
@@ -102,7 +114,7 @@ impl Sharing {
     ///
     /// # Errors
     /// The list of shares cannot be read, or does not hold this one any more; then everything stays as it is.
-    pub async fn reload_unshared(&self) -> Result<(), StateError> {
+    pub async fn reload(&self) -> Result<(), StateError> {
         let _turn = self.unshared.0.reloading.lock().await;
         let now = self.blocking(|state, share| state.unshared_of(share)).await?;
         self.unshared.become_paths(now, &self.node);
@@ -113,7 +125,7 @@ impl Sharing {
         &self,
         work: impl FnOnce(&State, ShareId) -> Result<T, StateError> + Send + 'static,
     ) -> Result<T, StateError> {
-        let (state, share) = (self.state.clone(), self.ticket.share());
+        let (state, share) = (self.state.clone(), self.share);
         let done = tokio::task::spawn_blocking(move || work(&state, share)).await;
         // It fails only if the runtime is being shut down.
         done.unwrap_or(Err(StateError::UnknownShare(share)))

@@ -1,6 +1,6 @@
 //! What of the shared folders is not offered: by path, remembered with each share.
 //!
-//! A change here is for the next start of `farshore share`; one that runs is told by [`crate::sharing::Sharing::reload_unshared`].
+//! A change here is for the next start of `farshore share`; one that runs is told by [`crate::sharing::Offer::reload`].
 
 use super::{ShareEntry, State, StateError};
 use crate::ticket::ShareId;

@@ -74,7 +74,7 @@ impl Place {
 async fn it_is_remembered_over_a_restart_and_can_be_taken_back() {
     let mut place = Place::new().await;
     assert_eq!(place.shown(), ["b", "d", "d/e", "d/e/a"]);
-    let found = place.sharing().unshare(place.at("d")).await.unwrap();
+    let found = place.sharing().offer().unshare(place.at("d")).await.unwrap();
     assert_eq!(found[0].path, name("d"));
     assert_eq!(place.shown(), ["b"], "at once");
     fs::write(place.at("d/e/new"), "new").unwrap();
@@ -83,9 +83,9 @@ async fn it_is_remembered_over_a_restart_and_can_be_taken_back() {
     place.stop().await;
     place.start().await;
     assert_eq!(place.shown(), ["b", "c"]);
-    place.sharing().share_again(place.at("d")).await.unwrap();
+    place.sharing().offer().share_again(place.at("d")).await.unwrap();
     place.shows(&["b", "c", "d", "d/e", "d/e/a", "d/e/new"]).await;
-    let again = place.sharing().share_again(place.at("d")).await;
+    let again = place.sharing().offer().share_again(place.at("d")).await;
     assert!(matches!(again, Err(StateError::NotUnshared { above: None, .. })), "{again:?}");
     place.stop().await;
 }
@@ -94,11 +94,11 @@ async fn it_is_remembered_over_a_restart_and_can_be_taken_back() {
 async fn what_another_process_leaves_out_counts_once_that_is_told() {
     let mut place = Place::new().await;
     place.state().unshare(&place.at("b")).unwrap();
-    place.sharing().reload_unshared().await.unwrap();
+    place.sharing().offer().reload().await.unwrap();
     assert_eq!(place.shown(), ["d", "d/e", "d/e/a"]);
     place.state().unshare(&place.at("d/e")).unwrap();
     place.state().share_again(&place.at("b")).unwrap();
-    place.sharing().reload_unshared().await.unwrap();
+    place.sharing().offer().reload().await.unwrap();
     place.shows(&["b", "d"]).await;
     place.stop().await;
 }
@@ -106,10 +106,10 @@ async fn what_another_process_leaves_out_counts_once_that_is_told() {
 #[tokio::test]
 async fn what_is_renamed_from_there_shows_with_all_that_it_holds() {
     let mut place = Place::new().await;
-    place.sharing().unshare(place.at("d")).await.unwrap();
+    place.sharing().offer().unshare(place.at("d")).await.unwrap();
     fs::rename(place.at("d"), place.at("x")).unwrap();
     place.shows(&["b", "x", "x/e", "x/e/a"]).await;
-    place.sharing().unshare(place.at("y/e")).await.unwrap();
+    place.sharing().offer().unshare(place.at("y/e")).await.unwrap();
     fs::rename(place.at("x"), place.at("y")).unwrap();
     place.shows(&["b", "y"]).await;
     fs::rename(place.at("y"), place.at("z")).unwrap();
@@ -127,7 +127,7 @@ async fn the_owners_own_view_of_the_share_is_that_of_its_readers() {
         place.sharing().node().reply(Request::Lookup { parent: Ino::ROOT, name }).await.map(drop)
     };
     assert_eq!(look_up(&place).await, Ok(()));
-    place.sharing().unshare(place.at("b")).await.unwrap();
+    place.sharing().offer().unshare(place.at("b")).await.unwrap();
     assert_eq!(look_up(&place).await, Err(Errno::NoEntry));
     assert!(Path::new(&place.at("b")).exists(), "the folder itself is left alone");
     place.stop().await;
