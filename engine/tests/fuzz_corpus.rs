@@ -13,7 +13,7 @@ use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Stamp};
 use farshore_engine::sidecar::Sidecar;
-use farshore_engine::testing::{Op, fuzz_bitmap, fuzz_engine, fuzz_sidecar};
+use farshore_engine::testing::{Op, fuzz_bitmap, fuzz_engine, fuzz_sidecar, fuzz_sidecar_crash};
 use std::fs;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
@@ -49,6 +49,11 @@ fn the_sidecar_plays_every_kept_input() {
 }
 
 #[test]
+fn the_sidecar_after_a_crash_plays_every_kept_input() {
+    replay("sidecar_crash", fuzz_sidecar_crash);
+}
+
+#[test]
 #[ignore = "writes the seeds into the source tree"]
 fn write_the_seeds() {
     for seed in 0..12_u64 {
@@ -68,6 +73,16 @@ fn write_the_seeds() {
             bitmap.extend([op[0], op[1] & 3, op[2], op[3], op[4] & 3, op[5], op[6]]);
         }
         fs::write(corpus("bitmap").join(format!("seed{seed:02}")), bitmap).unwrap();
+
+        // The size, the number of saves, and bytes for the saves and the mix of what they wrote; some mixes are of one
+        // save alone, and are read.
+        let mut crash = vec![seed as u8, (seed * 20) as u8, 1 + seed as u8 % 5];
+        crash.extend(bytes(2 + 2 * seed));
+        if seed % 3 == 0 {
+            let ops = 3 + 3 * (usize::from(crash[2]) % 8 + 1);
+            crash[ops..].fill(0);
+        }
+        fs::write(corpus("sidecar_crash").join(format!("seed{seed:02}")), crash).unwrap();
     }
 }
 

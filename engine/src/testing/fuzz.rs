@@ -2,9 +2,12 @@
 
 use super::ops::{Op, play};
 use crate::bitmap::{ChunkBitmap, MIN_CHUNK_BYTES};
-use crate::path::PATH_MAX_BYTES;
+use crate::identity::ContentIdentity;
+use crate::ids::PeerId;
+use crate::path::{PATH_MAX_BYTES, RelPath};
+use crate::record::{FileTime, Stamp};
 use crate::sidecar::{Sidecar, SidecarError, decode_v1, seal};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The most operations of one fuzzed run: longer ones find nothing more and take long.
 const MAX_OPS: usize = 120;
@@ -81,6 +84,57 @@ pub fn fuzz_sidecar(data: &[u8]) {
         assert_eq!(claimed.verify(|_| false).have(), 0);
         let other = decode_v1(data, size_bytes + 1);
         assert_eq!(other, Err(SidecarError::WrongSize { expected: size_bytes + 1, found: size_bytes }));
+    }
+}
+
+/// Saves a sidecar several times over the same place on a disk, cuts the power, and takes what is on the disk then for a
+/// sidecar: any prefix, of any mix of blocks of what was ever written there.
+///
+/// # Panics
+/// If it is read as anything that was not saved.
+pub fn fuzz_sidecar_crash(data: &[u8]) {
+    const BLOCK_BYTES: usize = 512;
+    let Some(([shape, chunks, saves], rest)) = data.split_first_chunk::<3>() else { return };
+    let total = 1 + u64::from(*chunks) * u64::from(shape % 8 + 1);
+    let (ops, mix) = rest.split_at(rest.len().min((usize::from(*saves) % 8 + 1) * 3));
+    let size_bytes = total * MIN_CHUNK_BYTES;
+    let identity = ContentIdentity {
+        owner: PeerId([*shape; 32]),
+        stamp: Stamp(u64::from(*chunks)),
+        size_bytes,
+        modified: FileTime::default(),
+    };
+    let mut saved: Vec<Sidecar> = Vec::new();
+    let mut hashes = BTreeMap::new();
+    for op in ops.as_chunks::<3>().0 {
+        // More is stored, some of it is lost, or the owner renames it.
+        for chunk in u64::from(op[0])..u64::from(op[0]) + u64::from(op[1] % 64) {
+            match op[2] % 4 {
+                0 => _ = hashes.remove(&chunk),
+                kind => _ = hashes.insert(chunk, chunk ^ u64::from(kind) << 32),
+            }
+        }
+        let mut bitmap = ChunkBitmap::with_chunk_size(size_bytes, MIN_CHUNK_BYTES).expect("it has chunks");
+        hashes.retain(|chunk, _| *chunk < total);
+        hashes.keys().for_each(|chunk| bitmap.set(*chunk));
+        let path = RelPath::parse("x".repeat(usize::from(op[2] % 100) + 1).as_bytes()).expect("a name");
+        let sidecar = Sidecar::new(identity, path, bitmap, hashes.values().copied().collect());
+        saved.push(sidecar.expect("it agrees with itself").with_unverified(op[2] > 127));
+    }
+    let written: Vec<Vec<u8>> = saved.iter().map(Sidecar::encode).collect();
+    let Some(longest) = written.iter().map(Vec::len).max() else { return };
+    let byte = |index: usize| usize::from(mix.get(index).copied().unwrap_or(0));
+    let mut disk = vec![0; longest];
+    for (number, block) in disk.chunks_mut(BLOCK_BYTES).enumerate() {
+        let from = &written[byte(number + 3) % written.len()];
+        let from = from.get(number * BLOCK_BYTES..).unwrap_or(&[]);
+        block.iter_mut().zip(from).for_each(|(byte, from)| *byte = *from);
+    }
+    // The length is that of one of them, or any other.
+    let len = if byte(0) % 2 == 0 { written[byte(1) % written.len()].len() } else { byte(1) << 8 | byte(2) };
+    disk.truncate(len);
+    if let Ok(read) = Sidecar::decode(&disk) {
+        assert!(saved.contains(&read), "a mix of {} sidecars was read as one that was never saved", saved.len());
     }
 }
 

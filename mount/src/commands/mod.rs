@@ -23,6 +23,7 @@ mod prometheus;
 mod share;
 mod status;
 mod text;
+mod verify;
 
 use crate::control::RunDirError;
 use crate::fuse::{MountError, OptionError};
@@ -79,6 +80,8 @@ enum Command {
     Peers(peers::PeersArgs),
     /// Say what is wrong with the set-up of this machine, and how to mend it
     Doctor(doctor::DoctorArgs),
+    /// Look at everything that was fetched and is stored, and say what is damaged
+    Verify(verify::VerifyArgs),
     /// Take a mount down
     Unmount(UnmountArgs),
     /// A tour on one machine with two devices: share, mount, cut the link, heal it, compare
@@ -215,6 +218,7 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
         Command::Status(args) => in_runtime(status::run(state, args)),
         Command::Peers(args) => in_runtime(peers::run(state, args)),
         Command::Doctor(args) => doctor::run(state, &args),
+        Command::Verify(args) => in_runtime(verify::run(state, args)),
         Command::Demo(args) => in_runtime(demo::run(args)),
     }
 }

@@ -263,9 +263,8 @@ impl Node {
         if tokio::time::timeout(SHUTDOWN_LIMIT, ended).await.is_err() {
             tracing::warn!("some downloads did not stop in time and were left behind");
         }
-        let mut core = self.lock();
-        let left = core.end();
-        drop(core);
+        // The lock is let go of before what it gave away is dropped, and before anything is waited for.
+        let left = self.lock().end();
         drop(left);
         self.timer_moved.notify_one();
         if let Err(error) = self.store.close().await {

@@ -20,4 +20,5 @@ mod status;
 mod stopping;
 mod tree;
 mod valve;
+mod verifying;
 mod world;

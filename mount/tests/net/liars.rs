@@ -1,7 +1,7 @@
 //! Peers that break the rules: each broken rule is told apart, and nothing wrong gets through.
 
 use crate::memory::{Memory, within};
-use crate::owner::{content, dial, fetch, wanted};
+use crate::owner::{content, dial, fetch, until, wanted};
 use bytes::Bytes;
 use farshore::net::transport::{Listener, Transport};
 use farshore::net::{Link, WatchEnd, cancel_pair};
@@ -275,6 +275,29 @@ async fn streams_are_opened_together_or_not_at_all() {
         let again = within(join_all((0..4).map(|chunk| fetch(&link, &wanted, chunk, 0..1, false)))).await;
         assert!(again.iter().all(Result::is_ok), "{refused}");
         assert_eq!(*opened.lock().unwrap(), 8, "all four were opened again");
+        task.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_that_holds_the_lease_is_the_first_of_those_that_bring_the_bytes() {
+    let answer = |Fetch { request, chunk, .. }: Fetch| {
+        let data = content(chunk * CHUNK_SIZE..chunk * CHUNK_SIZE + FRAME_SIZE);
+        vec![sent(seal(request, 0, data)), done(request)]
+    };
+    for (size_bytes, useful) in [(CHUNK_SIZE, 1), (SIZE_BYTES, 4)] {
+        let liar = Liar::new(answer);
+        let opened = liar.opened.clone();
+        let (link, task) = link_to(FarshoreServer::new(liar)).await;
+        let wanted = wanted(1, "a", 1, size_bytes);
+        link.open_content(&wanted);
+        link.open_content(&wanted);
+        until(|| *opened.lock().unwrap() == 1).await;
+        assert!(within(fetch(&link, &wanted, 0, 0..1, false)).await.is_ok());
+        until(|| *opened.lock().unwrap() == useful).await;
+        link.open_content(&wanted);
+        assert!(within(fetch(&link, &wanted, 0, 0..1, false)).await.is_ok());
+        assert_eq!(*opened.lock().unwrap(), useful, "as many as without a lease");
         task.abort();
     }
 }

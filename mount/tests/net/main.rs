@@ -10,4 +10,6 @@ mod loss;
 mod memory;
 mod owner;
 mod server;
+mod table;
+mod unsharing;
 mod watch;

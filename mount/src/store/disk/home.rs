@@ -15,7 +15,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::sidecar::{MAX_SIDECAR_BYTES, Sidecar, SidecarError, decode_v1};
 use farshore_engine::{ContentIdentity, ContentKey, Held};
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +46,7 @@ pub(super) struct Home {
     pub(super) saving: Mutex<()>,
     shelf: Mutex<Shelf>,
     /// Held until all else is done.
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
 /// What is known of the contents.
@@ -114,7 +114,7 @@ impl Home {
             gate: RwLock::new(false),
             saving: Mutex::default(),
             shelf: Mutex::default(),
-            _lock: lock,
+            lock,
         };
         home.begin().map_err(io_error)?;
         Ok(home)
@@ -371,6 +371,10 @@ impl Drop for Home {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => {}
             Err(error) => tracing::warn!(%error, "the store's private directory cannot be removed"),
+        }
+        // Closing the file would not be enough if this process was just being forked: the child has it open as well.
+        if let Err(error) = rustix::fs::flock(&self.lock, FlockOperation::Unlock) {
+            tracing::debug!(%error, "the store cannot be unlocked before its lock is closed");
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::store::ledger::Draft;
 use farshore_engine::ContentKey;
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, PoisonError};
 
@@ -35,17 +36,14 @@ pub(super) fn save(home: &Home, contents: &[&DiskStored]) -> io::Result<()> {
     if savings.is_empty() {
         return failures.end();
     }
-    let together = savings.len() > ONE_BY_ONE;
-    if together {
+    if savings.len() > ONE_BY_ONE {
+        savings.retain(|saving| failures.note(saving.write(home).map(drop)).is_some());
+        // The bytes, and what says that they are there, under a name that nobody believes yet.
         let synced = home.partial.sync_all();
         savings.iter().for_each(|saving| saving.synced(synced.is_ok()));
         synced?;
     } else {
-        savings.retain(|saving| failures.note(saving.sync(home)).is_some());
-    }
-    savings.retain(|saving| failures.note(saving.write(home, !together)).is_some());
-    if together {
-        home.partial.sync_all()?;
+        savings.retain(|saving| failures.note(saving.make_durable(home)).is_some());
     }
     savings.retain(|saving| failures.note(saving.rename(home)).is_some());
     if !savings.is_empty() {
@@ -86,14 +84,15 @@ fn begin(stored: &DiskStored) -> io::Result<Option<Saving<'_>>> {
 }
 
 impl Saving<'_> {
-    /// Makes the bytes durable.
-    fn sync(&self, home: &Home) -> io::Result<()> {
-        if self.draft.unsynced.is_empty() {
-            return Ok(());
+    /// Makes the bytes durable, and then the new sidecar.
+    fn make_durable(&self, home: &Home) -> io::Result<()> {
+        if !self.draft.unsynced.is_empty() {
+            let synced = self.stored.file().and_then(|file| home.partial.sync(self.stored.name(), &file));
+            self.synced(synced.is_ok());
+            synced?;
         }
-        let synced = self.stored.file().and_then(|file| home.partial.sync(self.stored.name(), &file));
-        self.synced(synced.is_ok());
-        synced
+        let sidecar = self.write(home)?;
+        home.partial.sync(&names::new_sidecar(self.key), &sidecar)
     }
 
     fn synced(&self, is_durable: bool) {
@@ -106,7 +105,7 @@ impl Saving<'_> {
     }
 
     /// Writes the sidecar beside the one that stands.
-    fn write(&self, home: &Home, and_sync: bool) -> io::Result<()> {
+    fn write(&self, home: &Home) -> io::Result<File> {
         let name = names::new_sidecar(self.key);
         let file = home.partial.create(&name)?;
         let bytes = self.draft.sidecar.encode();
@@ -121,7 +120,7 @@ impl Saving<'_> {
             let accessed = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
             rustix::fs::futimens(&file, &Timestamps { last_access: accessed, last_modification: used_at })?;
         }
-        if and_sync { home.partial.sync(&name, &file) } else { Ok(()) }
+        Ok(file)
     }
 
     /// Puts the new sidecar in the place of the one that stands.
