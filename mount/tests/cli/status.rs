@@ -31,6 +31,14 @@ fn sockets(world: &World, device: &str) -> Vec<PathBuf> {
     files_below(&world.path(&format!("state of {device}/run")))
 }
 
+/// What the threads of a process do, as one letter each.
+fn threads(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+    let state = |stat: String| Some(stat.rsplit(')').next()?.split_whitespace().next()?.to_owned());
+    tasks.flatten().map(stat).filter_map(state).collect()
+}
+
 #[test]
 fn when_nothing_runs_it_says_so() {
     let world = World::new();
@@ -156,6 +164,8 @@ fn several_processes_of_a_device_are_all_asked_and_a_stopped_one_holds_up_none()
     let mounted = all["processes"].as_array().unwrap().iter().find(|known| !known["mountpoint"].is_null()).unwrap();
     assert_eq!(mounted["mountpoint"], own.to_str().unwrap());
     first.process.signal(Signal::STOP);
+    // A stop takes hold of one thread after the other.
+    eventually("all of it is stopped", || threads(first.process.pid()).iter().all(|state| state == "T"));
     let all = status(&world, "owner");
     assert_eq!(all["processes"].as_array().unwrap().len(), 1);
     assert!(all["unanswered"][0]["reason"].as_str().unwrap().contains("does not answer"), "{all:#?}");

@@ -1,6 +1,6 @@
 //! What an owner keeps open for its readers, and for how long.
 
-use crate::memory::{Memory, OWNER, Weather, within};
+use crate::memory::{Memory, OWNER, READER, Weather, within};
 use crate::owner::{Owner, content, dial, fetch, hello, start_with, until, wanted};
 use farshore::net::{LEASE_GRACE, Leases, Link};
 use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE};
@@ -123,6 +123,23 @@ async fn who_is_not_let_in_any_more_loses_its_leases() {
     stranger.secret = Some(Secret([6; 16]));
     let denied = Link::dial(&running.network, &["owner".into()], OWNER, &stranger).await;
     assert_eq!(denied.err(), Some(DialError::Denied));
+    assert_eq!(leases.kept(), 0);
+    owner.remove("a");
+    until(|| Arc::strong_count(&file) == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_dismissed_while_it_is_away_loses_its_leases() {
+    let (owner, leases) = (Owner::new(), Arc::new(Leases::default()));
+    let file = owner.put("a", 1, SIZE_BYTES);
+    let running = start_with(owner.clone(), leases.clone()).await;
+    let link = dial(&running.network).await.unwrap();
+    assert!(within(fetch(&link, &file_a(), 0, 0..4, false)).await.is_ok());
+    lose(&running.network, link, Weather::Cut).await;
+    until(|| leases.kept() == 1).await;
+    running.guests.dismiss(OWNER);
+    assert_eq!(leases.kept(), 1, "that is somebody else");
+    running.guests.dismiss(READER);
     assert_eq!(leases.kept(), 0);
     owner.remove("a");
     until(|| Arc::strong_count(&file) == 1).await;
