@@ -127,7 +127,7 @@ impl Saving<'_> {
     fn rename(&self, home: &Home) -> io::Result<()> {
         let new = names::new_sidecar(self.key);
         // Who keeps the content waits, and removes the sidecar after that.
-        let _ledger = self.stored.ledger();
+        let _naming = self.stored.naming();
         match self.stored.key() {
             Some(key) => home.partial.rename(&new, &names::sidecar(key)),
             None => home.partial.remove(&new),

@@ -47,6 +47,20 @@ fn nothing_is_left_behind() {
     assert_eq!(names(&dir.path().join(".farshore")), ["index"], "what is not the store's stays");
 }
 
+#[tokio::test]
+async fn nothing_is_left_of_what_was_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DiskStore::open(dir.path()).unwrap();
+    let (id, bytes) = (identity(1, 70), sample(1, 70));
+    let stored = store.create(&id, &path("a")).unwrap();
+    write(&stored, &bytes, 0).await.unwrap();
+    store.save(vec![Arc::clone(&stored)]).await.unwrap();
+    stored.keep(dir.path().join("kept"), 0o600, FileTime::default()).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(names(dir.path()), ["kept"]);
+}
+
 #[test]
 fn contents_are_private_and_sparse() {
     let dir = tempfile::tempdir().unwrap();
