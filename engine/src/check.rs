@@ -4,6 +4,7 @@ use crate::chunk::FrameSet;
 use crate::content::{Content, Phase};
 use crate::engine::{Engine, Running};
 use crate::ids::{ContentId, Ino};
+use crate::kept::Opening;
 use crate::peers::Link;
 use crate::reads::Waiting;
 use crate::timers::Timer;
@@ -24,6 +25,8 @@ impl Engine {
         timers += self.check_waiting();
         timers += self.check_running();
         timers += self.check_peers();
+        timers += self.check_saving();
+        self.cache.check(&self.contents);
         assert_eq!(timers, self.timers.len(), "a timer is set that nothing waits for");
     }
 
@@ -72,12 +75,32 @@ impl Engine {
                     assert!(self.timers.is_set(*at, Timer::Retry(id, *chunk)), "chunk {chunk} is never tried again");
                 }
                 Phase::Parked => {}
+                Phase::Verifying(effect) => {
+                    assert!(content.claims(*chunk), "chunk {chunk} of content {id} is verified, but not claimed");
+                    assert!(matches!(self.running.get(effect), Some(Running::Verify { .. })));
+                }
+                Phase::Comparing(effect) => {
+                    let running = self.running.get(effect);
+                    let ours = matches!(running, Some(Running::Compare { content, chunks, .. })
+                        if *content == id && chunks.contains(chunk));
+                    assert!(ours, "chunk {chunk} of content {id} waits for effect {effect}: {running:?}");
+                }
                 Phase::Storing(effect) => {
                     assert_eq!(fetch.arrived, all, "chunk {chunk} of content {id} is stored before it is whole");
                     assert!(matches!(self.running.get(effect), Some(Running::Store { .. })));
                 }
             }
         }
+        if let Opening::Under(effect) = content.opening {
+            assert!(self.running.contains_key(&effect), "nobody opens content {id}");
+            assert!(content.chunks.is_empty(), "content {id} is fetched before it is known what there is of it");
+        } else {
+            assert_eq!(content.charged_bytes, content.stored_bytes(), "content {id} is miscounted");
+        }
+        let both = content.claimed.iter().flat_map(|claimed| claimed.present()).find(|chunk| content.has(*chunk));
+        assert_eq!(both, None, "a chunk of content {id} is present and not verified");
+        let is_open = self.tree.get(content.ino).is_some_and(|node| node.opens.count() > 0);
+        assert!(!(is_open && content.used.is_some()), "content {id} is open and may go");
         for waiter in &content.waiters {
             let waits_for = self.waiting.get(waiter).and_then(Waiting::waiter).map(|waiter| waiter.content);
             assert_eq!(waits_for, Some(id), "request {waiter} is said to wait for content {id}");
@@ -123,6 +146,8 @@ impl Engine {
                     let known = phase.is_some_and(|fetch| match &fetch.phase {
                         Phase::Fetching(requests) => requests.iter().any(|(effect, _)| effect == id),
                         Phase::Queued
+                        | Phase::Verifying(_)
+                        | Phase::Comparing(_)
                         | Phase::Backoff(_)
                         | Phase::Parked
                         | Phase::Storing(_)
@@ -130,12 +155,36 @@ impl Engine {
                     });
                     assert!(known, "fetch {id} runs for nobody");
                 }
-                Running::Store { ahead_bytes: bytes, .. } => ahead_bytes += bytes,
-                Running::Dial { .. } | Running::Watch { .. } | Running::Abandoned => {}
+                Running::Store { ahead_bytes: bytes, .. } | Running::Verify { ahead_bytes: bytes, .. } => {
+                    ahead_bytes += bytes;
+                }
+                Running::Compare { stall_at, .. } => {
+                    timers += 1;
+                    assert!(self.timers.is_set(*stall_at, Timer::Stall(*id)), "comparison {id} can stall for ever");
+                }
+                Running::Dial { .. }
+                | Running::Watch { .. }
+                | Running::Resume { .. }
+                | Running::Save { .. }
+                | Running::Abandoned => {}
             }
         }
         assert_eq!(ahead_bytes, self.ahead_bytes, "the bytes that nobody waits for are miscounted");
         timers
+    }
+
+    fn check_saving(&self) -> usize {
+        if let Some(effect) = self.saving.under_way {
+            assert!(self.running.contains_key(&effect), "nobody saves");
+            assert_eq!(self.saving.at, None, "a save waits beside another one");
+            return 0;
+        }
+        let Some(at) = self.saving.at else {
+            assert!(self.saving.unsaved.is_empty(), "what is not saved is never saved");
+            return 0;
+        };
+        assert!(self.timers.is_set(at, Timer::Save), "nothing is saved when it is due");
+        1
     }
 
     fn check_peers(&self) -> usize {

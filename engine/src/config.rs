@@ -40,6 +40,12 @@ pub struct Config {
     pub ahead_bytes: u64,
     /// How many whole-file fetches run at once; the others wait their turn.
     pub max_prefetches: usize,
+    /// Whether a file that is opened is fetched whole.
+    pub prefetch_on_open: bool,
+    /// How long a chunk that was stored may be not written down.
+    pub save_interval: Duration,
+    /// How much of what was fetched is kept, in bytes; `None` for as much as there is room for.
+    pub cache_bytes: Option<u64>,
     /// How long a peer that follows our tree waits for news before it is told that there is none.
     pub watch_timeout: Duration,
     /// How many events are kept for peers that come back; who is further behind gets the listing.
@@ -65,6 +71,9 @@ impl Default for Config {
             read_ahead_chunks: 64,
             ahead_bytes: 32 * 1024 * 1024,
             max_prefetches: 8,
+            prefetch_on_open: false,
+            save_interval: Duration::from_secs(1),
+            cache_bytes: None,
             watch_timeout: Duration::from_secs(20),
             event_log: 65_536,
             watch_batch: crate::share::WATCH_BATCH,

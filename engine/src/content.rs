@@ -3,10 +3,12 @@
 use crate::bitmap::ChunkBitmap;
 use crate::chunk::{FrameSet, chunk_range, chunks_touched};
 use crate::download::DownloadState;
-use crate::ids::{EffectId, Ino, PeerId, ReqId};
-use crate::input::StoreError;
+use crate::identity::ContentIdentity;
+use crate::ids::{ContentId, EffectId, Ino, PeerId, ReqId};
+use crate::input::{StoreError, Wanted};
+use crate::kept::{Base, Opening};
 use crate::path::RelPath;
-use crate::record::Stamp;
+use crate::record::{FileTime, Stamp};
 use crate::time::Time;
 use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,10 +21,21 @@ pub(crate) struct Content {
     pub(crate) peer: PeerId,
     pub(crate) stamp: Stamp,
     pub(crate) size_bytes: u64,
+    pub(crate) modified: FileTime,
     /// Where the peer has them: follows the tree while the file has a name, and then stays.
     pub(crate) path: RelPath,
     /// The chunks that are in the store. `None` only for an empty file.
     pub(crate) bitmap: Option<ChunkBitmap>,
+    /// What is known of what the store holds of it from an earlier life.
+    pub(crate) opening: Opening,
+    /// The chunks that the store holds from an earlier life, and that are not verified yet. None of them is in the bitmap.
+    pub(crate) claimed: Option<ChunkBitmap>,
+    /// What the store holds of another version.
+    pub(crate) base: Option<Base>,
+    /// What of it counts as stored, in bytes.
+    pub(crate) charged_bytes: u64,
+    /// Its place among those that could go; `None` while it is open.
+    pub(crate) used: Option<u64>,
     /// The chunks that are on their way. None of them is in the bitmap.
     pub(crate) chunks: BTreeMap<u64, ChunkFetch>,
     /// The reads and whole-file fetches that wait for bytes of it.
@@ -50,6 +63,10 @@ pub(crate) enum Phase {
     Fetching(Vec<(EffectId, FrameSet)>),
     /// The last attempt failed; the next one is at this time.
     Backoff(Time),
+    /// The store reads it, and compares it with the hash that was written down.
+    Verifying(EffectId),
+    /// The owner is asked whether it is the same in another version, with others.
+    Comparing(EffectId),
     /// The peer is not connected; it is asked for when the peer is back.
     Parked,
     /// All frames are in memory and are being written.
@@ -69,6 +86,36 @@ impl ChunkFetch {
 }
 
 impl Content {
+    /// Which bytes it is.
+    pub(crate) fn identity(&self) -> ContentIdentity {
+        let Content { peer, stamp, size_bytes, modified, .. } = *self;
+        ContentIdentity { owner: peer, stamp, size_bytes, modified }
+    }
+
+    /// What to ask the owner for.
+    pub(crate) fn wanted(&self, id: ContentId) -> Wanted {
+        let Content { stamp, size_bytes, modified, .. } = *self;
+        Wanted { content: id, path: self.path.clone(), stamp, size_bytes, modified }
+    }
+
+    /// Whether the store holds chunk number `chunk` from an earlier life, unverified.
+    pub(crate) fn claims(&self, chunk: u64) -> bool {
+        self.claimed.as_ref().is_some_and(|claimed| claimed.has(chunk))
+    }
+
+    /// Every chunk that the store holds of this version, verified or not; `None` if there are none.
+    pub(crate) fn stored(&self) -> Option<ChunkBitmap> {
+        let mut stored = self.bitmap.clone()?;
+        self.claimed.iter().flat_map(ChunkBitmap::present).for_each(|chunk| stored.set(chunk));
+        (stored.have() > 0).then_some(stored)
+    }
+
+    /// What the store needs for it, in bytes.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let of = |bitmap: &Option<ChunkBitmap>| bitmap.as_ref().map_or(0, ChunkBitmap::have_bytes);
+        of(&self.bitmap) + of(&self.claimed) + self.base.as_ref().map_or(0, |base| base.stored_bytes)
+    }
+
     /// Whether chunk number `chunk` is in the store.
     pub(crate) fn has(&self, chunk: u64) -> bool {
         self.bitmap.as_ref().is_some_and(|bitmap| bitmap.has(chunk))

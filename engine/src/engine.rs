@@ -3,6 +3,7 @@
 //! This file has the state, the way from an input to the rule that handles it, and nothing else. The rules are in the
 //! modules beside it, one matter each.
 
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::content::Content;
 use crate::event::Observation;
@@ -11,9 +12,11 @@ use crate::ids::{ContentId, EffectId, LinkId, PeerId, ReqId};
 use crate::input::{Command, Done, Input, PeerEvent};
 use crate::output::{Effect, Errno, Output, Reply};
 use crate::peers::Peer;
+use crate::prefetch::Prefetch;
 use crate::reads::Waiting;
 use crate::record::Facts;
 use crate::rng::Rng;
+use crate::save::Saving;
 use crate::share::Share;
 use crate::time::Time;
 use crate::timers::{Timer, Timers};
@@ -42,6 +45,9 @@ pub struct Engine {
     pub(crate) ahead_bytes: u64,
     pub(crate) peers: BTreeMap<PeerId, Peer>,
     pub(crate) share: Share,
+    pub(crate) cache: Cache,
+    pub(crate) saving: Saving,
+    pub(crate) prefetch: Prefetch,
     pub(crate) timers: Timers,
     pub(crate) totals: Totals,
     /// The last listing or scan mark that was given out.
@@ -78,6 +84,23 @@ pub(crate) enum Running {
         chunk: u64,
         ahead_bytes: u64,
     },
+    Resume {
+        content: ContentId,
+    },
+    Verify {
+        content: ContentId,
+        chunk: u64,
+        ahead_bytes: u64,
+    },
+    Compare {
+        content: ContentId,
+        chunks: core::ops::Range<u64>,
+        link: LinkId,
+        stall_at: Time,
+    },
+    Save {
+        contents: Vec<ContentId>,
+    },
     /// Nobody needs it any more; its end changes nothing.
     Abandoned,
 }
@@ -101,6 +124,9 @@ impl Engine {
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             peers: BTreeMap::new(),
+            cache: Cache::default(),
+            saving: Saving::default(),
+            prefetch: Prefetch::default(),
             timers: Timers::default(),
             totals: Totals::default(),
             last_mark: 0,
@@ -135,6 +161,7 @@ impl Engine {
             Input::Arrived(id, frames) => self.on_arrived(id, frames, out),
             Input::Done(id, done) => self.on_done(id, done, out),
             Input::Peer(peer, event) => self.on_peer(peer, event, out),
+            Input::Held { held, pins } => self.on_held(held, pins, out),
             Input::Observed(observation) => self.on_observed(observation, out),
             Input::Command(command) => self.on_command(command, out),
             Input::Tick => {}
@@ -161,6 +188,7 @@ impl Engine {
             Timer::NoNews(id) => self.on_no_news(id, out),
             Timer::Retry(content, chunk) => self.on_retry(content, chunk, out),
             Timer::Stall(effect) => self.on_stall(effect, out),
+            Timer::Save => self.on_save_due(out),
             Timer::Redial(peer) => self.on_redial(peer, out),
         }
     }
@@ -180,6 +208,16 @@ impl Engine {
                 self.ahead_bytes -= ahead_bytes;
                 self.on_stored(content, chunk, result, out);
             }
+            (Running::Resume { content }, Done::Resumed { own, base }) => self.on_resumed(content, own, base, out),
+            (Running::Verify { content, chunk, ahead_bytes }, Done::Verified(is_right)) => {
+                self.ahead_bytes -= ahead_bytes;
+                self.on_verified(content, chunk, is_right, out);
+            }
+            (Running::Compare { content, chunks, link, stall_at }, Done::Compared(result)) => {
+                self.timers.unset(stall_at, Timer::Stall(id));
+                self.on_compared(id, content, chunks, link, result, out);
+            }
+            (Running::Save { contents }, Done::Saved(result)) => self.on_saved(contents, result, out),
             (running, done) => panic!("effect {id} ended with {done:?}, but it was {running:?}"),
         }
     }
@@ -207,6 +245,8 @@ impl Engine {
             Command::Follow { peer } => self.follow(peer, out),
             Command::NetworkChanged => self.redial_all(out),
             Command::Shutdown => self.shut_down(out),
+            Command::Unshare { path } => self.unshare(path, out),
+            Command::Share { path } => self.share.offer_again(&path),
         }
     }
 
@@ -220,15 +260,27 @@ impl Engine {
         for content in self.contents.values_mut() {
             content.waiters.clear();
             content.chunks.clear();
+            content.opening = crate::kept::Opening::Done;
+        }
+        for id in self.contents.keys().copied().collect::<Vec<_>>() {
+            self.charge(id);
         }
         self.ahead.clear();
         self.ahead_bytes = 0;
+        self.end_prefetch();
+        self.saving = Saving::default();
         for (id, running) in &mut self.running {
             match running {
                 Running::Abandoned => continue,
                 // If it connects in spite of this, the connection is hung up.
                 Running::Dial { .. } => {}
-                Running::Watch { .. } | Running::Fetch { .. } | Running::Store { .. } => *running = Running::Abandoned,
+                Running::Watch { .. }
+                | Running::Fetch { .. }
+                | Running::Store { .. }
+                | Running::Resume { .. }
+                | Running::Verify { .. }
+                | Running::Compare { .. }
+                | Running::Save { .. } => *running = Running::Abandoned,
             }
             out.push(Output::Cancel(*id));
         }

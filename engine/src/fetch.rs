@@ -9,39 +9,46 @@ use crate::chunk::{CHUNK_SIZE, FRAME_SIZE, FrameSet, chunk_range, chunks_touched
 use crate::content::{ChunkFetch, Content, Phase};
 use crate::download::DownloadState;
 use crate::engine::{Engine, Running};
+use crate::identity::ContentIdentity;
 use crate::ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId};
-use crate::input::{FetchError, StoreError, Wanted};
+use crate::input::{FetchError, StoreError};
+use crate::kept::Opening;
 use crate::output::{Effect, Notice, Output};
 use crate::reads::{Patience, Waiting};
-use crate::record::Kind;
 use crate::time::Time;
 use crate::timers::Timer;
-use crate::tree::Origin;
 use core::ops::Range;
 use std::collections::BTreeSet;
 
 /// What nobody waits for may hold up what somebody does by this much at most, in bytes (4 MiB).
 const FAR_BEHIND_BYTES: u64 = 8 * CHUNK_SIZE;
 
+/// What is let go of at once when the disk is full, in bytes (16 MiB), as far as something may go.
+const ROOM_BYTES: u64 = 32 * CHUNK_SIZE;
+
 impl Engine {
     /// The content of a file that a peer has, made at first use; `None` for what is not such a file.
-    pub(crate) fn content_of(&mut self, ino: Ino) -> Option<ContentId> {
+    pub(crate) fn content_of(&mut self, ino: Ino, out: &mut Vec<Output>) -> Option<ContentId> {
         let node = self.tree.get(ino)?;
         if node.content.is_some() {
             return node.content;
         }
-        let (Origin::Peer(peer), Kind::File { size_bytes, stamp }) = (node.origin, &node.record.kind) else {
-            return None;
-        };
-        let (size_bytes, stamp, path) = (*size_bytes, *stamp, self.tree.path_of(ino)?);
+        let ContentIdentity { owner: peer, stamp, size_bytes, modified } = self.identity_of(ino)?;
+        let path = self.tree.path_of(ino)?;
         let id = self.next_content();
         let content = Content {
             ino,
             peer,
             stamp,
             size_bytes,
+            modified,
             path,
             bitmap: ChunkBitmap::new(size_bytes),
+            opening: Opening::Done,
+            claimed: None,
+            base: None,
+            charged_bytes: 0,
+            used: None,
             chunks: std::collections::BTreeMap::new(),
             waiters: BTreeSet::new(),
             download: DownloadState::new(size_bytes, self.config.max_retries, self.now),
@@ -50,6 +57,9 @@ impl Engine {
         if let Some(node) = self.tree.get_mut(ino) {
             node.content = Some(id);
         }
+        let is_open = self.tree.get(ino).is_some_and(|node| node.opens.count() > 0);
+        self.note_use(id, is_open);
+        self.open_kept(id, out);
         Some(id)
     }
 
@@ -66,11 +76,11 @@ impl Engine {
         }
     }
 
-    /// Puts a chunk into the queue of those that nobody waits for yet.
+    /// Puts a chunk into the queue of those that nobody waits for yet. What the store holds has to be known before.
     fn queue(&mut self, id: ContentId, chunk: u64) {
         let (max_retries, now) = (self.config.max_retries, self.now);
         let Some(content) = self.contents.get_mut(&id) else { return };
-        if content.has(chunk) || content.chunks.contains_key(&chunk) {
+        if content.opening != Opening::Done || content.has(chunk) || content.chunks.contains_key(&chunk) {
             return;
         }
         let bytes = chunk_range(chunk, content.size_bytes);
@@ -89,7 +99,13 @@ impl Engine {
                 self.drop_requests(id, chunk, true, out);
                 self.issue(id, chunk, Some(needed), out);
             }
-            Phase::Fetching(_) | Phase::Backoff(_) | Phase::Parked | Phase::Storing(_) | Phase::StoreBackoff(..) => {}
+            Phase::Fetching(_)
+            | Phase::Verifying(_)
+            | Phase::Comparing(_)
+            | Phase::Backoff(_)
+            | Phase::Parked
+            | Phase::Storing(_)
+            | Phase::StoreBackoff(..) => {}
         }
     }
 
@@ -107,6 +123,9 @@ impl Engine {
 
     /// Fetches what nobody waits for yet, as much as is allowed to be under way at once.
     pub(crate) fn fetch_ahead(&mut self, out: &mut Vec<Output>) {
+        if !self.stopping {
+            self.fill_prefetch(out);
+        }
         while !self.stopping && self.ahead_bytes < self.config.ahead_bytes {
             let Some((id, chunk)) = self.ahead.pop_front().or_else(|| self.next_of_whole_files()) else { return };
             let queued =
@@ -132,14 +151,20 @@ impl Engine {
                 whole.push(waiter.content);
             }
         }
+        for id in &self.prefetch.active {
+            if whole.len() < self.config.max_prefetches && !whole.contains(id) {
+                whole.push(*id);
+            }
+        }
         let open: usize = whole.iter().filter_map(|id| self.contents.get(id)).map(|content| content.chunks.len()).sum();
         if open as u64 * CHUNK_SIZE >= self.config.ahead_bytes {
             return None;
         }
         let next = whole.into_iter().filter_map(|id| {
             let content = self.contents.get(&id)?;
-            self.link_to(content.peer)?;
-            Some((content.chunks.len(), id, content.next_untouched()?))
+            let chunk = content.next_untouched()?;
+            let can_come = self.link_to(content.peer).is_some() || content.claims(chunk);
+            (content.opening == Opening::Done && can_come).then_some((content.chunks.len(), id, chunk))
         });
         let (_, id, chunk) = next.min_by_key(|(open, ..)| *open)?;
         self.queue(id, chunk);
@@ -148,22 +173,24 @@ impl Engine {
 
     /// Asks for the frames of a chunk that are not in memory: from the first one that is `needed` on, and then what lies
     /// before it. Without a connection the chunk is parked.
-    fn issue(&mut self, id: ContentId, chunk: u64, needed: Option<FrameSet>, out: &mut Vec<Output>) {
-        let Some(content) = self.contents.get_mut(&id) else { return };
-        if let Some(path) = self.tree.path_of(content.ino) {
-            content.path = path;
-        }
+    pub(crate) fn issue(&mut self, id: ContentId, chunk: u64, needed: Option<FrameSet>, out: &mut Vec<Output>) {
+        let Some(wanted) = self.wanted(id) else { return };
         let Some(content) = self.contents.get(&id) else { return };
+        if content.claims(chunk) {
+            return self.verify(id, chunk, out);
+        }
         let peer = content.peer;
         let Some(link) = self.link_to(peer) else {
-            return self.set_phase(id, chunk, Phase::Parked);
+            self.set_phase(id, chunk, Phase::Parked);
+            return self.fail_those_without(id, out);
         };
+        if content.base.as_ref().is_some_and(|base| base.chunks.has(chunk)) {
+            return self.compare(id, chunk, link, out);
+        }
         let Some(fetch) = content.chunks.get(&chunk) else { return };
         let missing = content.all_frames(chunk).minus(fetch.arrived);
         let first = needed.and_then(|needed| needed.runs().next()).map_or(0, |run| run.start);
         let behind = FrameSet::span(first, crate::chunk::FRAMES_PER_CHUNK);
-        let wanted =
-            Wanted { content: id, path: content.path.clone(), stamp: content.stamp, size_bytes: content.size_bytes };
         let mut requests = Vec::with_capacity(2);
         for (part, urgent) in [(missing.minus(missing.minus(behind)), needed.is_some()), (missing.minus(behind), false)]
         {
@@ -183,7 +210,7 @@ impl Engine {
         self.set_phase(id, chunk, Phase::Fetching(requests));
     }
 
-    fn set_phase(&mut self, id: ContentId, chunk: u64, phase: Phase) {
+    pub(crate) fn set_phase(&mut self, id: ContentId, chunk: u64, phase: Phase) {
         if let Some(fetch) = self.contents.get_mut(&id).and_then(|content| content.chunks.get_mut(&chunk)) {
             fetch.phase = phase;
         }
@@ -273,15 +300,16 @@ impl Engine {
                 if let Some(bitmap) = &mut content.bitmap {
                     bitmap.set(chunk);
                 }
-                if content.is_complete() {
-                    self.effect_unreported(Effect::CloseStreams { content: id }, out);
-                }
+                self.note_present(id, out);
                 self.wake(id, out);
             }
             Err(error) => {
                 out.push(Output::Notice(Notice::StoreFailed { content: id, error }));
                 self.totals.store_failures += 1;
                 self.refused(id, chunk, error, out);
+                if error == StoreError::NoSpace && self.make_room(ROOM_BYTES, out) {
+                    self.try_refused_again(id, chunk);
+                }
             }
         }
     }
@@ -296,6 +324,17 @@ impl Engine {
         self.let_go_of(id, chunk_range(chunk, u64::MAX), out);
     }
 
+    /// There is room again: what was refused need not wait for long.
+    fn try_refused_again(&mut self, id: ContentId, chunk: u64) {
+        let soon = self.now + self.config.retry_base;
+        let Some(fetch) = self.contents.get_mut(&id).and_then(|content| content.chunks.get_mut(&chunk)) else { return };
+        if let Phase::StoreBackoff(at, _) = &mut fetch.phase {
+            self.timers.unset(*at, Timer::Retry(id, chunk));
+            *at = soon;
+            self.timers.set(soon, Timer::Retry(id, chunk));
+        }
+    }
+
     /// Lets go of what the store refused in `range` and nobody needs any more. Whoever wants the whole file waits until
     /// there is room for it, and a read that still waits for other chunks needs its own in memory until it is answered.
     /// All others have had the bytes.
@@ -308,7 +347,7 @@ impl Engine {
             .map(|(chunk, _)| *chunk)
             .collect();
         for chunk in refused {
-            if !self.is_waited_for(id, chunk) {
+            if !self.is_waited_for(id, chunk) && !self.is_prefetched(id) {
                 self.forget_chunk(id, chunk, out);
             }
         }
@@ -367,8 +406,12 @@ impl Engine {
         match patience {
             Patience::SomeLeft => {}
             Patience::NobodyWaited if fetch.download.can_retry() => {}
-            Patience::NobodyWaited => return self.forget_chunk(id, chunk, out),
+            Patience::NobodyWaited => {
+                self.stop_prefetch(id);
+                return self.forget_chunk(id, chunk, out);
+            }
             Patience::NoneLeft => {
+                self.stop_prefetch(id);
                 out.push(Output::Notice(Notice::FetchFailed { peer, path, chunk, error }));
                 return self.forget_chunk(id, chunk, out);
             }
@@ -394,12 +437,20 @@ impl Engine {
                 self.issue(id, chunk, needed, out);
             }
             Some(Phase::StoreBackoff(..)) => self.store(id, chunk, out),
-            Some(Phase::Queued | Phase::Fetching(_) | Phase::Parked | Phase::Storing(_)) | None => {}
+            Some(
+                Phase::Queued
+                | Phase::Fetching(_)
+                | Phase::Verifying(_)
+                | Phase::Comparing(_)
+                | Phase::Parked
+                | Phase::Storing(_),
+            )
+            | None => {}
         }
     }
 
     /// The frames of a chunk that reads wait for; `None` if nobody does.
-    fn needed_by_waiters(&self, content: &Content, chunk: u64) -> Option<FrameSet> {
+    pub(crate) fn needed_by_waiters(&self, content: &Content, chunk: u64) -> Option<FrameSet> {
         let arrived = content.chunks.get(&chunk).map_or(FrameSet::EMPTY, |fetch| fetch.arrived);
         let needed = content
             .waiters
@@ -414,7 +465,9 @@ impl Engine {
     }
 
     pub(crate) fn on_stall(&mut self, effect: EffectId, out: &mut Vec<Output>) {
-        let Some(Running::Fetch { content, chunk, peer, issued_at, .. }) = self.running.get(&effect) else { return };
+        let Some(Running::Fetch { content, chunk, peer, issued_at, .. }) = self.running.get(&effect) else {
+            return self.on_compare_stall(effect, out);
+        };
         let (id, chunk, since) = (*content, *chunk, *issued_at);
         // A fetch waits for those before it: only a peer that brings nothing at all has stalled.
         let moved_at = self.last_frame_from(*peer).unwrap_or(since).max(since);
@@ -463,6 +516,7 @@ impl Engine {
             self.drop_requests(id, chunk, true, out);
             self.set_phase(id, chunk, Phase::Parked);
         }
+        self.park_comparisons(peer, out);
     }
 
     /// Gives up the requests of a chunk. Those that have brought everything end by themselves and need no cancelling.
@@ -472,22 +526,30 @@ impl Engine {
         };
         let requests = match &mut fetch.phase {
             Phase::Fetching(requests) => std::mem::take(requests),
-            Phase::Queued | Phase::Backoff(_) | Phase::Parked | Phase::Storing(_) | Phase::StoreBackoff(..) => return,
+            Phase::Queued
+            | Phase::Verifying(_)
+            | Phase::Comparing(_)
+            | Phase::Backoff(_)
+            | Phase::Parked
+            | Phase::Storing(_)
+            | Phase::StoreBackoff(..) => return,
         };
         for (effect, _) in requests {
             self.abandon(effect, cancel, out);
         }
     }
 
-    fn abandon(&mut self, effect: EffectId, cancel: bool, out: &mut Vec<Output>) {
+    pub(crate) fn abandon(&mut self, effect: EffectId, cancel: bool, out: &mut Vec<Output>) {
         let Some(running) = self.running.get_mut(&effect) else { return };
         match std::mem::replace(running, Running::Abandoned) {
             Running::Fetch { ahead_bytes, stall_at, .. } => {
                 self.ahead_bytes -= ahead_bytes;
                 self.timers.unset(stall_at, Timer::Stall(effect));
             }
-            Running::Store { ahead_bytes, .. } => self.ahead_bytes -= ahead_bytes,
-            Running::Dial { .. } | Running::Watch { .. } | Running::Abandoned => {}
+            Running::Store { ahead_bytes, .. } | Running::Verify { ahead_bytes, .. } => self.ahead_bytes -= ahead_bytes,
+            Running::Compare { stall_at, .. } => self.timers.unset(stall_at, Timer::Stall(effect)),
+            Running::Abandoned => return,
+            Running::Dial { .. } | Running::Watch { .. } | Running::Resume { .. } | Running::Save { .. } => {}
         }
         if cancel {
             out.push(Output::Cancel(effect));
@@ -501,7 +563,8 @@ impl Engine {
         let Some(fetch) = content.take_chunk(chunk) else { return };
         match fetch.phase {
             Phase::Backoff(at) | Phase::StoreBackoff(at, _) => self.timers.unset(at, Timer::Retry(id, chunk)),
-            Phase::Storing(effect) => self.abandon(effect, false, out),
+            Phase::Storing(effect) | Phase::Verifying(effect) => self.abandon(effect, false, out),
+            Phase::Comparing(effect) => self.abandon_comparison(id, effect, out),
             Phase::Queued | Phase::Fetching(_) | Phase::Parked => {}
         }
         if !fetch.arrived.is_empty() {
@@ -509,13 +572,13 @@ impl Engine {
         }
     }
 
-    /// Nobody reads the file any more: what is under way is given up, except what only has to be written.
+    /// Nobody reads the file any more: what is under way is given up, except what only has to be written or read.
     pub(crate) fn abandon_fetches(&mut self, id: ContentId, out: &mut Vec<Output>) {
         let Some(content) = self.contents.get(&id) else { return };
         let open: Vec<u64> = content
             .chunks
             .iter()
-            .filter(|(_, fetch)| !matches!(fetch.phase, Phase::Storing(_)))
+            .filter(|(_, fetch)| !matches!(fetch.phase, Phase::Storing(_) | Phase::Verifying(_)))
             .map(|(chunk, _)| *chunk)
             .collect();
         for chunk in open {
@@ -525,9 +588,10 @@ impl Engine {
     }
 
     fn is_wanted_whole(&self, id: ContentId) -> bool {
-        self.contents.get(&id).is_some_and(|content| {
-            content.waiters.iter().any(|waiter| matches!(self.waiting.get(waiter), Some(Waiting::All(_))))
-        })
+        self.is_prefetched(id)
+            || self.contents.get(&id).is_some_and(|content| {
+                content.waiters.iter().any(|waiter| matches!(self.waiting.get(waiter), Some(Waiting::All(_))))
+            })
     }
 
     /// Whether a request waits that needs bytes of a chunk.
@@ -540,16 +604,19 @@ impl Engine {
 
     /// Whether something still is to come for every frame that a waiting read needs; for [`Engine::check`].
     pub(crate) fn is_on_its_way(&self, content: &Content, range: &Range<u64>) -> bool {
-        chunks_touched(range).filter(|chunk| !content.has(*chunk)).all(|chunk| {
-            content.chunks.get(&chunk).is_some_and(|fetch| match &fetch.phase {
-                // What is needed of this chunk is here, and waits in memory for what is needed of others.
-                _ if fetch.arrived.contains(FrameSet::touched(chunk, range)) => true,
-                Phase::Fetching(requests) => !requests.is_empty(),
-                Phase::Backoff(at) | Phase::StoreBackoff(at, _) => *at > Time::ZERO,
-                Phase::Parked => true,
-                Phase::Storing(effect) => self.running.contains_key(effect),
-                Phase::Queued => false,
+        content.opening != Opening::Done
+            || chunks_touched(range).filter(|chunk| !content.has(*chunk)).all(|chunk| {
+                content.chunks.get(&chunk).is_some_and(|fetch| match &fetch.phase {
+                    // What is needed of this chunk is here, and waits in memory for what is needed of others.
+                    _ if fetch.arrived.contains(FrameSet::touched(chunk, range)) => true,
+                    Phase::Fetching(requests) => !requests.is_empty(),
+                    Phase::Backoff(at) | Phase::StoreBackoff(at, _) => *at > Time::ZERO,
+                    Phase::Parked => true,
+                    Phase::Storing(effect) | Phase::Verifying(effect) | Phase::Comparing(effect) => {
+                        self.running.contains_key(effect)
+                    }
+                    Phase::Queued => false,
+                })
             })
-        })
     }
 }

@@ -73,6 +73,7 @@ impl Engine {
         for ino in unnamed {
             self.remove(ino, out);
         }
+        self.let_unknown_go(out);
         out.push(Output::Notice(Notice::Listed { peer: id }));
         Ok(())
     }
@@ -214,7 +215,9 @@ impl Engine {
         out: &mut Vec<Output>,
     ) -> Ino {
         self.invalidate_name(parent, name.clone(), out);
-        self.tree.insert(parent, name, record, origin, mark)
+        let ino = self.tree.insert(parent, name, record, origin, mark);
+        self.prefetch_if_pinned(ino);
+        ino
     }
 
     /// Gives an entry a new record of the same kind. If its bytes are others now, those who read it read the new ones.
@@ -241,12 +244,16 @@ impl Engine {
     fn replace_content(&mut self, ino: Ino, out: &mut Vec<Output>) {
         self.handles.restart(ino);
         let Some(old) = self.tree.get_mut(ino).and_then(|node| node.content.take()) else { return };
-        let waiters = self.discard(old, out).map(|content| content.waiters).unwrap_or_default();
+        let waiters = self.supersede(ino, old, out);
+        self.prefetch_if_pinned(ino);
+        if self.tree.get(ino).is_some_and(|node| node.opens.count() > 0) {
+            self.lease(ino, out);
+        }
         if waiters.is_empty() {
             return;
         }
-        match self.content_of(ino) {
-            Some(new) => self.move_waiters(waiters.into_iter().collect(), new, out),
+        match self.content_of(ino, out) {
+            Some(new) => self.move_waiters(waiters, new, out),
             None => waiters.into_iter().for_each(|id| self.finish(id, Err(crate::Errno::Stale), out)),
         }
     }
@@ -282,7 +289,11 @@ impl Engine {
         if let Some(other) = self.tree.child(parent, name.as_bytes()) {
             self.remove(other, out);
         }
+        let from = self.tree.path_of(ino);
         self.tree.rename(ino, parent, name.clone());
+        if let Some(from) = from {
+            self.move_pins(&from, self.tree.path_of(ino), out);
+        }
         self.invalidate_name(old_parent, old_name, out);
         self.invalidate_name(parent, name, out);
         // What now lies deeper than a path may be cannot be named any more, neither here nor by those who follow.

@@ -1,11 +1,13 @@
 //! What the engine is told.
 
+use crate::bitmap::ChunkBitmap;
 use crate::chunk::FrameSet;
 use crate::event::{Observation, Position, TreeUpdate};
 use crate::fault::PeerFault;
 use crate::ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
 use crate::path::{Name, RelPath};
-use crate::record::Stamp;
+use crate::record::{FileTime, Stamp};
+use crate::stored::{Held, Resumed};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,13 @@ pub enum Input {
     Done(EffectId, Done),
     /// The network told us something.
     Peer(PeerId, PeerEvent),
+    /// What the store holds from an earlier life, and which paths were pinned. Told once, before anybody is followed.
+    Held {
+        /// What it holds.
+        held: Vec<Held>,
+        /// Paths that stay.
+        pins: Vec<RelPath>,
+    },
     /// The driver saw something in its own folder.
     Observed(Observation),
     /// A person wants something.
@@ -90,6 +99,21 @@ pub enum Request {
         /// Which open.
         handle: Handle,
     },
+    /// A person wants a file, or all that a directory holds, to be fetched and to stay.
+    Pin {
+        /// Where.
+        path: RelPath,
+    },
+    /// A person takes that back.
+    Unpin {
+        /// Where; exactly what was pinned.
+        path: RelPath,
+    },
+    /// A person wants what is stored of a file, or of all that a directory holds, to go now.
+    Evict {
+        /// Where.
+        path: RelPath,
+    },
     /// A peer wants to read a file of ours at a path, in the version that it names.
     PeerOpen {
         /// Who.
@@ -145,6 +169,19 @@ pub enum Done {
     Fetched(Result<(), FetchError>),
     /// Of [`crate::Effect::Store`].
     Stored(Result<(), StoreError>),
+    /// Of [`crate::Effect::Resume`]: what could be opened. What could not be used is gone, and the driver has said why.
+    Resumed {
+        /// What there is of these bytes.
+        own: Option<Resumed>,
+        /// Which chunks there are of the other version, by where they are in that.
+        base: Option<ChunkBitmap>,
+    },
+    /// Of [`crate::Effect::Verify`]: whether the chunk has its hash. One that cannot be read has not.
+    Verified(bool),
+    /// Of [`crate::Effect::Compare`]: the chunks that are the same, in order. They are stored.
+    Compared(Result<Vec<u64>, FetchError>),
+    /// Of [`crate::Effect::Save`]. Not `Ok` means that any of them may be as it was before.
+    Saved(Result<(), StoreError>),
 }
 
 /// Why a peer could not be reached.
@@ -222,6 +259,17 @@ pub enum Command {
     NetworkChanged,
     /// End everything: waiting requests are answered, effects are cancelled, nothing new begins.
     Shutdown,
+    /// Do not offer this path of our own folder any more, nor what is below it: it is announced as removed, and whatever
+    /// is seen there is ignored. Who is reading it keeps what it has open. The root cannot be left out.
+    Unshare {
+        /// Where.
+        path: RelPath,
+    },
+    /// Takes back [`Command::Unshare`] of this very path. What is there is offered again once it is observed.
+    Share {
+        /// Where.
+        path: RelPath,
+    },
 }
 
 /// Which version of which bytes a fetch is about, for the driver to ask the owner for.
@@ -235,4 +283,6 @@ pub struct Wanted {
     pub stamp: Stamp,
     /// How many bytes the whole file has.
     pub size_bytes: u64,
+    /// When the owner's file was last modified.
+    pub modified: FileTime,
 }

@@ -25,9 +25,12 @@ impl Engine {
             Request::Lookup { parent, name } => self.lookup(parent, &name),
             Request::GetAttr { ino } => self.node(ino).map(|node| Reply::Attr(node.attr(ino))),
             Request::ReadLink { ino } => self.read_link(ino),
-            Request::Open { ino, write } => self.open(ino, write),
+            Request::Open { ino, write } => self.open(ino, write, out),
             Request::Release { handle } => self.release(handle, out),
             Request::ReadDir { ino, after, budget_bytes, plus } => self.read_dir(ino, after, budget_bytes, plus),
+            Request::Pin { path } => self.pin(path, out),
+            Request::Unpin { path } => self.unpin(&path, out),
+            Request::Evict { path } => self.evict(&path, out),
             Request::PeerOpen { peer: _, path, stamp } => self.peer_open(&path, stamp),
             Request::Read { handle, offset, len } => return self.read(id, handle, offset, len, out),
             Request::FetchAll { handle } => return self.fetch_all(id, handle, out),
@@ -44,8 +47,12 @@ impl Engine {
 
     /// Lets go of an entry, and of its bytes, if it has no name and nobody knows it any more.
     pub(crate) fn reap(&mut self, ino: Ino, out: &mut Vec<Output>) {
-        if let Some(content) = self.tree.reap(ino).and_then(|node| node.content) {
+        let identity = self.identity_of(ino);
+        let Some(node) = self.tree.reap(ino) else { return };
+        if let Some(content) = node.content {
             self.discard(content, out);
+        } else if let Some(identity) = identity {
+            self.let_held_go(&identity.key(), out);
         }
     }
 
@@ -71,7 +78,7 @@ impl Engine {
         }
     }
 
-    fn open(&mut self, ino: Ino, write: bool) -> Result<Reply, Errno> {
+    fn open(&mut self, ino: Ino, write: bool, out: &mut Vec<Output>) -> Result<Reply, Errno> {
         let node = self.node(ino)?;
         match node.record.kind {
             Kind::File { .. } => {}
@@ -85,8 +92,18 @@ impl Engine {
             Origin::Local(_) => Some(self.tree.path_of(ino).ok_or(Errno::Stale)?),
             Origin::Peer(_) => None,
         };
-        if let Some(node) = self.tree.get_mut(ino) {
+        let is_first = self.tree.get_mut(ino).is_some_and(|node| {
             node.opens.open();
+            node.opens.count() == 1
+        });
+        if let Some(content) = self.tree.get(ino).and_then(|node| node.content) {
+            self.note_use(content, true);
+        }
+        if is_first {
+            self.lease(ino, out);
+        }
+        if self.config.prefetch_on_open {
+            self.prefetch_first(ino);
         }
         Ok(Reply::Opened(Opened { handle: self.handles.open(ino), local }))
     }
@@ -98,8 +115,13 @@ impl Engine {
             && node.opens.release() == 0
             && let Some(content) = node.content
         {
-            self.abandon_fetches(content, out);
-            if !self.contents.get(&content).is_some_and(Content::is_complete) {
+            if !self.prefetch_goes_on(content) {
+                self.abandon_fetches(content, out);
+            }
+            self.note_use(content, false);
+            self.force_save();
+            self.trim(out);
+            if !self.is_prefetched(content) && !self.contents.get(&content).is_some_and(Content::is_complete) {
                 self.effect_unreported(Effect::CloseStreams { content }, out);
             }
         }
@@ -150,7 +172,9 @@ impl Engine {
     /// Lets go of a content: nothing of it will be asked for again. Nobody waits for it any more.
     pub(crate) fn discard(&mut self, id: crate::ids::ContentId, out: &mut Vec<Output>) -> Option<Content> {
         self.abandon_fetches(id, out);
+        self.stop_prefetch(id);
         let content = self.contents.remove(&id)?;
+        self.cache.forget(&content);
         self.effect_unreported(Effect::Discard { content: id }, out);
         Some(content)
     }

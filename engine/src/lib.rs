@@ -74,16 +74,21 @@ pub mod timers;
 pub mod view;
 
 mod backoff;
+mod cache;
 mod check;
 mod content;
 mod engine;
 mod fetch;
 mod follow;
+mod kept;
 mod kernel;
+mod leases;
 mod peers;
+mod prefetch;
 mod readahead;
 mod reads;
 mod rng;
+mod save;
 mod tree;
 
 pub use bitmap::ChunkBitmap;
@@ -103,4 +108,4 @@ pub use peers::Link;
 pub use stored::{Held, Resumed, Trust};
 pub use time::Time;
 pub use timers::Timer;
-pub use view::View;
+pub use view::{ContentView, View};

@@ -2,6 +2,7 @@
 
 use crate::event::{Position, TreeUpdate};
 use crate::fault::PeerFault;
+use crate::identity::{ContentIdentity, ContentKey};
 use crate::ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
 use crate::input::{DialError, FetchError, Wanted, WatchCursor};
 use crate::path::{Name, RelPath};
@@ -62,6 +63,19 @@ pub enum Reply {
     Entries(Vec<DirEntry>),
     /// To [`crate::Request::FetchAll`].
     Fetched(ContentId),
+    /// To [`crate::Request::Pin`].
+    Pinned,
+    /// To [`crate::Request::Unpin`].
+    Unpinned,
+    /// To [`crate::Request::Evict`].
+    Evicted {
+        /// Files of which nothing is stored any more.
+        files: u64,
+        /// Files that stay, because they are open, pinned or on their way.
+        kept_files: u64,
+        /// What that freed, in bytes.
+        freed_bytes: u64,
+    },
     /// To [`crate::Request::PeerOpen`]: read it there, if the file still is what `facts` say.
     PeerOpened(ServedFile),
     /// To [`crate::Request::PeerWatch`]: at most [`crate::share::WATCH_BATCH`] updates, none if there is no news.
@@ -224,6 +238,67 @@ pub enum Effect {
         /// Which chunk.
         chunk: u64,
     },
+    /// Open what the store holds of a content from an earlier life, and of another version of the same file.
+    Resume {
+        /// Which content it is from now on.
+        content: ContentId,
+        /// Which bytes.
+        identity: ContentIdentity,
+        /// Where the owner has them.
+        path: RelPath,
+        /// Whether the store holds any of these bytes.
+        own: bool,
+        /// What it holds of another version.
+        base: Option<ContentKey>,
+    },
+    /// Read a chunk that was opened by [`Effect::Resume`] and compare it with the hash that was written down.
+    Verify {
+        /// Of which content.
+        content: ContentId,
+        /// Which chunk.
+        chunk: u64,
+    },
+    /// Ask the owner for the hashes of chunks, compare them with what the store has of the other version, and store those
+    /// that are the same as chunks of this one.
+    Compare {
+        /// Whom to ask.
+        peer: PeerId,
+        /// Over which connection.
+        link: LinkId,
+        /// Of which file.
+        wanted: Wanted,
+        /// Which chunks, at most 16.
+        chunks: core::ops::Range<u64>,
+    },
+    /// Write down what is stored of these contents, so that it is known after whatever happens.
+    Save {
+        /// Which; one that is gone meanwhile is passed over.
+        contents: Vec<ContentId>,
+    },
+    /// The file has other bytes now. What the store has of those before is kept for [`Effect::Compare`]; the content before
+    /// is gone as with [`Effect::Discard`]. Needs no `Done`.
+    Rebase {
+        /// The bytes as they are now.
+        content: ContentId,
+        /// Which bytes that are.
+        identity: ContentIdentity,
+        /// Where the owner has them.
+        path: RelPath,
+        /// The bytes before.
+        from: ContentId,
+        /// Of those before nothing is stored; it is the version before them that is kept.
+        older: bool,
+    },
+    /// What the store has of another version of this content is not needed any more. Needs no `Done`.
+    DropBase {
+        /// Which.
+        content: ContentId,
+    },
+    /// Remove what the store holds from an earlier life under this key. Needs no `Done`.
+    Evict {
+        /// Which bytes.
+        key: ContentKey,
+    },
     /// Let go of the frames of a chunk that are in memory: it will not be completed now.
     /// Needs no `Done`; it is an effect so that its order among the others is kept.
     DropFrames {
@@ -250,6 +325,17 @@ pub enum Effect {
         /// Which connection.
         link: LinkId,
     },
+    /// Open a stream for a content at once, if none is open: by that the owner keeps its bytes readable, whatever
+    /// becomes of the file's name, also before anything of it is asked for. [`Effect::CloseStreams`] ends it. Needs no
+    /// `Done`.
+    OpenStreams {
+        /// To whom.
+        peer: PeerId,
+        /// Over which connection.
+        link: LinkId,
+        /// Of which file.
+        wanted: Wanted,
+    },
 }
 
 impl Effect {
@@ -257,11 +343,22 @@ impl Effect {
     #[must_use]
     pub fn is_reported(&self) -> bool {
         match self {
-            Effect::Dial { .. } | Effect::Watch { .. } | Effect::Fetch { .. } | Effect::Store { .. } => true,
+            Effect::Dial { .. }
+            | Effect::Watch { .. }
+            | Effect::Fetch { .. }
+            | Effect::Store { .. }
+            | Effect::Resume { .. }
+            | Effect::Verify { .. }
+            | Effect::Compare { .. }
+            | Effect::Save { .. } => true,
             Effect::DropFrames { .. }
+            | Effect::Rebase { .. }
+            | Effect::DropBase { .. }
+            | Effect::Evict { .. }
             | Effect::CloseStreams { .. }
             | Effect::Discard { .. }
-            | Effect::HangUp { .. } => false,
+            | Effect::HangUp { .. }
+            | Effect::OpenStreams { .. } => false,
         }
     }
 }
@@ -330,6 +427,13 @@ pub enum Notice {
         /// Why.
         error: crate::input::StoreError,
     },
+    /// What is stored could not be written down; it is tried again.
+    SaveFailed {
+        /// Why.
+        error: crate::input::StoreError,
+    },
+    /// The paths that stay are others now: [`crate::View::pins`]. Whoever drives writes them down.
+    PinsChanged,
     /// Something in our own folder cannot be shared as it is.
     NotShared {
         /// Where.

@@ -111,8 +111,10 @@ impl Engine {
                 }
                 out.push(Output::Notice(Notice::LinkUp { peer: id }));
                 self.handles.forget_failures();
+                self.prefetch_pinned();
                 let position = self.peers.get(&id).map(|peer| peer.position).unwrap_or_default();
                 self.effect(Running::Watch { peer: id, link }, Effect::Watch { peer: id, link, position }, out);
+                self.lease_again(id, out);
                 self.unpark(id, out);
             }
             Err(error) => {
@@ -173,6 +175,7 @@ impl Engine {
         }
         self.park(id, out);
         self.fail_waiters_of(id, out);
+        self.force_save();
     }
 
     pub(crate) fn on_watch_ended(&mut self, peer: PeerId, link: LinkId, out: &mut Vec<Output>) {

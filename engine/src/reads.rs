@@ -94,7 +94,7 @@ fn cut(offset: u64, len: u64, size_bytes: u64) -> Range<u64> {
 
 impl Engine {
     pub(crate) fn read(&mut self, id: ReqId, handle: Handle, offset: u64, len: u32, out: &mut Vec<Output>) {
-        match self.read_now(handle, offset, len) {
+        match self.read_now(handle, offset, len, out) {
             Ok(Some(span)) => self.reply(id, Ok(Reply::Read(span)), out),
             Err(errno) => self.reply(id, Err(errno), out),
             Ok(None) => self.wait_for(id, handle, offset, u64::from(len), Waiting::Read, out),
@@ -105,7 +105,7 @@ impl Engine {
         let Some(ino) = self.handles.get(handle).map(|file| file.ino) else {
             return self.reply(id, Err(Errno::BadHandle), out);
         };
-        match self.content_of(ino) {
+        match self.content_of(ino, out) {
             Some(content) if !self.contents[&content].is_complete() => {
                 self.wait_for(id, handle, 0, u64::MAX, Waiting::All, out);
             }
@@ -119,7 +119,13 @@ impl Engine {
     }
 
     /// Answers a read whose bytes are here; `None` if they are not. Runs ahead of a sequential reader either way.
-    fn read_now(&mut self, handle: Handle, offset: u64, len: u32) -> Result<Option<Span>, Errno> {
+    fn read_now(
+        &mut self,
+        handle: Handle,
+        offset: u64,
+        len: u32,
+        out: &mut Vec<Output>,
+    ) -> Result<Option<Span>, Errno> {
         let Some(file) = self.handles.get_mut(handle) else { return Err(Errno::BadHandle) };
         let node = self.tree.get(file.ino).ok_or(Errno::Stale)?;
         let Kind::File { size_bytes, .. } = node.record.kind else { return Err(Errno::Invalid) };
@@ -134,7 +140,7 @@ impl Engine {
             // The folder itself knows best where its files end.
             (Origin::Local(_), _) => return Ok(Some(Span { source: Source::Local(handle), offset, len })),
             (Origin::Peer(_), Some(content)) => content,
-            (Origin::Peer(_), None) => self.content_of(ino).ok_or(Errno::Stale)?,
+            (Origin::Peer(_), None) => self.content_of(ino, out).ok_or(Errno::Stale)?,
         };
         self.run_ahead(handle, source, &range);
         if self.contents.get(&source).is_some_and(|content| content.is_here(&range)) {
@@ -160,8 +166,8 @@ impl Engine {
         if let Some(errno) = self.repeated_failure(handle, offset, len) {
             return self.reply(id, Err(errno), out);
         }
-        let Some(content) = self.content_of(ino) else { return self.reply(id, Err(Errno::Stale), out) };
-        if self.stopping || self.fails_while_down(content) {
+        let Some(content) = self.content_of(ino, out) else { return self.reply(id, Err(Errno::Stale), out) };
+        if self.stopping || self.fails_while_down(content, offset..offset.saturating_add(len)) {
             return self.reply(id, Err(Errno::Io), out);
         }
         let deadline = self.now + self.config.read_timeout;
@@ -183,9 +189,12 @@ impl Engine {
     }
 
     /// Whether a read of what is not here has to fail at once, because the peer is known to be away.
-    fn fails_while_down(&self, content: ContentId) -> bool {
+    fn fails_while_down(&self, content: ContentId, range: Range<u64>) -> bool {
         self.config.on_disconnect == OnDisconnect::Fail
-            && self.contents.get(&content).is_some_and(|content| self.link_to(content.peer).is_none())
+            && self.contents.get(&content).is_some_and(|content| {
+                let range = cut(range.start, range.end - range.start, content.size_bytes);
+                self.link_to(content.peer).is_none() && self.needs_peer(content, &range)
+            })
     }
 
     /// Sees to it that everything a waiting request needs is on its way.
@@ -358,10 +367,10 @@ impl Engine {
         if self.config.on_disconnect == OnDisconnect::Wait {
             return;
         }
-        let failed: Vec<ReqId> =
-            self.contents.values().filter(|content| content.peer == peer).flat_map(|c| c.waiters.clone()).collect();
-        for id in failed {
-            self.finish(id, Err(Errno::Io), out);
+        let of_peer = self.contents.iter().filter(|(_, content)| content.peer == peer && !content.waiters.is_empty());
+        let contents: Vec<ContentId> = of_peer.map(|(id, _)| *id).collect();
+        for id in contents {
+            self.fail_those_without(id, out);
         }
     }
 

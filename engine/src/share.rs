@@ -6,12 +6,12 @@ use crate::event::{Change, Position, Seen, SeenKind, TreeUpdate};
 use crate::ids::{Ino, ReqId};
 use crate::input::{ToldUpTo, WatchCursor};
 use crate::output::{Errno, Notice, Output, Reply, ServedFile};
-use crate::path::RelPath;
+use crate::path::{Name, RelPath};
 use crate::reads::Waiting;
 use crate::record::{Facts, FileTime, Kind, Record, Stamp};
 use crate::timers::Timer;
 use crate::tree::{Node, Origin};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// The most updates in one answer to a follower.
 pub const WATCH_BATCH: usize = 256;
@@ -30,6 +30,8 @@ pub(crate) struct Share {
     scans: Vec<(RelPath, u64)>,
     /// The path that the file system said was renamed last: its new inode time is explained by that.
     moved: Option<RelPath>,
+    /// The paths, name by name, that are not offered, with all that is below them. Never the root.
+    unshared: BTreeSet<Vec<Name>>,
 }
 
 impl Share {
@@ -42,6 +44,7 @@ impl Share {
             last_dir_rename: 0,
             scans: Vec::new(),
             moved: None,
+            unshared: BTreeSet::new(),
         }
     }
 
@@ -53,6 +56,15 @@ impl Share {
     fn can_resume(&self, position: Position) -> bool {
         let oldest = self.last - self.log.len() as u64;
         position.epoch == self.epoch && (oldest..=self.last).contains(&position.seq)
+    }
+
+    /// Whether a path is left out, or lies below one that is.
+    fn is_left_out(&self, path: &RelPath) -> bool {
+        (1..=path.names().len()).any(|depth| self.unshared.contains(&path.names()[..depth]))
+    }
+
+    pub(crate) fn offer_again(&mut self, path: &RelPath) {
+        self.unshared.remove(path.names());
     }
 
     fn append(&mut self, change: Change) {
@@ -81,6 +93,9 @@ impl Share {
 impl Engine {
     pub(crate) fn on_found(&mut self, path: &RelPath, seen: Seen, out: &mut Vec<Output>) {
         let moved = self.share.moved.take().is_some_and(|moved| moved == *path);
+        if self.share.is_left_out(path) {
+            return;
+        }
         let existing = self.tree.resolve(path.names());
         let stamp = existing.and_then(|ino| self.tree.get(ino)).and_then(|node| kept_stamp(node, &seen, moved));
         let (record, facts) = record_of(seen, stamp);
@@ -158,6 +173,9 @@ impl Engine {
         if ino == Ino::ROOT || from == to {
             return;
         }
+        if self.share.is_left_out(&to) {
+            return self.lose(ino, out);
+        }
         let parent = self.tree.resolve(parents).filter(|parent| self.tree.get(*parent).is_some_and(Node::is_dir));
         let Some(parent) = parent.filter(|parent| !self.tree.is_within(*parent, ino)) else {
             // Our picture is behind: what we take for its parent is not there, or has moved as well. It is not where
@@ -179,7 +197,13 @@ impl Engine {
         }
         self.share.moved = Some(to.clone());
         if let Some(record) = self.tree.get(ino).map(|node| node.record.clone()) {
-            self.announce(Change::Rename { from, to, record }, out);
+            self.announce(Change::Rename { from, to: to.clone(), record }, out);
+        }
+        // What came to stand where nothing is offered.
+        let within = self.share.unshared.range(to.names().to_vec()..).take_while(|path| path.starts_with(to.names()));
+        let left_out: Vec<Ino> = within.filter_map(|path| self.tree.resolve(path)).collect();
+        for ino in left_out {
+            self.lose(ino, out);
         }
     }
 
@@ -197,6 +221,19 @@ impl Engine {
         for ino in unseen {
             self.lose(ino, out);
         }
+    }
+
+    /// A path is not offered any more.
+    pub(crate) fn unshare(&mut self, path: RelPath, out: &mut Vec<Output>) {
+        if path.is_root() {
+            return;
+        }
+        if let Some(ino) = self.tree.resolve(path.names())
+            && self.tree.get(ino).is_some_and(|node| matches!(node.origin, Origin::Local(_)))
+        {
+            self.lose(ino, out);
+        }
+        self.share.unshared.insert(path.names().to_vec());
     }
 
     fn announce(&mut self, change: Change, out: &mut Vec<Output>) {

@@ -15,6 +15,8 @@ pub enum Timer {
     Retry(ContentId, u64),
     /// A fetch has brought nothing for too long: it counts as failed.
     Stall(EffectId),
+    /// What is stored and not written down is.
+    Save,
     /// A peer that was not reached is tried again.
     Redial(PeerId),
 }

@@ -4,9 +4,11 @@ use crate::content::Content;
 use crate::download::DownloadState;
 use crate::engine::Engine;
 use crate::event::Position;
+use crate::identity::ContentIdentity;
 use crate::ids::{ContentId, Ino, PeerId};
 use crate::path::RelPath;
 use crate::peers::Link;
+use std::collections::BTreeMap;
 
 /// What an engine has done since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +21,10 @@ pub struct Totals {
     pub read_misses: u64,
     /// Verified bytes that came from peers.
     pub fetched_bytes: u64,
+    /// Bytes that need not be fetched: the store had them, from an earlier life or another version.
+    pub resumed_bytes: u64,
+    /// Chunks that the store had, and whose bytes were not what they should be.
+    pub damaged_chunks: u64,
     /// Attempts to fetch a chunk that failed.
     pub failed_fetches: u64,
     /// Chunks that the store refused.
@@ -61,6 +67,8 @@ pub struct ContentView {
     pub have_chunks: u64,
     /// Chunks in all.
     pub total_chunks: u64,
+    /// What the store needs for it, in bytes, with what it holds of another version.
+    pub stored_bytes: u64,
     /// Chunks on their way.
     pub open_chunks: usize,
     /// Requests that wait for bytes of it.
@@ -102,6 +110,22 @@ impl View<'_> {
         self.engine.tree.get(ino).map_or(0, |node| node.opens.count())
     }
 
+    /// The files that are open, and how often each.
+    #[must_use]
+    pub fn open_files(&self) -> BTreeMap<Ino, u32> {
+        let mut opens = BTreeMap::new();
+        for (_, file) in self.engine.handles.iter() {
+            *opens.entry(file.ino).or_default() += 1;
+        }
+        opens
+    }
+
+    /// Where an entry is, or `None` if it has no name any more.
+    #[must_use]
+    pub fn path_of(&self, ino: Ino) -> Option<RelPath> {
+        self.engine.tree.path_of(ino)
+    }
+
     /// Requests that are not answered yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -120,6 +144,22 @@ impl View<'_> {
         self.engine.share.position()
     }
 
+    /// What is stored of what was fetched, in bytes.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.engine.cache.stored_bytes()
+    }
+
+    /// What the store holds from an earlier life and nobody has asked for in this one.
+    pub fn held(&self) -> impl Iterator<Item = &crate::stored::Held> {
+        self.engine.cache.held()
+    }
+
+    /// The paths that stay.
+    pub fn pins(&self) -> impl Iterator<Item = &RelPath> {
+        self.engine.cache.pins().iter()
+    }
+
     /// The peers that are followed.
     pub fn peers(&self) -> impl Iterator<Item = PeerView> {
         self.engine.peers.iter().map(|(id, peer)| PeerView {
@@ -135,11 +175,27 @@ impl View<'_> {
         self.engine.contents.iter().map(|(id, content)| view_of(*id, content))
     }
 
+    /// Those of [`View::contents`] of which chunks are on their way or waited for.
+    pub fn fetching(&self) -> impl Iterator<Item = ContentView> {
+        let is_fetched = |content: &&Content| !content.chunks.is_empty() || !content.waiters.is_empty();
+        self.engine
+            .contents
+            .iter()
+            .filter(move |(_, content)| is_fetched(content))
+            .map(|(id, content)| view_of(*id, content))
+    }
+
     /// The bytes of one entry that are here or on their way, if anybody asked for any.
     #[must_use]
     pub fn content(&self, ino: Ino) -> Option<ContentView> {
         let id = self.engine.tree.get(ino)?.content?;
         Some(view_of(id, self.engine.contents.get(&id)?))
+    }
+
+    /// Which bytes a content is.
+    #[must_use]
+    pub fn identity(&self, content: ContentId) -> Option<ContentIdentity> {
+        self.engine.contents.get(&content).map(Content::identity)
     }
 
     /// Every named entry but the root, in no order that matters, with its record.
@@ -164,6 +220,7 @@ fn view_of(id: ContentId, content: &Content) -> ContentView {
         path: content.path.clone(),
         have_chunks: content.bitmap.as_ref().map_or(0, |bitmap| bitmap.have()),
         total_chunks: content.bitmap.as_ref().map_or(0, |bitmap| bitmap.total()),
+        stored_bytes: content.charged_bytes,
         open_chunks: content.chunks.len(),
         waiters: content.waiters.len(),
         download: content.download,

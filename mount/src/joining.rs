@@ -2,6 +2,7 @@
 
 use crate::net::transport::Transport;
 use crate::node::{Admission, Node, Parts, Route};
+use crate::notices;
 use crate::sharing::random_u64;
 use crate::store::Store;
 use crate::ticket::Ticket;
@@ -131,6 +132,8 @@ fn outcome(notice: &Notice) -> Option<Result<(), JoinError>> {
         | Notice::InvalidateEntry { .. }
         | Notice::FetchFailed { .. }
         | Notice::StoreFailed { .. }
+        | Notice::SaveFailed { .. }
+        | Notice::PinsChanged
         | Notice::NotShared { .. }
         | Notice::Announced { .. } => None,
     }
@@ -138,28 +141,16 @@ fn outcome(notice: &Notice) -> Option<Result<(), JoinError>> {
 
 /// Says in the log what happens with the owner. Of attempts that fail again and again in the same way, only the first.
 fn log_notice(notice: &Notice, last_failure: &mut Option<DialError>) {
-    match notice {
-        Notice::DialFailed { error, .. } if last_failure.replace(*error) == Some(*error) => {}
-        Notice::LinkUp { peer } => {
-            *last_failure = None;
-            tracing::info!("connected to {peer:?}");
-        }
-        Notice::LinkDown { peer } => tracing::warn!("lost the connection to {peer:?}; trying to get it back"),
-        Notice::DialFailed { peer, error: DialError::Unreachable } => tracing::debug!("{peer:?} does not answer"),
-        Notice::DialFailed { peer, error: DialError::Denied } => tracing::warn!("{peer:?} does not let us in any more"),
-        Notice::DialFailed { peer, error: DialError::Incompatible } => {
-            tracing::warn!("{peer:?} runs a version that this one cannot talk to");
-        }
-        Notice::PeerFault { peer, fault } => tracing::warn!("{peer:?} broke a rule and was hung up on: {fault}"),
-        Notice::FetchFailed { peer, path, chunk, error } => {
-            tracing::warn!("chunk {chunk} of {path} cannot be had from {peer:?}: {error:?}; readers got an error");
-        }
-        Notice::StoreFailed { .. }
-        | Notice::Listed { .. }
-        | Notice::InvalidateInode { .. }
-        | Notice::InvalidateEntry { .. }
-        | Notice::NotShared { .. }
-        | Notice::Announced { .. } => {}
+    if let Notice::DialFailed { error, .. } = notice
+        && last_failure.replace(*error) == Some(*error)
+    {
+        return;
+    }
+    if let Notice::LinkUp { .. } = notice {
+        *last_failure = None;
+    }
+    if let Some(told) = notices::told(notice) {
+        notices::log(&told);
     }
 }
 

@@ -85,6 +85,8 @@ fn invalidation_of(notice: &Notice) -> Option<Invalidation> {
         | Notice::PeerFault { .. }
         | Notice::FetchFailed { .. }
         | Notice::StoreFailed { .. }
+        | Notice::SaveFailed { .. }
+        | Notice::PinsChanged
         | Notice::NotShared { .. }
         | Notice::Announced { .. } => None,
     }

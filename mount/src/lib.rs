@@ -1,13 +1,16 @@
 //! Farshore, the doing of it: FUSE, disk, network, security. It drives the engine and decides nothing itself.
 
 pub mod commands;
+pub mod control;
 pub mod folder;
 pub mod fuse;
 pub mod identity;
 pub mod joining;
+pub mod json_path;
 pub mod kernel_host;
 pub mod net;
 pub mod node;
+pub mod notices;
 pub mod sharing;
 pub mod state;
 pub mod store;

@@ -1,17 +1,21 @@
 //! Sharing a folder: a node that watches it and serves whoever may come.
 
+mod unshared;
+
+use self::unshared::Unshared;
 use crate::folder::{DiskFolder, FolderError, FolderEvent, Watcher};
 use crate::identity::IdentityError;
-use crate::net::server;
 use crate::net::tls::TlsTransport;
 use crate::net::transport::{Listener, Transport};
+use crate::net::{Guests, Leases, server};
 use crate::node::{Admission, Node, Parts};
+use crate::notices;
 use crate::state::{ShareEntry, State, StateError};
 use crate::store::MemoryStore;
 use crate::ticket::{Ticket, TicketError};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime};
-use farshore_engine::{Config, Notice, Observation, PeerId, Seen, SeenKind};
+use farshore_engine::{Config, Observation, PeerId, Seen, SeenKind};
 use farshore_proto::Hello;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -84,8 +88,13 @@ pub enum ShareError {
 /// A folder that is being shared.
 pub struct Sharing {
     node: Arc<Node>,
+    state: State,
+    unshared: Unshared,
+    leases: Arc<Leases>,
     ticket: Ticket,
     address: String,
+    folder: PathBuf,
+    guests: Arc<Guests>,
     vanished: watch::Receiver<bool>,
     /// Stops when it is dropped.
     watcher: Option<Watcher>,
@@ -123,7 +132,10 @@ impl Sharing {
         let (told, vanished) = watch::channel(false);
         let (ready, is_ready) = oneshot::channel();
         let late = LateNode::default();
-        let watcher = Watcher::start(&folder, folder_sink(folder.clone(), late.clone(), ready, told))?;
+        let unshared = Unshared::new(entry.unshared.clone());
+        let sink = folder_sink(folder.clone(), late.clone(), unshared.clone(), ready, told);
+        let watcher = Watcher::start(&folder, sink)?;
+        unshared.set_recheck(watcher.recheck());
         let served = DiskFolder::open(&folder, Some(watcher.recheck())).inspect_err(|_| late.set(None))?;
         let node = Node::start(Parts {
             config: Config { epoch: random_u64() | 1, ..Config::default() },
@@ -131,17 +143,38 @@ impl Sharing {
             transport,
             store: Arc::new(MemoryStore::default()),
             folder: Some(Arc::new(served)),
-            admission: Arc::new(ByTicket { state, entry }),
+            admission: Arc::new(ByTicket { state: state.clone(), entry }),
             peers: BTreeMap::new(),
         });
-        node.on_notice(Box::new(log_notice));
+        node.on_notice(Box::new(|notice| {
+            if let Some(told) = notices::told(notice) {
+                notices::log(&told);
+            }
+        }));
+        // Before it hears what is there.
+        unshared.tell(&node);
         late.set(Some(node.clone()));
         if is_ready.await.is_err() {
             return Err(ShareError::Vanished(folder));
         }
         let (stop_server, stopped) = oneshot::channel();
-        let server = tokio::spawn(server::serve(listener, node.clone(), stopped.map(|_| ())));
-        Ok(Sharing { node, ticket, address, vanished, watcher: Some(watcher), stop_server: Some(stop_server), server })
+        let leases = Arc::new(Leases::default());
+        let guests = Arc::new(Guests::new(leases.clone()));
+        let server = server::serve_with(listener, node.clone(), guests.clone(), stopped.map(|_| ()));
+        Ok(Sharing {
+            node,
+            state,
+            unshared,
+            leases,
+            ticket,
+            address,
+            folder,
+            guests,
+            vanished,
+            watcher: Some(watcher),
+            stop_server: Some(stop_server),
+            server: tokio::spawn(server),
+        })
     }
 
     /// What to give to whoever shall join.
@@ -156,10 +189,28 @@ impl Sharing {
         &self.address
     }
 
+    /// The folder: absolute, without symlinks.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Who is connected.
+    #[must_use]
+    pub fn guests(&self) -> &Arc<Guests> {
+        &self.guests
+    }
+
     /// The node, to look at.
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// What is kept open for readers.
+    #[must_use]
+    pub fn leases(&self) -> &Arc<Leases> {
+        &self.leases
     }
 
     /// Waits until the folder itself is gone.
@@ -218,6 +269,7 @@ impl LateNode {
 fn folder_sink(
     folder: PathBuf,
     node: LateNode,
+    unshared: Unshared,
     ready: oneshot::Sender<()>,
     vanished: watch::Sender<bool>,
 ) -> impl Fn(FolderEvent) + Send + 'static {
@@ -225,6 +277,7 @@ fn folder_sink(
     move |event| match event {
         FolderEvent::Observed(mut observations) => {
             if let Some(node) = node.0.wait() {
+                unshared.hear(&observations);
                 // The watcher does not tell of the folder itself, whose time changes with what is in it.
                 observations.extend(look_at_root(&folder));
                 node.observe(observations);
@@ -287,13 +340,6 @@ impl Admission for ByTicket {
             admitted
         }
         .boxed()
-    }
-}
-
-/// Says in the log what an owner's engine finds worth saying.
-fn log_notice(notice: &Notice) {
-    if let Notice::NotShared { path, reason } = notice {
-        tracing::warn!("not shared: {path}: {reason}");
     }
 }
 

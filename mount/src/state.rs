@@ -7,17 +7,22 @@
 //! Everything here waits for the disk, and changes wait for the lock: call it where blocking is allowed.
 
 mod file;
+mod unshared;
+
+pub use unshared::{InShare, UNSHARED_MAX};
 
 use crate::identity::{Identity, IdentityError};
 use crate::ticket::{Secret, ShareId, is_secret, new_secret, new_share_id};
 use farshore_engine::PeerId;
+use farshore_engine::path::RelPath;
 use rustix::fs::FlockOperation;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The most devices that are remembered for one share, so that one ticket in wrong hands cannot fill the disk.
 pub const DEVICES_MAX: usize = 1024;
@@ -40,8 +45,11 @@ pub struct ShareEntry {
     pub share: ShareId,
     /// What the current tickets carry.
     pub secret: Secret,
-    /// The devices that have joined, at most [`DEVICES_MAX`].
-    pub devices: BTreeSet<PeerId>,
+    /// The devices that have joined, at most [`DEVICES_MAX`], and when each first came in: seconds since 1970, `None` if
+    /// that was not written down.
+    pub devices: BTreeMap<PeerId, Option<u64>>,
+    /// What of the folder is not offered, at most [`UNSHARED_MAX`] paths; never the root.
+    pub unshared: BTreeSet<RelPath>,
 }
 
 impl State {
@@ -121,7 +129,7 @@ impl State {
     /// # Errors
     /// The list of shares cannot be read, or is damaged.
     pub fn is_trusted(&self, share: ShareId, peer: PeerId) -> Result<bool, StateError> {
-        Ok(self.shares()?.iter().any(|entry| entry.share == share && entry.devices.contains(&peer)))
+        Ok(self.shares()?.iter().any(|entry| entry.share == share && entry.devices.contains_key(&peer)))
     }
 
     /// Forgets `peer` in every share that it has joined. Those shares get a new secret, because the device knows the
@@ -133,7 +141,7 @@ impl State {
         self.update(|shares| {
             let mut changed = Vec::new();
             for entry in shares {
-                if entry.devices.remove(&peer) {
+                if entry.devices.remove(&peer).is_some() {
                     entry.secret = new_secret();
                     changed.push(entry.clone());
                 }
@@ -198,10 +206,10 @@ impl State {
 
 impl ShareEntry {
     fn admit(&mut self, peer: PeerId) -> Result<(), StateError> {
-        if self.devices.len() >= DEVICES_MAX && !self.devices.contains(&peer) {
+        if self.devices.len() >= DEVICES_MAX && !self.devices.contains_key(&peer) {
             return Err(StateError::TooManyDevices { path: self.path.clone() });
         }
-        self.devices.insert(peer);
+        self.devices.entry(peer).or_insert_with(seconds_now);
         Ok(())
     }
 }
@@ -272,6 +280,45 @@ pub enum StateError {
         /// What the system says.
         source: io::Error,
     },
+    /// A path makes no sense.
+    #[error("cannot tell where {} is: {source}", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A path lies in no shared folder.
+    #[error("{} lies in no folder that is shared from here; `farshore share` shares one", path.display())]
+    NoShareHolds {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A shared folder is not left out of itself.
+    #[error("{} is a shared folder itself; to stop sharing all of it, stop its `farshore share`", path.display())]
+    WholeShare {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A path cannot be offered again, because it was not left out by itself.
+    #[error("{} was not unshared{}", path.display(), above.as_ref().map_or(String::new(), |above| format!(
+        "; it is not offered because {} is not: share that again", above.display()
+    )))]
+    NotUnshared {
+        /// The path.
+        path: PathBuf,
+        /// The directory above it that was.
+        above: Option<PathBuf>,
+    },
+    /// One more path would be too many.
+    #[error(
+        "{UNSHARED_MAX} paths in {} are not shared already; unshare a directory instead of what is in it",
+        path.display()
+    )]
+    TooManyUnshared {
+        /// The shared folder.
+        path: PathBuf,
+    },
     /// No folder is shared under this id.
     #[error("there is no share {0} here")]
     UnknownShare(ShareId),
@@ -328,10 +375,16 @@ fn canonical(folder: &Path) -> Result<PathBuf, StateError> {
 /// The entry of this folder, which is made if there is none.
 fn entry_for(shares: &mut Vec<ShareEntry>, path: PathBuf) -> &mut ShareEntry {
     let at = shares.iter().position(|entry| entry.path == path).unwrap_or_else(|| {
-        shares.push(ShareEntry { path, share: new_share_id(), secret: new_secret(), devices: BTreeSet::new() });
+        let (share, secret) = (new_share_id(), new_secret());
+        shares.push(ShareEntry { path, share, secret, devices: BTreeMap::new(), unshared: BTreeSet::new() });
         shares.len() - 1
     });
     &mut shares[at]
+}
+
+/// Seconds since 1970; `None` on a machine whose clock is before that.
+fn seconds_now() -> Option<u64> {
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 fn entry_of(shares: &mut [ShareEntry], share: ShareId) -> Result<&mut ShareEntry, StateError> {

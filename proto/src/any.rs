@@ -5,7 +5,7 @@ use crate::hello::{Hello, Welcome, parse_watch};
 use crate::read::{ReadReply, ReadRequest};
 use crate::tree::parse_batch;
 use crate::v1;
-use crate::verify::Asked;
+use crate::verify::{Asked, AskedHashes};
 use farshore_engine::PeerFault;
 use farshore_engine::chunk::{CHUNK_SIZE, FRAMES_PER_CHUNK};
 
@@ -28,10 +28,12 @@ pub fn parse_any(tag: u8, bytes: &[u8]) -> Result<(), PeerFault> {
         3 => parse_batch(decode(bytes)?).map(drop),
         4 => match ReadRequest::parse(decode(bytes)?)? {
             ReadRequest::Fetch(fetch) => fetch.range(3 * CHUNK_SIZE + 1).map(drop),
+            ReadRequest::Hash(hash) => hash.check(3 * CHUNK_SIZE + 1),
             ReadRequest::Open(_) | ReadRequest::Cancel { .. } => Ok(()),
         },
         _ => match ReadReply::parse(decode(bytes)?)? {
             ReadReply::Frame(frame) => Asked::new(3, 0..FRAMES_PER_CHUNK, 3 * CHUNK_SIZE + 1).accept(frame).map(drop),
+            ReadReply::Hashes(hashes) => AskedHashes::new(1..4).accept(hashes).map(drop),
             ReadReply::Done { .. } | ReadReply::Refused { .. } | ReadReply::OpenRefused { .. } => Ok(()),
         },
     }

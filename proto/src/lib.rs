@@ -22,9 +22,9 @@ pub mod v1 {
 pub use any::parse_any;
 pub use codec::{UNREADABLE, fault_of};
 pub use hello::{Hello, Secret, ShareId, Welcome, choose_version};
-pub use read::{Fetch, Frame, Open, ReadReply, ReadRequest, Refusal};
+pub use read::{Fetch, Frame, Hash, Hashes, Open, ReadReply, ReadRequest, Refusal};
 pub use tree::{batches, parse_batch};
-pub use verify::Asked;
+pub use verify::{Asked, AskedHashes};
 
 /// The first protocol version that this program speaks.
 pub const VERSION_MIN: u32 = 1;
@@ -43,6 +43,9 @@ pub const MAX_BATCH_UPDATES: usize = 1024;
 
 /// The most requests that may wait on one read stream, besides the one that is being answered.
 pub const MAX_WAITING_REQUESTS: usize = 256;
+
+/// The most chunks whose hashes one request may ask for.
+pub const MAX_HASH_CHUNKS: u64 = 64;
 
 /// The longest time an owner lets pass on a watch stream without sending a batch, in seconds.
 pub const MAX_WATCH_SILENCE_SECONDS: u64 = 60;

@@ -1,11 +1,12 @@
 //! Reading a file on the wire: one stream carries one version of one file.
 
+use crate::MAX_HASH_CHUNKS;
 use crate::path;
 use crate::v1::{self, read_reply, read_request};
 use bytes::Bytes;
 use core::ops::Range;
 use farshore_engine::PeerFault;
-use farshore_engine::chunk::{FRAMES_PER_CHUNK, MAX_FILE_BYTES, chunk_range, frames_range};
+use farshore_engine::chunk::{CHUNK_SIZE, FRAMES_PER_CHUNK, MAX_FILE_BYTES, chunk_range, frames_range};
 use farshore_engine::path::{PathError, RelPath};
 use farshore_engine::record::{RecordError, Stamp};
 
@@ -21,6 +22,8 @@ pub enum ReadRequest {
         /// To which request.
         request: u64,
     },
+    /// Asks for the hashes of chunks.
+    Hash(Hash),
 }
 
 /// Which bytes a stream is about.
@@ -64,8 +67,30 @@ impl Fetch {
     }
 }
 
+/// Asks for the hashes of neighbouring chunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hash {
+    /// Its number, more than any before it on the stream; never zero.
+    pub request: u64,
+    /// Which chunks: 1 to [`MAX_HASH_CHUNKS`].
+    pub chunks: Range<u64>,
+    /// Whether it goes before all that are not urgent.
+    pub urgent: bool,
+}
+
+impl Hash {
+    /// Checks that the chunks are those of a file of `size_bytes`.
+    ///
+    /// # Errors
+    /// [`PeerFault::OutOfRange`] if one lies outside the file.
+    pub fn check(&self, size_bytes: u64) -> Result<(), PeerFault> {
+        let inside = self.chunks.end <= size_bytes.div_ceil(CHUNK_SIZE);
+        if inside { Ok(()) } else { Err(PeerFault::OutOfRange("chunks")) }
+    }
+}
+
 impl ReadRequest {
-    /// Checks every limit that does not depend on the file; see [`Fetch::range`] for the others.
+    /// Checks every limit that does not depend on the file; see [`Fetch::range`] and [`Hash::check`] for the others.
     ///
     /// # Errors
     /// The rule that is broken.
@@ -91,6 +116,13 @@ impl ReadRequest {
             read_request::Kind::Cancel(v1::Cancel { request }) => {
                 ReadRequest::Cancel { request: parse_number(request)? }
             }
+            read_request::Kind::Hash(v1::Hash { request, first_chunk, chunks, urgent }) => {
+                if chunks == 0 || u64::from(chunks) > MAX_HASH_CHUNKS {
+                    return Err(PeerFault::OutOfRange("chunks"));
+                }
+                let end = first_chunk.checked_add(chunks.into()).ok_or(PeerFault::OutOfRange("chunks"))?;
+                ReadRequest::Hash(Hash { request: parse_number(request)?, chunks: first_chunk..end, urgent })
+            }
         })
     }
 
@@ -109,6 +141,13 @@ impl ReadRequest {
                 urgent: *urgent,
             }),
             ReadRequest::Cancel { request } => read_request::Kind::Cancel(v1::Cancel { request: *request }),
+            ReadRequest::Hash(Hash { request, chunks, urgent }) => read_request::Kind::Hash(v1::Hash {
+                request: *request,
+                first_chunk: chunks.start,
+                // At most MAX_HASH_CHUNKS.
+                chunks: (chunks.end - chunks.start) as u32,
+                urgent: *urgent,
+            }),
         };
         v1::ReadRequest { kind: Some(kind) }
     }
@@ -140,6 +179,19 @@ pub enum ReadReply {
         /// Why.
         reason: Refusal,
     },
+    /// Hashes, and with them the end of a request; to be checked by [`crate::AskedHashes::accept`].
+    Hashes(Hashes),
+}
+
+/// The hashes of neighbouring chunks, as the sender says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hashes {
+    /// Which request it answers.
+    pub request: u64,
+    /// Which chunk the first one is of.
+    pub first_chunk: u64,
+    /// The XXH3 of each chunk in turn, at most [`MAX_HASH_CHUNKS`].
+    pub xxh3: Vec<u64>,
 }
 
 /// A part of a chunk, not verified yet.
@@ -167,7 +219,7 @@ pub enum Refusal {
 }
 
 impl ReadReply {
-    /// Checks everything but frames, which only make sense beside what was asked.
+    /// Checks everything but frames and hashes, which only make sense beside what was asked.
     ///
     /// # Errors
     /// The rule that is broken.
@@ -182,6 +234,13 @@ impl ReadReply {
             }
             read_reply::Kind::OpenRefused(v1::OpenRefused { reason }) => {
                 ReadReply::OpenRefused { reason: Refusal::parse(reason)? }
+            }
+            read_reply::Kind::Hashes(v1::Hashes { request, first_chunk, xxh3 }) => {
+                let most = MAX_HASH_CHUNKS as usize;
+                if xxh3.len() > most {
+                    return Err(PeerFault::TooMany(most));
+                }
+                ReadReply::Hashes(Hashes { request, first_chunk, xxh3 })
             }
         })
     }
@@ -199,6 +258,9 @@ impl ReadReply {
             }
             ReadReply::OpenRefused { reason } => {
                 read_reply::Kind::OpenRefused(v1::OpenRefused { reason: reason.encode().into() })
+            }
+            ReadReply::Hashes(Hashes { request, first_chunk, xxh3 }) => {
+                read_reply::Kind::Hashes(v1::Hashes { request, first_chunk, xxh3 })
             }
         };
         v1::ReadReply { kind: Some(kind) }

@@ -1,6 +1,6 @@
 //! The gate that every byte of content passes: nothing is handed on unless it was asked for and matches its hash.
 
-use crate::read::Frame;
+use crate::read::{Frame, Hashes};
 use bytes::Bytes;
 use core::cmp::Ordering;
 use core::ops::Range;
@@ -69,6 +69,40 @@ impl Asked {
     }
 }
 
+/// The hashes that were asked for with one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedHashes(Range<u64>);
+
+impl AskedHashes {
+    /// A request for the hashes of `chunks`.
+    #[must_use]
+    pub fn new(chunks: Range<u64>) -> AskedHashes {
+        AskedHashes(chunks)
+    }
+
+    /// Takes an answer if it is what was asked for, no less and no more. Whether the hashes are right is not known
+    /// until the chunks are: a wrong one only costs that a chunk is fetched, or fetched twice.
+    ///
+    /// # Errors
+    /// [`PeerFault::WrongRange`], [`PeerFault::TooLittle`] or [`PeerFault::TooMuch`].
+    pub fn accept(&self, hashes: Hashes) -> Result<Vec<u64>, PeerFault> {
+        if hashes.first_chunk != self.0.start {
+            return Err(PeerFault::WrongRange);
+        }
+        match (hashes.xxh3.len() as u64).cmp(&(self.0.end - self.0.start)) {
+            Ordering::Less => Err(PeerFault::TooLittle),
+            Ordering::Greater => Err(PeerFault::TooMuch),
+            Ordering::Equal => Ok(hashes.xxh3),
+        }
+    }
+}
+
+/// The hash of a chunk, as it is sent.
+#[must_use]
+pub fn hash_of(chunk: &[u8]) -> u64 {
+    xxh3_64(chunk)
+}
+
 /// A frame to be sent, with its hash.
 #[must_use]
 pub fn seal(request: u64, frame: u32, data: Bytes) -> Frame {
@@ -121,6 +155,17 @@ mod tests {
         assert_eq!(asked.accept(Frame { data: data.into(), ..good.clone() }), Err(PeerFault::WrongHash));
         assert_eq!(asked.accept(Frame { xxh3: good.xxh3 ^ 1, ..good.clone() }), Err(PeerFault::WrongHash));
         assert_eq!(asked.accept(good.clone()), Ok((0, good.data)), "a refused frame changes nothing");
+    }
+
+    #[test]
+    fn hashes_are_those_that_were_asked_for_no_less_and_no_more() {
+        let asked = AskedHashes::new(3..5);
+        let hashes = |first_chunk, xxh3: &[u64]| Hashes { request: 1, first_chunk, xxh3: xxh3.to_vec() };
+        assert_eq!(asked.accept(hashes(3, &[7, 8])), Ok(vec![7, 8]));
+        assert_eq!(asked.accept(hashes(2, &[7, 8])), Err(PeerFault::WrongRange));
+        assert_eq!(asked.accept(hashes(3, &[7])), Err(PeerFault::TooLittle));
+        assert_eq!(asked.accept(hashes(3, &[])), Err(PeerFault::TooLittle));
+        assert_eq!(asked.accept(hashes(3, &[7, 8, 9])), Err(PeerFault::TooMuch));
     }
 
     #[test]

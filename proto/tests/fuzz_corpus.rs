@@ -10,7 +10,9 @@ use farshore_engine::{Change, Position, TreeUpdate};
 use farshore_proto::any::{KINDS, parse_any};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::verify::seal;
-use farshore_proto::{Fetch, Hello, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, batches};
+use farshore_proto::{
+    Fetch, Hash, Hashes, Hello, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, batches,
+};
 use prost::Message;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,6 +77,7 @@ fn seeds() -> Vec<(u8, Vec<u8>)> {
         ReadRequest::Open(Open { path: path("docs/a b"), stamp: Stamp(9), size_bytes: 3 * CHUNK_SIZE + 1 }),
         ReadRequest::Fetch(Fetch { request: 1, chunk: 2, frames: 1..4, urgent: true }),
         ReadRequest::Cancel { request: 1 },
+        ReadRequest::Hash(Hash { request: 2, chunks: 1..4, urgent: false }),
     ];
     seeds.extend(requests.iter().map(|request| (4, request.encode().encode_to_vec())));
     let replies = [
@@ -83,6 +86,7 @@ fn seeds() -> Vec<(u8, Vec<u8>)> {
         ReadReply::Done { request: 1 },
         ReadReply::Refused { request: 1, reason: Refusal::Gone },
         ReadReply::OpenRefused { reason: Refusal::Stale },
+        ReadReply::Hashes(Hashes { request: 2, first_chunk: 1, xxh3: vec![1, 2, 3] }),
     ];
     seeds.extend(replies.into_iter().map(|reply| (5, reply.encode().encode_to_vec())));
     seeds

@@ -7,7 +7,9 @@ use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::{Change, Position, TreeUpdate};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::verify::seal;
-use farshore_proto::{Fetch, Hello, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, batches, v1};
+use farshore_proto::{
+    Fetch, Hash, Hashes, Hello, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, batches, v1,
+};
 use prost::Message;
 
 fn hex(message: &impl Message) -> String {
@@ -93,9 +95,13 @@ fn reading() {
     let fetch = Fetch { request: 1, chunk: 2, frames: 1..4, urgent: true };
     assert_eq!(hex(&ReadRequest::Fetch(fetch).encode()), "120a08011002180120042801");
     assert_eq!(hex(&ReadRequest::Cancel { request: 1 }.encode()), "1a020801");
+    let hash = Hash { request: 1, chunks: 2..5, urgent: true };
+    assert_eq!(hex(&ReadRequest::Hash(hash).encode()), "22080801100218032001");
     let frame = ReadReply::Frame(seal(1, 2, Bytes::from_static(b"abc")));
     assert_eq!(hex(&frame.encode()), "0a12080110021950392f89945faf782203616263");
     assert_eq!(hex(&ReadReply::Done { request: 1 }.encode()), "12020801");
+    let hashes = ReadReply::Hashes(Hashes { request: 1, first_chunk: 2, xxh3: vec![3, 4] });
+    assert_eq!(hex(&hashes.encode()), "2a16080110021a1003000000000000000400000000000000");
     for (reason, golden) in [(Refusal::Stale, "01"), (Refusal::Gone, "02"), (Refusal::Io, "03")] {
         assert_eq!(hex(&ReadReply::Refused { request: 1, reason }.encode()), format!("1a04080110{golden}"));
         assert_eq!(hex(&ReadReply::OpenRefused { reason }.encode()), format!("220208{golden}"));

@@ -6,7 +6,7 @@ use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, MAX_FILE_BYTES};
 use farshore_engine::path::PathError;
 use farshore_engine::record::RecordError;
 use farshore_proto::v1::{self, event, read_reply, read_request, record, tree_update};
-use farshore_proto::{Fetch, MAX_BATCH_UPDATES, ReadReply, ReadRequest, parse_batch};
+use farshore_proto::{Fetch, Hash, MAX_BATCH_UPDATES, ReadReply, ReadRequest, parse_batch};
 
 fn fault(kind: Option<tree_update::Kind>) -> PeerFault {
     parse_batch(v1::TreeBatch { updates: vec![v1::TreeUpdate { kind }] }).unwrap_err()
@@ -92,6 +92,38 @@ fn read_requests() {
     assert_eq!(fetch(|m| m.end_frame = 5), PeerFault::OutOfRange("frames"));
     assert_eq!(fetch(|m| m.end_frame = u32::MAX), PeerFault::OutOfRange("frames"));
     assert_eq!(fault(read_request::Kind::Cancel(v1::Cancel { request: 0 })), PeerFault::OutOfRange("request"));
+}
+
+#[test]
+fn hash_requests() {
+    let good = v1::Hash { request: 1, first_chunk: 0, chunks: 64, urgent: false };
+    let parse = |change: fn(&mut v1::Hash)| {
+        let mut message = good;
+        change(&mut message);
+        ReadRequest::parse(v1::ReadRequest { kind: Some(read_request::Kind::Hash(message)) })
+    };
+    assert_eq!(parse(|_| {}), Ok(ReadRequest::Hash(Hash { request: 1, chunks: 0..64, urgent: false })));
+    assert_eq!(parse(|m| m.request = 0), Err(PeerFault::OutOfRange("request")));
+    let out_of_range = Err(PeerFault::OutOfRange("chunks"));
+    assert_eq!(parse(|m| m.chunks = 0), out_of_range);
+    assert_eq!(parse(|m| m.chunks = 65), out_of_range);
+    assert_eq!(parse(|m| m.chunks = u32::MAX), out_of_range);
+    assert_eq!(parse(|m| m.first_chunk = u64::MAX - 1), out_of_range);
+    let check = |chunks| Hash { request: 1, chunks, urgent: false }.check(3 * CHUNK_SIZE + 1);
+    assert_eq!(check(0..4), Ok(()), "the last chunk is short");
+    assert_eq!(check(3..5), Err(PeerFault::OutOfRange("chunks")));
+    assert_eq!(check(9..10), Err(PeerFault::OutOfRange("chunks")));
+    assert_eq!(Hash { request: 1, chunks: 0..1, urgent: false }.check(0), Err(PeerFault::OutOfRange("chunks")));
+}
+
+#[test]
+fn more_hashes_than_can_be_asked_for() {
+    let hashes = |count| {
+        let message = v1::Hashes { request: 1, first_chunk: 0, xxh3: vec![7; count] };
+        ReadReply::parse(v1::ReadReply { kind: Some(read_reply::Kind::Hashes(message)) })
+    };
+    assert!(hashes(64).is_ok());
+    assert_eq!(hashes(65), Err(PeerFault::TooMany(64)));
 }
 
 #[test]

@@ -8,8 +8,8 @@ use farshore_proto::codec::decode;
 use farshore_proto::hello::{encode_watch, parse_watch};
 use farshore_proto::verify::seal;
 use farshore_proto::{
-    Fetch, Hello, MAX_BATCH_UPDATES, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Open, ReadReply, ReadRequest, Refusal, Secret,
-    ShareId, Welcome, batches, parse_any, parse_batch, v1,
+    Fetch, Hash, Hashes, Hello, MAX_BATCH_UPDATES, MAX_HASH_CHUNKS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Open,
+    ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, batches, parse_any, parse_batch, v1,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -77,6 +77,9 @@ fn requests() -> impl Strategy<Value = ReadRequest> {
             ReadRequest::Fetch(Fetch { request, chunk, frames: first..end, urgent })
         }),
         (1u64..).prop_map(|request| ReadRequest::Cancel { request }),
+        (1u64.., 0..u64::MAX / 2, 1..=MAX_HASH_CHUNKS, any::<bool>()).prop_map(|(request, first, count, urgent)| {
+            ReadRequest::Hash(Hash { request, chunks: first..first + count, urgent })
+        }),
     ]
 }
 
@@ -87,6 +90,8 @@ fn replies() -> impl Strategy<Value = ReadReply> {
         any::<u64>().prop_map(|request| ReadReply::Done { request }),
         (any::<u64>(), refusals()).prop_map(|(request, reason)| ReadReply::Refused { request, reason }),
         refusals().prop_map(|reason| ReadReply::OpenRefused { reason }),
+        (any::<u64>(), any::<u64>(), vec(any::<u64>(), 0..=MAX_HASH_CHUNKS as usize))
+            .prop_map(|(request, first_chunk, xxh3)| ReadReply::Hashes(Hashes { request, first_chunk, xxh3 })),
     ]
 }
 

@@ -107,6 +107,14 @@ impl Store for SimStore {
 
     fn evict(&self, _: ContentKey) {}
 
+    fn pins(&self) -> Vec<RelPath> {
+        Vec::new()
+    }
+
+    fn save_pins(&self, _: &[RelPath]) -> io::Result<()> {
+        Ok(())
+    }
+
     fn close(&self) -> BoxFuture<'static, io::Result<()>> {
         async { Ok(()) }.boxed()
     }
@@ -197,6 +205,16 @@ impl Stored for SimStored {
             at += len as u64;
         }
         Ok(())
+    }
+
+    fn read_chunk(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<Bytes>> {
+        async move {
+            let range = chunk_range(chunk, self.size_bytes);
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            self.read(range.start, &mut bytes)?;
+            Ok(bytes.into())
+        }
+        .boxed()
     }
 
     fn verify(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<bool>> {

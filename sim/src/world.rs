@@ -10,8 +10,8 @@ use crate::liar::Liar;
 use crate::sabotage::{LATE, Sabotage};
 use crate::store::SimStore;
 use crate::transport::{Line, SimTransport};
-use farshore::net::server;
 use farshore::net::transport::Transport;
+use farshore::net::{Guests, Leases, server};
 use farshore::node::{Admission, Node, Parts, Route, Step};
 use farshore_engine::{Config, Observation, PeerId};
 use farshore_proto::{Hello, ShareId};
@@ -45,6 +45,10 @@ const SELDOM: u64 = 200;
 
 /// How long the owner lets readers wait for news: short, so that it soon notices those who have gone.
 const OWNER_WATCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the owner keeps files open for readers who have lost their connection: short, so that a world can wait for
+/// it. What counts is that it is longer than what the readers' connections need to come back.
+pub const LEASE_GRACE: Duration = Duration::from_secs(30);
 
 /// Observations that a watcher hands over at once.
 const WATCHER_BATCH: usize = 1024;
@@ -330,7 +334,8 @@ async fn live_as_owner(place: Place, running: OwnerNode, life: u64) -> turmoil::
     for batch in scan.chunks(WATCHER_BATCH) {
         node.observe(batch.to_vec());
     }
-    tokio::spawn(server::serve(listener, node.clone(), std::future::pending()));
+    let guests = Arc::new(Guests::new(Arc::new(Leases::new(LEASE_GRACE))));
+    tokio::spawn(server::serve_with(listener, node.clone(), guests, std::future::pending()));
     while let Some(news) = changes.recv().await {
         tokio::time::sleep(setup.watcher_delay).await;
         let mut news: Vec<Observation> = news;

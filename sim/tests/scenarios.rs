@@ -53,6 +53,8 @@ scenarios! {
     replaced => "replaced",
     renamed => "renamed",
     removed => "removed",
+    removed_while_away => "removed-while-away",
+    away_for_too_long => "away-for-too-long",
     late_watcher => "late-watcher",
     large_listing => "large-listing",
     long_away => "long-away",

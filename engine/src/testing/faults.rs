@@ -118,6 +118,41 @@ impl World {
         for conn in conns {
             self.end_conn(conn);
         }
+        self.kept.retain(|(owner, ..), _| *owner != at);
+        self.begin_life(at);
+        self.input(at, Input::Observed(Observation::ScanBegin { path: RelPath::ROOT }));
+        let paths: Vec<RelPath> = self.hosts[at].folder.paths().cloned().collect();
+        for path in paths {
+            if let Some(seen) = self.hosts[at].folder.seen(&path) {
+                self.input(at, Input::Observed(Observation::Found { path, seen }));
+            }
+        }
+        self.input(at, Input::Observed(Observation::ScanEnd { path: RelPath::ROOT }));
+    }
+
+    /// Ends a follower's process, and starts it again on the store as it was left. If the end is not `clean`, what was not
+    /// written down is lost, and what was may be damaged.
+    pub fn restart_follower(&mut self, at: HostId, clean: bool) {
+        self.trouble();
+        let conns: Vec<ConnId> = (0..self.conns.len()).filter(|conn| self.conns[*conn].dialer == at).collect();
+        for conn in conns {
+            self.end_conn(conn);
+        }
+        let pins: Vec<RelPath> = self.hosts[at].engine.view().pins().cloned().collect();
+        self.begin_life(at);
+        let host = &mut self.hosts[at];
+        host.kernel = super::oracle::Kernel::default();
+        host.links.clear();
+        host.wanted.clear();
+        let held = host.store.restart(clean, &mut self.rng);
+        self.input(at, Input::Held { held, pins });
+        if let Some(owner) = self.follows.get(&at).copied() {
+            self.follow(at, owner);
+        }
+    }
+
+    /// A process of which nothing is left begins anew.
+    fn begin_life(&mut self, at: HostId) {
         let seed = self.rng.up_to(u64::MAX);
         let now = self.now;
         let host = &mut self.hosts[at];
@@ -128,14 +163,6 @@ impl World {
         host.jobs.clear();
         host.last_request = 0;
         host.watcher = super::host::Watcher::default();
-        self.input(at, Input::Observed(Observation::ScanBegin { path: RelPath::ROOT }));
-        let paths: Vec<RelPath> = self.hosts[at].folder.paths().cloned().collect();
-        for path in paths {
-            if let Some(seen) = self.hosts[at].folder.seen(&path) {
-                self.input(at, Input::Observed(Observation::Found { path, seen }));
-            }
-        }
-        self.input(at, Input::Observed(Observation::ScanEnd { path: RelPath::ROOT }));
     }
 
     /// The watcher of an owner lost what happened: the whole folder is read again.
@@ -155,6 +182,7 @@ impl World {
         if !std::mem::replace(&mut self.conns[conn].alive, false) {
             return;
         }
+        self.lose_leases(conn);
         let held = std::mem::take(&mut self.conns[conn].held);
         self.conns[conn].broken |= !held.is_empty();
         let at = self.conns[conn].dialer;
@@ -162,8 +190,8 @@ impl World {
         let when = self.now + self.jitter(Duration::from_millis(50));
         self.schedule(when, Event::LinkLost { conn, life });
         let over = |job: &Job| match job {
-            Job::Watch { conn: on } | Job::Fetch { conn: on, .. } => *on == Some(conn),
-            Job::Dial { .. } | Job::Store { .. } => false,
+            Job::Watch { conn: on } | Job::Fetch { conn: on, .. } | Job::Compare { conn: on, .. } => *on == Some(conn),
+            Job::Dial { .. } | Job::Store { .. } | Job::Resume { .. } | Job::Verify { .. } | Job::Save { .. } => false,
         };
         let effects: Vec<EffectId> =
             self.hosts[at].jobs.iter().filter(|(_, job)| over(job)).map(|(effect, _)| *effect).collect();

@@ -50,6 +50,10 @@ pub(super) enum Job {
     Watch { conn: Option<ConnId> },
     Fetch { conn: Option<ConnId>, content: ContentId, chunk: u64, asked: FrameSet, told: FrameSet },
     Store { content: ContentId, chunk: u64, size_bytes: u64 },
+    Resume { content: ContentId },
+    Verify { content: ContentId, chunk: u64 },
+    Compare { conn: Option<ConnId>, content: ContentId, chunks: core::ops::Range<u64> },
+    Save { contents: Vec<ContentId> },
 }
 
 /// A request that is not answered yet.
@@ -109,6 +113,9 @@ impl Host {
             | Request::Open { .. }
             | Request::Release { .. }
             | Request::ReadDir { .. }
+            | Request::Pin { .. }
+            | Request::Unpin { .. }
+            | Request::Evict { .. }
             | Request::PeerOpen { .. } => Some(now),
         };
         self.asked.insert(id, Asked { request, at: now, until, conn });
@@ -118,8 +125,9 @@ impl Host {
     /// Whether it waits for nothing but news and connections.
     pub(super) fn is_quiet(&self) -> bool {
         let waits = |asked: &Asked| !matches!(asked.request, Request::PeerWatch { .. });
-        let works = |job: &Job| matches!(job, Job::Fetch { .. } | Job::Store { .. });
-        !self.asked.values().any(waits) && !self.jobs.values().any(works) && !self.watcher.busy
+        let works = |job: &Job| !matches!(job, Job::Dial { .. } | Job::Watch { .. });
+        let saves = !self.engine.saving.unsaved.is_empty() || self.engine.saving.at.is_some();
+        !saves && !self.asked.values().any(waits) && !self.jobs.values().any(works) && !self.watcher.busy
     }
 }
 

@@ -9,7 +9,7 @@ use super::world::World;
 use crate::chunk::{CHUNK_SIZE, FRAME_SIZE};
 use crate::config::{Config, OnDisconnect};
 use crate::ids::{Handle, Ino};
-use crate::input::{Command, FetchError, Input, StoreError};
+use crate::input::{Command, FetchError, Input, Request, StoreError};
 use crate::path::{Name, RelPath};
 use core::time::Duration;
 
@@ -96,6 +96,14 @@ pub enum Op {
     Garbage(u8),
     /// The stream of updates to a follower ends, and nothing else.
     WatchEnds(u8),
+    /// A follower's process ends, cleanly or not, and starts again on its store.
+    RestartFollower(u8, bool),
+    /// A person pins something on a follower.
+    Pin(u8, u8),
+    /// A person takes a pin back.
+    Unpin(u8, u8),
+    /// A person wants what is stored of something to go.
+    Evict(u8, u8),
 }
 
 impl Op {
@@ -127,12 +135,16 @@ impl Op {
             31 => Op::Cut(a),
             32 => Op::Hold(a),
             33 => Op::Heal(a),
+            34 if a % 2 == 1 => Op::RestartFollower(b, c % 2 == 0),
             34 => Op::RestartOwner,
             35 => Op::Slow(a % 2 == 0),
             36 => Op::DropStream(a, b),
             37 => Op::Spoil(a, b),
             38 => Op::StoreFails(a, b),
+            39 if b % 4 == 1 => Op::Pin(a, c),
+            39 if b % 4 == 2 => Op::Unpin(a, c),
             39 => Op::NetworkChanged(a),
+            40 if b % 2 == 1 => Op::Evict(a, c),
             40 => Op::Garbage(a),
             _ => Op::WatchEnds(a),
         }
@@ -162,7 +174,9 @@ pub fn play(seed: u64, ops: &[Op], keep_history: bool) -> World {
     };
     world.add(config.clone());
     for on_disconnect in [OnDisconnect::Wait, OnDisconnect::Fail] {
-        let follower = world.add(Config { on_disconnect, ..config.clone() });
+        let cache_bytes = seed.is_multiple_of(2).then_some(4 * CHUNK_SIZE);
+        let prefetch_on_open = seed.is_multiple_of(5);
+        let follower = world.add(Config { on_disconnect, cache_bytes, prefetch_on_open, ..config.clone() });
         world.follow(follower, OWNER);
     }
     // Long listings, during which much can happen, without a tree that is large.
@@ -279,6 +293,16 @@ impl World {
             Op::NetworkChanged(who) => self.input(follower(who), Input::Command(Command::NetworkChanged)),
             Op::Garbage(who) => self.garbage(follower(who)),
             Op::WatchEnds(who) => self.end_watches(follower(who)),
+            Op::RestartFollower(who, clean) => self.restart_follower(follower(who), clean),
+            Op::Pin(who, entry) => self.play_at(follower(who), entry, |path| Request::Pin { path }),
+            Op::Unpin(who, entry) => {
+                let at = follower(who);
+                let pins: Vec<RelPath> = self.hosts[at].engine.view().pins().cloned().collect();
+                if let Some(path) = nth(&pins, entry) {
+                    assert_eq!(self.ask_now(at, Request::Unpin { path }), Ok(crate::Reply::Unpinned));
+                }
+            }
+            Op::Evict(who, entry) => self.play_at(follower(who), entry, |path| Request::Evict { path }),
         }
     }
 
@@ -289,6 +313,13 @@ impl World {
     ) {
         if let Some(path) = path(self) {
             self.change(OWNER, |folder| change(folder, &path));
+        }
+    }
+
+    /// Asks for something at a path that the owner has, and that may not have been heard of.
+    fn play_at(&mut self, at: HostId, entry: u8, request: impl FnOnce(RelPath) -> Request) {
+        if let Some(path) = self.nth_entry(entry) {
+            let _answer = self.ask_now(at, request(path));
         }
     }
 

@@ -71,6 +71,8 @@ impl Kernel {
             | Notice::PeerFault { .. }
             | Notice::FetchFailed { .. }
             | Notice::StoreFailed { .. }
+            | Notice::SaveFailed { .. }
+            | Notice::PinsChanged
             | Notice::NotShared { .. }
             | Notice::Announced { .. } => {}
         }
@@ -164,6 +166,9 @@ impl World {
                 self.on_watched(at, &asked, updates, cursor);
                 None
             }
+            (Request::Pin { .. }, Ok(reply @ Reply::Pinned))
+            | (Request::Unpin { .. }, Ok(reply @ Reply::Unpinned))
+            | (Request::Evict { .. }, Ok(reply @ Reply::Evicted { .. })) => Some(reply),
             (Request::ReadLink { .. }, Ok(Reply::Target(target))) => Some(Reply::Target(target)),
             (Request::PeerOpen { .. }, Ok(Reply::PeerOpened(served))) => Some(Reply::PeerOpened(served)),
             (_, Err(_)) => None,
@@ -289,6 +294,7 @@ impl World {
             let known: std::collections::BTreeSet<ContentId> = view.contents().map(|c| c.content).collect();
             let kept = host.store.contents();
             assert!(kept.is_subset(&known), "host {at} keeps contents that its engine has forgotten: {kept:?}");
+            assert_eq!(host.store.stored_bytes(), view.stored_bytes(), "host {at} miscounts what it stores");
         }
     }
 
@@ -299,6 +305,13 @@ impl World {
             assert_eq!(view.open_handles(), 0, "host {at}");
             assert_eq!(view.entries(), view.tree().count() as u64 + 1, "host {at} remembers what nobody knows");
             assert!(view.contents().all(|content| content.waiters == 0 && content.open_chunks == 0), "host {at}");
+            assert_eq!(host.store.unsaved(), 0, "host {at} has not written down everything that it stores");
+            let pinned = |path: &RelPath| host.engine.cache.is_pinned(path);
+            let may_go =
+                view.contents().filter(|content| content.stored_bytes > 0).any(|content| !pinned(&content.path))
+                    || view.held().any(|held| !pinned(&held.path));
+            let most = host.config.cache_bytes.unwrap_or(u64::MAX);
+            assert!(view.stored_bytes() <= most || !may_go, "host {at} stores {} bytes of {most}", view.stored_bytes());
             let timer = host.engine.next_timer().map(|(_, timer)| timer);
             let idle = matches!(timer, None | Some(crate::Timer::NoNews(_) | crate::Timer::Redial(_)));
             assert!(idle, "host {at} still has {timer:?} before it");

@@ -8,11 +8,9 @@ use crate::fault::PeerFault;
 use crate::ids::{EffectId, LinkId};
 use crate::input::{Done, FetchError, Input, PeerEvent, Request, Wanted, WatchCursor};
 use crate::output::{Errno, Reply};
-use crate::record::Stamp;
 use crate::time::Time;
 use core::ops::Range;
 use core::time::Duration;
-use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A connection, numbered by the world.
@@ -22,6 +20,8 @@ pub type ConnId = usize;
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) dialer: HostId,
+    /// In which of its lives it dialled: a later one hears nothing of what travels here.
+    life: u32,
     pub(super) link: LinkId,
     pub(super) owner: HostId,
     pub(super) alive: bool,
@@ -31,8 +31,6 @@ pub(super) struct Conn {
     last_at: [Time; 2],
     /// What would have arrived while the network was held.
     pub(super) held: Vec<Message>,
-    /// Files that the owner has open for this follower.
-    leases: BTreeMap<Stamp, (u64, u64)>,
 }
 
 /// What travels.
@@ -40,9 +38,13 @@ pub(super) struct Conn {
 pub(super) enum Message {
     Watch { position: Position },
     Fetch { effect: EffectId, wanted: Wanted, chunk: u64, frames: Range<u32> },
+    Hash { effect: EffectId, wanted: Wanted, chunks: Range<u64> },
+    Open { wanted: Wanted },
+    Close { wanted: Wanted },
     Tree { updates: Vec<TreeUpdate> },
     Frame { effect: EffectId, frame: u32, bytes: Vec<u8>, hash: u64 },
     FetchEnd { effect: EffectId, result: Result<(), FetchError> },
+    Hashes { effect: EffectId, result: Result<Vec<u64>, FetchError> },
 }
 
 /// An owner on its way through the frames that were asked for.
@@ -73,8 +75,12 @@ pub enum Spoil {
 impl Message {
     fn direction(&self) -> usize {
         match self {
-            Message::Watch { .. } | Message::Fetch { .. } => 0,
-            Message::Tree { .. } | Message::Frame { .. } | Message::FetchEnd { .. } => 1,
+            Message::Watch { .. }
+            | Message::Fetch { .. }
+            | Message::Hash { .. }
+            | Message::Open { .. }
+            | Message::Close { .. } => 0,
+            Message::Tree { .. } | Message::Frame { .. } | Message::FetchEnd { .. } | Message::Hashes { .. } => 1,
         }
     }
 }
@@ -82,16 +88,8 @@ impl Message {
 impl World {
     pub(super) fn connect(&mut self, dialer: HostId, link: LinkId, owner: HostId) -> ConnId {
         let last_at = [self.now; 2];
-        let conn = Conn {
-            dialer,
-            link,
-            owner,
-            alive: true,
-            broken: false,
-            last_at,
-            held: Vec::new(),
-            leases: BTreeMap::new(),
-        };
+        let life = self.hosts[dialer].life;
+        let conn = Conn { dialer, life, link, owner, alive: true, broken: false, last_at, held: Vec::new() };
         self.conns.push(conn);
         let id = self.conns.len() - 1;
         self.hosts[dialer].links.insert(link, id);
@@ -120,6 +118,9 @@ impl World {
             }
             return;
         }
+        if self.hosts[dialer].life != self.conns[conn].life {
+            return;
+        }
         match message {
             // A driver may have had it in hand when the connection ended.
             Message::Tree { updates } if alive || self.is_in_hand(conn) => {
@@ -130,6 +131,11 @@ impl World {
             Message::Tree { .. } => {}
             Message::Watch { position } => self.ask_watch(conn, WatchCursor::at(position)),
             Message::Fetch { effect, wanted, chunk, frames } => self.serve(conn, effect, wanted, chunk, frames),
+            Message::Hash { effect, wanted, chunks } => self.serve_hashes(conn, effect, &wanted, chunks),
+            Message::Hashes { effect, result } => self.end_compare(dialer, effect, result),
+            // Who cannot be given a lease hears of it when it asks for bytes.
+            Message::Open { wanted } => drop(self.lease(conn, &wanted)),
+            Message::Close { wanted } => self.end_lease(conn, &wanted),
             Message::Frame { effect, frame, bytes, hash } => self.on_frame(dialer, effect, frame, bytes, hash),
             Message::FetchEnd { effect, result } => self.end_fetch(dialer, effect, result),
         }
@@ -163,15 +169,49 @@ impl World {
     }
 
     fn serve(&mut self, conn: ConnId, effect: EffectId, wanted: Wanted, chunk: u64, frames: Range<u32>) {
-        let Conn { dialer, owner, .. } = self.conns[conn];
         if let Some(Spoil::Refuse(error)) = self.spoils.front().copied() {
             self.spoils.pop_front();
             self.trouble();
             return self.send(conn, Message::FetchEnd { effect, result: Err(error) });
         }
+        let (inode, version) = match self.lease(conn, &wanted) {
+            Ok(opened) => opened,
+            Err(error) => return self.send(conn, Message::FetchEnd { effect, result: Err(error) }),
+        };
+        let serving = Serving { conn, effect, inode, version, wanted, chunk, frames };
+        let at = self.now + self.jitter(self.frame_gap);
+        self.schedule(at, Event::Serve(serving));
+    }
+
+    fn serve_hashes(&mut self, conn: ConnId, effect: EffectId, wanted: &Wanted, chunks: Range<u64>) {
+        let owner = self.conns[conn].owner;
+        let opened = match self.spoils.front().copied() {
+            Some(Spoil::Refuse(error)) => {
+                self.spoils.pop_front();
+                self.trouble();
+                Err(error)
+            }
+            _ => self.lease(conn, wanted),
+        };
+        let result = opened.map(|(inode, version)| {
+            let serving = Serving { conn, effect, inode, version, wanted: wanted.clone(), chunk: 0, frames: 0..0 };
+            self.note_version(owner, &serving);
+            let hash = |chunk| {
+                let range = chunk_range(chunk, wanted.size_bytes);
+                let bytes = self.hosts[owner].folder.read(inode, range.start, range.end - range.start);
+                xxh3_64(&bytes.unwrap_or_default())
+            };
+            chunks.map(hash).collect()
+        });
+        self.send(conn, Message::Hashes { effect, result });
+    }
+
+    /// Which file an owner reads for a follower, in which version: the one that it asks the engine for.
+    pub(super) fn open_now(&mut self, conn: ConnId, wanted: &Wanted) -> Result<(u64, u64), FetchError> {
+        let Conn { dialer, owner, .. } = self.conns[conn];
         let peer = self.hosts[dialer].peer;
         let request = Request::PeerOpen { peer, path: wanted.path.clone(), stamp: wanted.stamp };
-        let opened = match self.ask_now(owner, request) {
+        match self.ask_now(owner, request) {
             Ok(Reply::PeerOpened(served)) => {
                 let seen = self.hosts[owner].folder.seen(&served.path);
                 let as_told = seen.is_some_and(|seen| seen.facts == served.facts && seen.modified == served.modified);
@@ -181,16 +221,7 @@ impl World {
             Err(Errno::NoEntry) => Err(FetchError::Gone),
             Err(Errno::Stale) => Err(FetchError::Stale),
             Err(errno) => panic!("an owner answered {errno:?}"),
-        };
-        let leased = self.conns[conn].leases.get(&wanted.stamp).copied().filter(|_| self.leases);
-        let (inode, version) = match (opened, leased) {
-            (Ok(opened), _) | (Err(_), Some(opened)) => opened,
-            (Err(error), None) => return self.send(conn, Message::FetchEnd { effect, result: Err(error) }),
-        };
-        self.conns[conn].leases.insert(wanted.stamp, (inode, version));
-        let serving = Serving { conn, effect, inode, version, wanted, chunk, frames };
-        let at = self.now + self.jitter(self.frame_gap);
-        self.schedule(at, Event::Serve(serving));
+        }
     }
 
     fn open_version(&self, owner: HostId, inode: u64) -> Result<(u64, u64), FetchError> {
@@ -274,15 +305,33 @@ impl World {
         }
     }
 
+    /// Takes over what is the same in another version.
+    pub(super) fn end_compare(&mut self, at: HostId, effect: EffectId, result: Result<Vec<u64>, FetchError>) {
+        let Some(Job::Compare { content, chunks, .. }) = self.hosts[at].jobs.get(&effect).cloned() else { return };
+        self.hosts[at].jobs.remove(&effect);
+        let store = &mut self.hosts[at].store;
+        let same = |hashes: Vec<u64>| {
+            chunks
+                .zip(hashes)
+                .filter(|(chunk, hash)| store.adopt(content, *chunk, *hash))
+                .map(|(chunk, _)| chunk)
+                .collect()
+        };
+        let result = result.map(same);
+        self.input(at, Input::Done(effect, Done::Compared(result)));
+    }
+
     /// Ends what runs over a connection that is gone.
     pub(super) fn lose_effect(&mut self, at: HostId, effect: EffectId) {
         match self.hosts[at].jobs.get(&effect) {
             Some(Job::Fetch { .. }) => self.end_fetch(at, effect, Err(FetchError::LinkLost)),
+            Some(Job::Compare { .. }) => self.end_compare(at, effect, Err(FetchError::LinkLost)),
             Some(Job::Watch { .. }) => {
                 self.hosts[at].jobs.remove(&effect);
                 self.input(at, Input::Done(effect, Done::WatchEnded));
             }
-            Some(Job::Dial { .. } | Job::Store { .. }) | None => {}
+            Some(Job::Dial { .. } | Job::Store { .. } | Job::Resume { .. } | Job::Verify { .. } | Job::Save { .. })
+            | None => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::folder::Look;
 use super::host::{Host, HostId, Job};
+use super::leases::{Lease, LeaseKey};
 use super::wire::{Conn, ConnId, Message, Serving, Spoil, pair};
 use crate::chunk::FrameSet;
 use crate::config::Config;
@@ -52,6 +53,8 @@ pub struct World {
     pub(super) follows: BTreeMap<HostId, HostId>,
     /// Which file and version a stamp means, and its size.
     pub(super) versions: BTreeMap<(PeerId, Stamp), (u64, u64, u64)>,
+    /// What owners keep open for their followers.
+    pub(super) kept: BTreeMap<LeaseKey, Lease>,
     pub(super) trouble_at: Time,
     events: BTreeMap<(Time, u64), Event>,
     last_event: u64,
@@ -94,6 +97,7 @@ impl World {
             dead: BTreeSet::new(),
             follows: BTreeMap::new(),
             versions: BTreeMap::new(),
+            kept: BTreeMap::new(),
             trouble_at: Time::ZERO,
             events: BTreeMap::new(),
             last_event: 0,
@@ -217,6 +221,7 @@ impl World {
                 let (content, asked) = (wanted.content, FrameSet::span(frames.start, frames.end));
                 let known = self.hosts[at].wanted.entry(content).or_insert_with(|| (peer, wanted.clone()));
                 assert_eq!((known.0, known.1.stamp), (peer, wanted.stamp), "content {content} changed its version");
+                self.hosts[at].store.create(content, &identity_of(peer, &wanted), &wanted.path);
                 let conn = self.send_or_lose(at, id, link, Message::Fetch { effect: id, wanted, chunk, frames });
                 Some(Job::Fetch { conn, content, chunk, asked, told: FrameSet::EMPTY })
             }
@@ -226,13 +231,49 @@ impl World {
                 self.schedule(when, Event::StoreEnds { at, life, effect: id });
                 Some(Job::Store { content, chunk, size_bytes })
             }
+            Effect::Resume { content, identity, path, own, base } => {
+                let crate::ContentIdentity { owner, stamp, size_bytes, modified } = identity;
+                let wanted = crate::Wanted { content, path: path.clone(), stamp, size_bytes, modified };
+                self.hosts[at].wanted.insert(content, (owner, wanted));
+                self.hosts[at].store.resume(content, &identity, &path, own, base);
+                self.local_job(at, id, Job::Resume { content })
+            }
+            Effect::Verify { content, chunk } => self.local_job(at, id, Job::Verify { content, chunk }),
+            Effect::Save { contents } => self.local_job(at, id, Job::Save { contents }),
+            Effect::Compare { peer, link, wanted, chunks } => {
+                let content = wanted.content;
+                self.hosts[at].store.create(content, &identity_of(peer, &wanted), &wanted.path);
+                self.hosts[at].wanted.insert(content, (peer, wanted.clone()));
+                let hash = Message::Hash { effect: id, wanted, chunks: chunks.clone() };
+                let conn = self.send_or_lose(at, id, link, hash);
+                Some(Job::Compare { conn, content, chunks })
+            }
+            Effect::Rebase { content, identity, path, from, older } => {
+                self.hosts[at].store.rebase(content, &identity, &path, from, older);
+                None
+            }
+            Effect::DropBase { content } => {
+                self.hosts[at].store.drop_base(content);
+                None
+            }
+            Effect::Evict { key } => {
+                self.hosts[at].store.evict(key);
+                None
+            }
             Effect::DropFrames { content, chunk } => {
                 self.hosts[at].store.drop_frames(content, chunk);
                 None
             }
-            // This wire has no streams to close: what was asked for and given up is cancelled on its own.
-            Effect::CloseStreams { .. } => None,
+            Effect::OpenStreams { link, wanted, .. } => {
+                self.open_streams(at, link, wanted);
+                None
+            }
+            Effect::CloseStreams { content } => {
+                self.close_streams(at, content);
+                None
+            }
             Effect::Discard { content } => {
+                self.close_streams(at, content);
                 self.hosts[at].store.discard(content);
                 None
             }
@@ -248,6 +289,14 @@ impl World {
             let before = self.hosts[at].jobs.insert(id, job);
             assert!(before.is_none(), "effect {id} was begun twice");
         }
+    }
+
+    /// Something that only the store has to do with.
+    fn local_job(&mut self, at: HostId, effect: EffectId, job: Job) -> Option<Job> {
+        let when = self.now + self.jitter(self.store_delay);
+        let life = self.hosts[at].life;
+        self.schedule(when, Event::StoreEnds { at, life, effect });
+        Some(job)
     }
 
     /// Sends a message over a link; if the link is gone, its effect ends a little later.
@@ -313,22 +362,41 @@ impl World {
     }
 
     fn end_store(&mut self, at: HostId, effect: EffectId) {
-        let Some(Job::Store { content, chunk, size_bytes }) = self.hosts[at].jobs.remove(&effect) else { return };
+        let Some(job) = self.hosts[at].jobs.remove(&effect) else { return };
         let host = &mut self.hosts[at];
-        let result = match &mut host.store_faults {
+        let mut fault = || match &mut host.store_faults {
             Some((error, left)) if *left > 0 => {
                 *left -= 1;
                 Err(*error)
             }
-            _ => {
-                host.store.write(content, chunk, size_bytes);
-                Ok(())
+            _ => Ok(()),
+        };
+        let (done, result) = match job {
+            Job::Store { content, chunk, size_bytes } => {
+                let result = fault();
+                if result.is_ok() {
+                    host.store.write(content, chunk, size_bytes);
+                }
+                (Done::Stored(result), result)
             }
+            Job::Save { contents } => {
+                let result = fault();
+                if result.is_ok() {
+                    host.store.save(&contents);
+                }
+                (Done::Saved(result), result)
+            }
+            Job::Resume { content } => {
+                let (own, base) = host.store.resumed(content);
+                (Done::Resumed { own, base }, Ok(()))
+            }
+            Job::Verify { content, chunk } => (Done::Verified(host.store.verify(content, chunk)), Ok(())),
+            Job::Dial { .. } | Job::Watch { .. } | Job::Fetch { .. } | Job::Compare { .. } => return,
         };
         if result.is_err() {
             self.trouble();
         }
-        self.input(at, Input::Done(effect, Done::Stored(result)));
+        self.input(at, Input::Done(effect, done));
     }
 
     /// A driver sees that something was cancelled: it ends it at once, or lets it run to its end.
@@ -347,7 +415,8 @@ impl World {
                 self.hosts[at].jobs.remove(&effect);
                 self.input(at, Input::Done(effect, Done::Dialed(Err(DialError::Unreachable))));
             }
-            Job::Dial { .. } | Job::Store { .. } => {}
+            Job::Compare { .. } => self.end_compare(at, effect, Err(FetchError::Cancelled)),
+            Job::Dial { .. } | Job::Store { .. } | Job::Resume { .. } | Job::Verify { .. } | Job::Save { .. } => {}
         }
     }
 
@@ -538,4 +607,10 @@ impl World {
     pub(super) fn chance(&mut self, of: u64) -> bool {
         self.rng.up_to(of - 1) == 0
     }
+}
+
+/// Which bytes a fetch is about.
+fn identity_of(owner: PeerId, wanted: &crate::Wanted) -> crate::ContentIdentity {
+    let crate::Wanted { stamp, size_bytes, modified, .. } = *wanted;
+    crate::ContentIdentity { owner, stamp, size_bytes, modified }
 }

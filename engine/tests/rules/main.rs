@@ -7,11 +7,13 @@
 // A test looks for one answer, and panics or looks on at every other.
 #![allow(clippy::wildcard_enum_match_arm)]
 
+mod cache;
 mod contract;
 mod disconnect;
 mod frames;
 mod handles;
 mod kernel_notices;
+mod left_out;
 mod listings;
 mod lookups;
 mod on_demand;
@@ -21,7 +23,9 @@ mod read_ahead;
 mod readdir;
 mod redial;
 mod regressions;
+mod resume;
 mod retries;
+mod saving;
 mod shutdown;
 mod store_full;
 mod unshared;

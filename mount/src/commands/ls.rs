@@ -1,5 +1,6 @@
 //! `farshore ls`: lists what a share holds, without mounting it and without fetching a byte of content.
 
+use super::text::{Plain, moment};
 use super::{Failure, interruptible, prepare, stop_signal};
 use crate::joining::join;
 use crate::net::tls::TlsTransport;
@@ -15,7 +16,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 #[derive(Debug, Args)]
 pub(super) struct LsArgs {
@@ -149,16 +149,7 @@ fn write_name(out: &mut impl Write, name: &[u8], terminal: bool) -> io::Result<(
     if !terminal {
         return out.write_all(name);
     }
-    for letter in String::from_utf8_lossy(name).chars() {
-        if letter.is_control() { write!(out, "{}", letter.escape_default())? } else { write!(out, "{letter}")? }
-    }
-    Ok(())
-}
-
-/// A moment that can be printed: years before 1970 and after 9999 are shown as the nearest that can.
-fn moment(seconds: i64) -> SystemTime {
-    const LAST: u64 = 253_402_300_799;
-    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0).min(LAST))
+    write!(out, "{}", Plain(&String::from_utf8_lossy(name)))
 }
 
 /// As `ls -l` writes them, without the sticky and set-id letters' finer points.

@@ -13,13 +13,19 @@ macro_rules! say {
 
 mod daemon;
 mod demo;
+mod doctor;
 mod get;
 mod link_cutter;
 mod ls;
 mod mount;
+mod peers;
+mod prometheus;
 mod share;
+mod status;
+mod text;
 mod verify;
 
+use crate::control::RunDirError;
 use crate::fuse::{MountError, OptionError};
 use crate::identity::IdentityError;
 use crate::joining::JoinError;
@@ -68,6 +74,12 @@ enum Command {
     Ls(ls::LsArgs),
     /// Fetch files of a share, without mounting it
     Get(get::GetArgs),
+    /// Show what runs on this device: shares, mounts, links, files on their way, errors
+    Status(status::StatusArgs),
+    /// List the devices that have joined the shares of this device, or revoke one
+    Peers(peers::PeersArgs),
+    /// Say what is wrong with the set-up of this machine, and how to mend it
+    Doctor(doctor::DoctorArgs),
     /// Look at everything that was fetched and is stored, and say what is damaged
     Verify(verify::VerifyArgs),
     /// Take a mount down
@@ -150,6 +162,12 @@ impl From<ShareError> for Failure {
     }
 }
 
+impl From<RunDirError> for Failure {
+    fn from(error: RunDirError) -> Failure {
+        Failure::failed(error)
+    }
+}
+
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Failure {
         match error {
@@ -197,6 +215,9 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
         Command::Mount(args) => in_runtime(mount::run(state, args)),
         Command::Ls(args) => in_runtime(ls::run(state, args)),
         Command::Get(args) => in_runtime(get::run(state, args)),
+        Command::Status(args) => in_runtime(status::run(state, args)),
+        Command::Peers(args) => in_runtime(peers::run(state, args)),
+        Command::Doctor(args) => doctor::run(state, &args),
         Command::Verify(args) => in_runtime(verify::run(state, args)),
         Command::Demo(args) => in_runtime(demo::run(args)),
     }

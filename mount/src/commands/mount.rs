@@ -1,6 +1,7 @@
 //! `farshore mount`: joins a share and mounts it until it is unmounted or told to stop.
 
 use super::{Failure, daemon, interruptible, prepare, stop_signal};
+use crate::control::{Control, Part, Process};
 use crate::fuse::{self, Ended, MountOptions, Mounted};
 use crate::joining::join;
 use crate::kernel_host::KernelHost;
@@ -80,7 +81,7 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
     let mut stop = pin!(stop_signal());
     let joined = join(&ticket, transport, store as Arc<dyn Store>, config);
     let node = interruptible(stop.as_mut(), joined.map_err(Failure::from)).await?;
-    let host = Arc::new(KernelHost::new(node.clone(), store_dir));
+    let host = Arc::new(KernelHost::new(node.clone(), store_dir.clone()));
     let mountpoint = args.mountpoint.clone();
     let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, options)).await;
     let mounted = match mounted.map_err(Failure::failed)? {
@@ -90,6 +91,9 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
             return Err(error.into());
         }
     };
+    let process =
+        Process::new(node.clone(), Part::Mount { ticket: ticket.clone(), store: store_dir }).mounted(&mounted);
+    let _control = Control::start_if_possible(state.dir(), Arc::new(process));
     let entries = node.view(|view| view.entries()) - 1;
     let shown = mounted.mountpoint().display();
     if daemon::is_background() {

@@ -1,6 +1,7 @@
 //! `farshore share`: offers a folder until it is told to stop.
 
 use super::{Failure, stop_signal};
+use crate::control::{Control, Hosting, Part, Process};
 use crate::fuse::{self, MountOptions, Mounted};
 use crate::kernel_host::KernelHost;
 use crate::sharing::{DEFAULT_LISTEN, ShareOptions, Sharing};
@@ -41,8 +42,9 @@ pub(super) async fn run(state: Option<PathBuf>, args: ShareArgs) -> Result<(), F
     // From the first moment: a stop during the first scan is a stop too.
     let stop = stop_signal();
     tokio::pin!(stop);
+    let state = State::open(state)?;
     let mut sharing = tokio::select! {
-        started = Sharing::start(State::open(state)?, options.clone()) => started?,
+        started = Sharing::start(state.clone(), options.clone()) => started?,
         stopped = &mut stop => return Ok(stopped?),
     };
     let entries = sharing.node().view(|view| view.entries()) - 1;
@@ -56,6 +58,7 @@ pub(super) async fn run(state: Option<PathBuf>, args: ShareArgs) -> Result<(), F
         },
         None => None,
     };
+    let _control = Control::start_if_possible(state.dir(), Arc::new(process(&sharing, &state, mounted.as_ref())));
     say!("sharing {} ({entries} entries) at {}; stop with Ctrl-C", options.folder.display(), sharing.address());
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{}", sharing.ticket().encode())?;
@@ -71,6 +74,22 @@ pub(super) async fn run(state: Option<PathBuf>, args: ShareArgs) -> Result<(), F
     }
     sharing.stop().await;
     result
+}
+
+/// What can be asked of this process.
+fn process(sharing: &Sharing, state: &State, mounted: Option<&Mounted>) -> Process {
+    let hosting = Hosting {
+        folder: sharing.folder().to_owned(),
+        listening: sharing.address().to_owned(),
+        ticket: sharing.ticket().clone(),
+        guests: sharing.guests().clone(),
+        state: state.clone(),
+    };
+    let process = Process::new(sharing.node().clone(), Part::Share(hosting));
+    match mounted {
+        Some(mounted) => process.mounted(mounted),
+        None => process,
+    }
 }
 
 /// A mount inside the folder would share itself.

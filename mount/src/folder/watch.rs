@@ -48,6 +48,8 @@ struct Shared {
     bell: Bell,
     stop: AtomicBool,
     rechecks: Mutex<Vec<RelPath>>,
+    /// Paths of which nothing counts that was told before.
+    forgotten: Mutex<Vec<RelPath>>,
 }
 
 impl Watcher {
@@ -70,7 +72,12 @@ impl Watcher {
         })?;
         inotify.watch(beneath.root(), true).map_err(|error| unwatched(root.to_owned(), error))?;
         let bell = Bell::new().map_err(failed)?;
-        let shared = Arc::new(Shared { bell, stop: AtomicBool::new(false), rechecks: Mutex::default() });
+        let shared = Arc::new(Shared {
+            bell,
+            stop: AtomicBool::new(false),
+            rechecks: Mutex::default(),
+            forgotten: Mutex::default(),
+        });
         let worker = Worker::new(Box::new(sink), Arc::clone(&shared), root_path, root_id, beneath, inotify);
         let thread = std::thread::Builder::new().name("folder-watch".into()).spawn(|| worker.run());
         let thread = thread.map_err(|source| FolderError::Open { path: root.to_owned(), source })?;
@@ -108,6 +115,12 @@ impl Recheck {
         drop(rechecks);
         self.0.bell.ring();
     }
+
+    /// The same, and if a directory is there, everything in it is told again, though it was told before.
+    pub fn look_anew_at(&self, path: &RelPath) {
+        self.0.forgotten.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+        self.0.bell.ring();
+    }
 }
 
 impl Shared {
@@ -117,6 +130,10 @@ impl Shared {
 
     fn take_rechecks(&self) -> Vec<RelPath> {
         std::mem::take(&mut *self.rechecks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take_forgotten(&self) -> Vec<RelPath> {
+        std::mem::take(&mut *self.forgotten.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

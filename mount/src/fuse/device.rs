@@ -47,11 +47,11 @@ pub(super) fn helper(path: &Path, arguments: &[&OsStr]) -> Result<(), MountError
     check_helper(path, &output)
 }
 
-fn open() -> Result<OwnedFd, Errno> {
+pub(super) fn open() -> Result<OwnedFd, Errno> {
     rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn device_error(error: Errno) -> io::Error {
+pub(super) fn device_error(error: Errno) -> io::Error {
     let error = io::Error::from(error);
     io::Error::new(error.kind(), format!("{DEVICE} cannot be opened: {error}"))
 }
@@ -96,7 +96,7 @@ fn mount_with_helper(path: &Path, options: &MountOptions) -> Result<OwnedFd, Mou
 }
 
 /// Runs the first helper that is there and that this user may run.
-fn spawn_helper<T>(mut run: impl FnMut(&mut Command) -> io::Result<T>) -> io::Result<T> {
+pub(super) fn spawn_helper<T>(mut run: impl FnMut(&mut Command) -> io::Result<T>) -> io::Result<T> {
     for helper in HELPERS {
         match run(&mut Command::new(helper)) {
             // A directory of the search path that this user may not look into says "denied" as well.

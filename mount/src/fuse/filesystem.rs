@@ -8,7 +8,8 @@ use super::directory::{Filling, Listing, pages_per_reply};
 use super::errno::name_errno;
 use super::host::{Answer, Host, Readable};
 use super::options::Owner;
-use super::pending::{LostReplies, Pending, Refuse};
+use super::pending::{Pending, Refuse};
+use super::stats::{Operation, Stats};
 use farshore_engine::path::{NAME_MAX_BYTES, Name};
 use farshore_engine::{Errno, Handle, Ino, Reply, Request};
 use fuser::{
@@ -52,7 +53,7 @@ const CAPABILITIES: InitFlags = InitFlags::FUSE_ASYNC_READ
 pub(super) struct FileSystem<H: Host> {
     host: Arc<H>,
     owner: Owner,
-    lost: LostReplies,
+    stats: Arc<Stats>,
     /// Whether the kernel opens and caches directories by itself once it is told that we need not know.
     opens_dirs_itself: bool,
     /// How many pages of a listing one reply may take.
@@ -61,12 +62,12 @@ pub(super) struct FileSystem<H: Host> {
 
 impl<H: Host> FileSystem<H> {
     /// Shows what `host` has, everything belonging to `owner`.
-    pub(super) fn new(host: Arc<H>, owner: Owner, lost: LostReplies) -> FileSystem<H> {
-        FileSystem { host, owner, lost, opens_dirs_itself: false, pages_per_reply: 1 }
+    pub(super) fn new(host: Arc<H>, owner: Owner, stats: Arc<Stats>) -> FileSystem<H> {
+        FileSystem { host, owner, stats, opens_dirs_itself: false, pages_per_reply: 1 }
     }
 
-    fn pending<R: Refuse>(&self, operation: &'static str, reply: R) -> Pending<R> {
-        Pending::new(operation, reply, &self.lost)
+    fn pending<R: Refuse>(&self, operation: Operation, reply: R) -> Pending<R> {
+        Pending::new(operation, reply, &self.stats)
     }
 
     fn list<L: Listing>(&self, dir: INodeNo, after: u64, reply: Pending<L>) {
@@ -97,7 +98,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
     }
 
     fn lookup(&self, _request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let reply = self.pending("lookup", reply);
+        let reply = self.pending(Operation::Lookup, reply);
         let name = match Name::new(name.as_bytes()) {
             Ok(name) => name,
             Err(error) => return reply.refuse(name_errno(error)),
@@ -117,7 +118,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
     }
 
     fn getattr(&self, _request: &fuser::Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        let reply = self.pending("getattr", reply);
+        let reply = self.pending(Operation::Getattr, reply);
         let owner = self.owner;
         self.host.ask(Request::GetAttr { ino: Ino(ino.0) }, move |answer| match answer {
             Ok(Answer::Reply(Reply::Attr(attr))) => reply.send(|reply| reply.attr(&TTL, &file_attr(&attr, owner))),
@@ -126,7 +127,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
     }
 
     fn readlink(&self, _request: &fuser::Request, ino: INodeNo, reply: ReplyData) {
-        let reply = self.pending("readlink", reply);
+        let reply = self.pending(Operation::Readlink, reply);
         self.host.ask(Request::ReadLink { ino: Ino(ino.0) }, move |answer| match answer {
             Ok(Answer::Reply(Reply::Target(target))) => reply.send(|reply| reply.data(&target)),
             failed => reply.fail(failed),
@@ -134,7 +135,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
     }
 
     fn open(&self, _request: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let reply = self.pending("open", reply);
+        let reply = self.pending(Operation::Open, reply);
         let write = match flags.acc_mode() {
             OpenAccMode::O_RDONLY => flags.0 & libc::O_TRUNC != 0,
             OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => true,
@@ -159,9 +160,10 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let reply = self.pending("read", reply);
+        let reply = self.pending(Operation::Read, reply);
+        let stats = Arc::clone(&self.stats);
         self.host.ask(Request::Read { handle: Handle(handle.0), offset, len: size }, move |answer| match answer {
-            Ok(Answer::Bytes(bytes)) => send_bytes(reply, &bytes, size),
+            Ok(Answer::Bytes(bytes)) => send_bytes(reply, &bytes, size, &stats),
             failed => reply.fail(failed),
         });
     }
@@ -188,7 +190,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let reply = self.pending("release", reply);
+        let reply = self.pending(Operation::Release, reply);
         self.host.ask(Request::Release { handle: Handle(handle.0) }, move |answer| match answer {
             Ok(Answer::Reply(Reply::Released)) => reply.send(ReplyEmpty::ok),
             failed => reply.fail(failed),
@@ -213,7 +215,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.list(ino, offset, self.pending("readdir", reply));
+        self.list(ino, offset, self.pending(Operation::Readdir, reply));
     }
 
     fn readdirplus(
@@ -224,7 +226,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.list(ino, offset, self.pending("readdirplus", reply));
+        self.list(ino, offset, self.pending(Operation::Readdirplus, reply));
     }
 
     fn releasedir(
@@ -240,7 +242,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
 
     /// Programs disagree on whether the block size or the fragment size is the unit of the counts, so they are one.
     fn statfs(&self, _request: &fuser::Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let reply = self.pending("statfs", reply);
+        let reply = self.pending(Operation::Statfs, reply);
         match self.host.statfs() {
             Ok(all) => reply.send(|reply| {
                 reply.statfs(
@@ -415,7 +417,7 @@ thread_local! {
 
 /// Answers a read of `wanted` bytes: with all of `bytes` or with an error, because a short answer would be taken for
 /// the end of the file.
-fn send_bytes(reply: Pending<ReplyData>, bytes: &impl Readable, wanted: u32) {
+fn send_bytes(reply: Pending<ReplyData>, bytes: &impl Readable, wanted: u32, stats: &Stats) {
     let len = bytes.len();
     if len > wanted as usize {
         tracing::error!(len, wanted, "the answer to a read is longer than the read; the program gets EIO");
@@ -426,7 +428,10 @@ fn send_bytes(reply: Pending<ReplyData>, bytes: &impl Readable, wanted: u32) {
         buffer.resize(len, 0);
     }
     match bytes.read_into(&mut buffer[..len]) {
-        Ok(()) => reply.send(|reply| reply.data(&buffer[..len])),
+        Ok(()) => {
+            stats.has_read(len);
+            reply.send(|reply| reply.data(&buffer[..len]));
+        }
         Err(error) => {
             tracing::warn!(%error, "bytes that were here cannot be read; the program gets EIO");
             reply.refuse(fuser::Errno::EIO);

@@ -16,11 +16,15 @@ mod mountpoint;
 mod notifier;
 mod options;
 mod pending;
+mod probe;
 mod session;
+mod stats;
 
 pub use error::MountError;
 pub use host::{Answer, Host, Readable, StatFs};
 pub use mountpoint::{prepare, unmount};
 pub use notifier::{Invalidation, Notifier};
 pub use options::{MountOptions, OptionError, Owner};
+pub use probe::{Health, Probed, helper_version, mountpoints, open_device, probe_mounts};
 pub use session::{Ended, Mounted};
+pub use stats::{Operation, OperationCount, Stats};

@@ -108,7 +108,7 @@ fn resolve(path: &Path) -> Result<PathBuf, MountError> {
 
 /// Whether the process behind the mount on `path` is gone. Asks for a fresh look: what the kernel remembers of a mount
 /// outlives the process behind it.
-fn is_stale(path: &Path) -> bool {
+pub(super) fn is_stale(path: &Path) -> bool {
     let fresh = AtFlags::STATX_FORCE_SYNC | AtFlags::SYMLINK_NOFOLLOW;
     statx(CWD, path, fresh, StatxFlags::TYPE).is_err_and(|error| error == Errno::NOTCONN)
 }

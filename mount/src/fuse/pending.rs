@@ -3,9 +3,10 @@
 
 use super::errno::errno;
 use super::host::Answer;
+use super::stats::{Operation, Stats};
 use farshore_engine::Errno;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 /// A reply that can be an error: all of them.
 pub(super) trait Refuse {
@@ -34,35 +35,23 @@ refuse!(
     fuser::ReplyStatfs
 );
 
-/// How many replies were dropped without an answer. Any is a defect of the host.
-#[derive(Debug, Clone, Default)]
-pub(super) struct LostReplies(Arc<AtomicU64>);
-
-impl LostReplies {
-    /// How many so far.
-    pub(super) fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// A reply on its way: used up by exactly one of [`Pending::send`], [`Pending::refuse`] and [`Pending::fail`].
 pub(super) struct Pending<R: Refuse> {
     reply: Option<R>,
-    operation: &'static str,
-    lost: LostReplies,
+    operation: Operation,
+    asked_at: Instant,
+    stats: Arc<Stats>,
 }
 
 impl<R: Refuse> Pending<R> {
     /// Takes care of `reply` to `operation`.
-    pub(super) fn new(operation: &'static str, reply: R, lost: &LostReplies) -> Pending<R> {
-        Pending { reply: Some(reply), operation, lost: lost.clone() }
+    pub(super) fn new(operation: Operation, reply: R, stats: &Arc<Stats>) -> Pending<R> {
+        Pending { reply: Some(reply), operation, asked_at: Instant::now(), stats: Arc::clone(stats) }
     }
 
     /// Answers.
-    pub(super) fn send(mut self, answer: impl FnOnce(R)) {
-        if let Some(reply) = self.reply.take() {
-            answer(reply);
-        }
+    pub(super) fn send(self, answer: impl FnOnce(R)) {
+        self.end(false, answer);
     }
 
     /// Changes the answer that is being put together.
@@ -72,7 +61,15 @@ impl<R: Refuse> Pending<R> {
 
     /// Answers with this number.
     pub(super) fn refuse(self, error: fuser::Errno) {
-        self.send(|reply| reply.refuse(error));
+        self.end(true, |reply| reply.refuse(error));
+    }
+
+    /// Counts the answer before the program hears of it, so that who has read and then looks finds it counted.
+    fn end(mut self, is_error: bool, answer: impl FnOnce(R)) {
+        if let Some(reply) = self.reply.take() {
+            self.stats.answered(self.operation, self.asked_at.elapsed(), is_error);
+            answer(reply);
+        }
     }
 
     /// Answers with the error in `answer`. If that is a success after all, it is the answer to another question.
@@ -80,7 +77,10 @@ impl<R: Refuse> Pending<R> {
         match answer {
             Err(error) => self.refuse(errno(error)),
             Ok(_) => {
-                tracing::error!(operation = self.operation, "the answer was to another question; the program gets EIO");
+                tracing::error!(
+                    operation = self.operation.name(),
+                    "the answer was to another question; the program gets EIO"
+                );
                 self.refuse(fuser::Errno::EIO);
             }
         }
@@ -90,8 +90,8 @@ impl<R: Refuse> Pending<R> {
 impl<R: Refuse> Drop for Pending<R> {
     fn drop(&mut self) {
         if let Some(reply) = self.reply.take() {
-            self.lost.0.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(operation = self.operation, "a reply was lost; the program gets EIO");
+            self.stats.lost();
+            tracing::error!(operation = self.operation.name(), "a reply was lost; the program gets EIO");
             reply.refuse(fuser::Errno::EIO);
         }
     }
@@ -114,19 +114,22 @@ mod tests {
 
     #[test]
     fn a_dropped_reply_is_counted_and_answered() {
-        let (log, lost) = (Log::default(), LostReplies::default());
-        drop(Pending::new("read", log.clone(), &lost));
+        let (log, stats) = (Log::default(), Arc::new(Stats::default()));
+        drop(Pending::new(Operation::Read, log.clone(), &stats));
         assert_eq!(*log.0.borrow(), [fuser::Errno::EIO]);
-        assert_eq!(lost.count(), 1);
+        assert_eq!(stats.lost_replies(), 1);
     }
 
     #[test]
     fn an_answered_reply_is_not_lost() {
-        let (log, lost) = (Log::default(), LostReplies::default());
-        Pending::new("read", log.clone(), &lost).send(|_| {});
-        Pending::new("read", log.clone(), &lost).fail::<()>(Err(Errno::Stale));
-        Pending::new("read", log.clone(), &lost).fail(Ok(Answer::Bytes(())));
+        let (log, stats) = (Log::default(), Arc::new(Stats::default()));
+        Pending::new(Operation::Read, log.clone(), &stats).send(|_| {});
+        Pending::new(Operation::Read, log.clone(), &stats).fail::<()>(Err(Errno::Stale));
+        Pending::new(Operation::Read, log.clone(), &stats).fail(Ok(Answer::Bytes(())));
         assert_eq!(*log.0.borrow(), [fuser::Errno::ESTALE, fuser::Errno::EIO]);
-        assert_eq!(lost.count(), 0);
+        assert_eq!(stats.lost_replies(), 0);
+        let counted = stats.operation(Operation::Read);
+        assert_eq!((counted.count, counted.errors), (3, 2));
+        assert_eq!(stats.operation(Operation::Lookup).count, 0);
     }
 }

@@ -11,7 +11,7 @@ use super::mountinfo::Mount;
 use super::mountpoint;
 use super::notifier::{Notifier, Sending};
 use super::options::MountOptions;
-use super::pending::LostReplies;
+use super::stats::Stats;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ const UNMOUNT_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Mounted {
     mount: Mount,
     notifier: Notifier,
-    lost: LostReplies,
+    stats: Arc<Stats>,
     ending: Arc<Ending>,
     /// Waits for all others. Taken when it has been joined.
     thread: Option<JoinHandle<()>>,
@@ -81,7 +81,13 @@ impl Mounted {
     /// How many requests the host never answered, so far. Each was answered with EIO and is a defect of the host.
     #[must_use]
     pub fn lost_replies(&self) -> u64 {
-        self.lost.count()
+        self.stats.lost_replies()
+    }
+
+    /// What was done so far. Stays readable after the end of the mount.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
     }
 
     /// Waits until the mount has ended, whoever ends it.
@@ -141,8 +147,8 @@ fn start<H: Host>(
     mount: &Mount,
     options: &MountOptions,
 ) -> io::Result<Mounted> {
-    let lost = LostReplies::default();
-    let filesystem = FileSystem::new(Arc::clone(&host), options.owner, lost.clone());
+    let stats = Arc::new(Stats::default());
+    let filesystem = FileSystem::new(Arc::clone(&host), options.owner, Arc::clone(&stats));
     let acl = if options.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
     let mut config = fuser::Config::default();
     config.acl = acl;
@@ -160,7 +166,7 @@ fn start<H: Host>(
         serving.finish(result);
     };
     let thread = thread::Builder::new().name("farshore-fuse".to_owned()).spawn(serve)?;
-    Ok(Mounted { mount: mount.clone(), notifier, lost, ending, thread: Some(thread) })
+    Ok(Mounted { mount: mount.clone(), notifier, stats, ending, thread: Some(thread) })
 }
 
 /// What is left to do when the last thread that took requests has ended.

@@ -4,15 +4,17 @@
 //! it ends, and somebody else decides whether to dial again.
 
 use super::line::{Line, LineEnd, raised};
-use super::pool::Pools;
+use super::pool::{Pools, StreamHandle};
 use super::transport::{Conn, Transport};
-use super::{CALL_LIMIT, CONNECT_LIMIT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
+use super::{CALL_LIMIT, CONNECT_LIMIT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, LINE_END_GRACE};
 use bytes::Bytes;
+use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::{ContentId, DialError, FetchError, PeerFault, PeerId, Position, TreeUpdate, Wanted};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::v1::farshore_client::FarshoreClient;
 use farshore_proto::{
-    Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_WATCH_SILENCE_SECONDS, Welcome, fault_of, parse_batch, v1,
+    Hello, MAX_HASH_CHUNKS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_WATCH_SILENCE_SECONDS, Welcome, fault_of,
+    parse_batch, v1,
 };
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -21,6 +23,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
@@ -38,9 +41,6 @@ const MAX_CLOSED_STREAMS: usize = 1024;
 /// The next address is tried when the one before has not answered for this long.
 const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
 
-/// A broken stream may be the first sign of a broken connection; the second comes within this time.
-const LINE_END_GRACE: Duration = Duration::from_millis(100);
-
 /// How long saying goodbye may take.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -52,6 +52,8 @@ pub struct Link {
     hang_up: watch::Sender<bool>,
     line: LineEnd,
     pools: Mutex<Pools>,
+    /// Where the streams run, whoever opens them.
+    runtime: Handle,
 }
 
 impl Link {
@@ -101,7 +103,7 @@ impl Link {
     async fn greet(conn: Conn, hello: &Hello) -> Result<Link, DialError> {
         let peer = conn.peer;
         let (hang_up, hung_up) = watch::channel(false);
-        let (line, end) = Line::new(conn.io, (), raised(hung_up).boxed());
+        let (line, end) = Line::new(conn.io, |_| (), raised(hung_up).boxed());
         let channel = channel_over(line).await.map_err(|error| {
             tracing::debug!("{peer:?} does not speak HTTP/2: {error}");
             DialError::Unreachable
@@ -117,7 +119,8 @@ impl Link {
             tracing::warn!("{peer:?} broke a rule in its greeting: {fault}");
             DialError::Incompatible
         })?;
-        Ok(Link { peer, welcome, client, hang_up, line: end, pools: Mutex::default() })
+        let runtime = Handle::current();
+        Ok(Link { peer, welcome, client, hang_up, line: end, pools: Mutex::default(), runtime })
     }
 
     /// Who is at the other end.
@@ -160,19 +163,53 @@ impl Link {
         cancel: CancelSignal,
         on_frame: impl FnMut(u32, Bytes) + Send,
     ) -> Result<(), FetchError> {
+        let stream = self.stream(wanted, chunk, &cancel)?;
+        stream.fetch(chunk, frames, urgent, cancel, on_frame).await
+    }
+
+    /// The XXH3 of each of `chunks`, in order, as the owner says; how many requests that takes is decided here. Chunks
+    /// that the file does not have are not asked for.
+    ///
+    /// # Errors
+    /// Why they cannot be had; nothing is told of those that came.
+    pub async fn hashes(
+        &self,
+        wanted: &Wanted,
+        chunks: Range<u64>,
+        urgent: bool,
+        cancel: CancelSignal,
+    ) -> Result<Vec<u64>, FetchError> {
+        let end = chunks.end.min(wanted.size_bytes.div_ceil(CHUNK_SIZE));
+        let mut hashes = Vec::new();
+        let mut first = chunks.start;
+        while first < end {
+            let part = first..end.min(first.saturating_add(MAX_HASH_CHUNKS));
+            let stream = self.stream(wanted, first, &cancel)?;
+            first = part.end;
+            hashes.extend(stream.hashes(part, urgent, cancel.clone()).await?);
+        }
+        Ok(hashes)
+    }
+
+    /// The stream on which requests for a chunk travel.
+    fn stream(&self, wanted: &Wanted, chunk: u64, cancel: &CancelSignal) -> Result<StreamHandle, FetchError> {
         if self.line.is_closed() {
             return Err(FetchError::LinkLost);
         }
-        let stream = {
-            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-            // Asked under the lock: whoever closes the streams of a content has cancelled its fetches before, and none of
-            // them may open the streams again.
-            if cancel.is_cancelled() {
-                return Err(FetchError::Cancelled);
-            }
-            pools.stream(&self.client, &self.line, wanted, chunk)
-        };
-        stream.fetch(chunk, frames, urgent, cancel, on_frame).await
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked under the lock: whoever closes the streams of a content has cancelled its requests before, and none of
+        // them may open the streams again.
+        if cancel.is_cancelled() {
+            return Err(FetchError::Cancelled);
+        }
+        Ok(pools.stream(&self.client, &self.line, wanted, chunk))
+    }
+
+    /// Opens a stream for a content, if none is open: from then on the owner keeps its bytes readable for us, until
+    /// [`Link::close_content`]. Does not wait for it; if the owner refuses, the next fetch hears why.
+    pub fn open_content(&self, wanted: &Wanted) {
+        let _entered = self.runtime.enter();
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).open(&self.client, &self.line, wanted);
     }
 
     /// Closes the streams of a content, and with them the owner's lease on it. Fetches that are still under way end

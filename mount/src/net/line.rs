@@ -23,10 +23,15 @@ pub(super) struct Line<Info> {
 }
 
 impl<Info> Line<Info> {
-    /// A line that fails as soon as `hang_up` has ended.
-    pub(super) fn new(io: Box<dyn Io>, info: Info, hang_up: BoxFuture<'static, ()>) -> (Line<Info>, LineEnd) {
+    /// A line that fails as soon as `hang_up` has ended. What is known of its other end may know of the line's end.
+    pub(super) fn new(
+        io: Box<dyn Io>,
+        info: impl FnOnce(LineEnd) -> Info,
+        hang_up: BoxFuture<'static, ()>,
+    ) -> (Line<Info>, LineEnd) {
         let (alive, end) = watch::channel(());
-        (Line { io, hang_up: Some(hang_up), info, _alive: alive }, LineEnd(end))
+        let end = LineEnd(end);
+        (Line { io, hang_up: Some(hang_up), info: info(end.clone()), _alive: alive }, end)
     }
 
     /// What is known of the other end.

@@ -10,6 +10,7 @@ mod pool;
 mod pool_stream;
 pub mod server;
 mod server_calls;
+mod server_guests;
 mod server_leases;
 mod server_lobby;
 mod server_read;
@@ -17,7 +18,8 @@ pub mod tls;
 pub mod transport;
 
 pub use client::{CancelSignal, Canceller, Link, Watch, WatchEnd, cancel_pair};
-pub use server::{Host, serve};
+pub use server::{Guests, Host, serve, serve_with};
+pub use server_leases::{LEASE_GRACE, Leases};
 
 use std::time::Duration;
 
@@ -32,6 +34,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long opening a stream, or an answer that involves no content, may take.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A broken stream may be the first sign of a broken connection; the second comes within this time.
+const LINE_END_GRACE: Duration = Duration::from_millis(100);
 
 /// The largest HTTP/2 frame that is accepted, in bytes.
 const HTTP2_FRAME_BYTES: u32 = 256 * 1024;

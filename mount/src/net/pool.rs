@@ -1,7 +1,8 @@
 //! The streams of one content: [`STREAM_POOL_SIZE`] of them, chunk *i* on stream *i* modulo that.
 //!
-//! They are opened together, as many of them as the content has chunks for, when the first is needed. A stream that dies later is opened again, alone, by the next
-//! fetch that needs it; if all are dead, they are opened together again.
+//! The first may be opened before anything is asked for, so that the owner keeps the file open. The others are opened
+//! together, as many of them as the content has chunks for, by the first fetch. A stream that dies later is opened
+//! again, alone, by the next fetch that needs it; if all are dead, they are opened together again.
 
 use super::client::{CancelSignal, Lost};
 use super::line::LineEnd;
@@ -14,7 +15,7 @@ use farshore_proto::{Asked, MAX_WAITING_REQUESTS};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tonic::transport::Channel;
 
@@ -31,8 +32,6 @@ pub(super) struct Pools {
 
 impl Pools {
     /// The stream that chunk number `chunk` travels on. Opens what has to be opened; does not wait for it.
-    ///
-    /// If too many contents have streams, those of the one that has been idle for longest are closed.
     pub(super) fn stream(
         &mut self,
         client: &FarshoreClient<Channel>,
@@ -40,15 +39,26 @@ impl Pools {
         wanted: &Wanted,
         chunk: u64,
     ) -> StreamHandle {
-        if self.pools.len() >= MAX_POOLS && !self.pools.contains_key(&wanted.content) {
+        self.pool(wanted.content).stream(client, line, wanted, chunk)
+    }
+
+    /// Opens the first stream of a content, if none is open.
+    pub(super) fn open(&mut self, client: &FarshoreClient<Channel>, line: &LineEnd, wanted: &Wanted) {
+        self.pool(wanted.content).open(client, line, wanted);
+    }
+
+    /// The pool of a content, made at first use. If too many contents have streams, those of the one that has been idle
+    /// for longest are closed.
+    fn pool(&mut self, content: ContentId) -> &mut Pool {
+        if self.pools.len() >= MAX_POOLS && !self.pools.contains_key(&content) {
             let idle = self.pools.iter().filter(|(_, pool)| pool.is_idle());
             let longest = idle.min_by_key(|(_, pool)| pool.last_use).map(|(content, _)| *content);
             longest.map(|content| self.pools.remove(&content));
         }
         self.uses += 1;
-        let pool = self.pools.entry(wanted.content).or_default();
+        let pool = self.pools.entry(content).or_default();
         pool.last_use = self.uses;
-        pool.stream(client, line, wanted, chunk)
+        pool
     }
 
     /// Closes the streams of a content.
@@ -61,6 +71,8 @@ impl Pools {
 #[derive(Default)]
 struct Pool {
     last_use: u64,
+    /// Whether all streams that the content has use for have been opened, rather than the first alone.
+    is_whole: bool,
     slots: [Option<Slot>; STREAM_POOL_SIZE as usize],
 }
 
@@ -82,6 +94,19 @@ impl Pool {
         streams.all(|stream| stream.room.available_permits() == MAX_WAITING_REQUESTS || !stream.is_alive())
     }
 
+    fn is_dead(&self) -> bool {
+        !self.slots.iter().flatten().any(|slot| slot.stream.is_alive())
+    }
+
+    /// Opens the first stream, if none is open.
+    fn open(&mut self, client: &FarshoreClient<Channel>, line: &LineEnd, wanted: &Wanted) {
+        if self.is_dead() {
+            self.slots = Default::default();
+            self.slots[0] = Some(Slot::open(client.clone(), line.clone(), wanted, Group::default()));
+            self.is_whole = false;
+        }
+    }
+
     fn stream(
         &mut self,
         client: &FarshoreClient<Channel>,
@@ -90,11 +115,17 @@ impl Pool {
         chunk: u64,
     ) -> StreamHandle {
         let open = |group: Group| Slot::open(client.clone(), line.clone(), wanted, group);
-        if !self.slots.iter().flatten().any(|slot| slot.stream.is_alive()) {
+        if self.is_dead() {
+            self.slots = Default::default();
+            self.is_whole = false;
+        }
+        if !std::mem::replace(&mut self.is_whole, true) {
             let group = Group::default();
             // A file of one chunk has no use for four streams.
-            let useful = wanted.size_bytes.div_ceil(CHUNK_SIZE);
-            self.slots = std::array::from_fn(|index| ((index as u64) < useful).then(|| open(group.clone())));
+            let useful = wanted.size_bytes.div_ceil(CHUNK_SIZE).min(STREAM_POOL_SIZE.into()) as usize;
+            for slot in self.slots[..useful].iter_mut().filter(|slot| slot.is_none()) {
+                *slot = Some(open(group.clone()));
+            }
         }
         let slot = &mut self.slots[stream_of(chunk) as usize];
         match slot {
@@ -140,20 +171,49 @@ impl StreamHandle {
         frames: Range<u32>,
         urgent: bool,
         cancel: CancelSignal,
-        mut on_frame: impl FnMut(u32, Bytes) + Send,
+        on_frame: impl FnMut(u32, Bytes) + Send,
     ) -> Result<(), FetchError> {
         let asked = Asked::new(chunk, frames, self.size_bytes);
         if asked.missing().is_empty() {
             return Ok(());
         }
-        let permit = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(FetchError::Cancelled),
-            permit = self.room.clone().acquire_owned() => permit.map_err(|_| self.lost())?,
-        };
         // All frames and the end: the stream never has to wait for us.
-        let (events, mut received) = mpsc::channel(FRAMES_PER_CHUNK as usize + 1);
+        let (events, received) = mpsc::channel(FRAMES_PER_CHUNK as usize + 1);
+        let permit = self.permit(&cancel).await?;
         let request = self.submit(|request| Command::Fetch { request, chunk, asked, urgent, events, permit })?;
+        self.listen(request, received, cancel, on_frame).await.map(drop)
+    }
+
+    /// The hashes of up to 64 chunks that the file has; see [`super::Link::hashes`].
+    pub(super) async fn hashes(
+        &self,
+        chunks: Range<u64>,
+        urgent: bool,
+        cancel: CancelSignal,
+    ) -> Result<Vec<u64>, FetchError> {
+        let (events, received) = mpsc::channel(1);
+        let permit = self.permit(&cancel).await?;
+        let request = self.submit(|request| Command::Hash { request, chunks, urgent, events, permit })?;
+        self.listen(request, received, cancel, |_, _| {}).await
+    }
+
+    /// Waits for room for one more request.
+    async fn permit(&self, cancel: &CancelSignal) -> Result<OwnedSemaphorePermit, FetchError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(FetchError::Cancelled),
+            permit = self.room.clone().acquire_owned() => permit.map_err(|_| self.lost()),
+        }
+    }
+
+    /// Hears what comes for a request until it has ended. The hashes are those that it asked for, none for frames.
+    async fn listen(
+        &self,
+        request: u64,
+        mut received: mpsc::Receiver<Event>,
+        cancel: CancelSignal,
+        mut on_frame: impl FnMut(u32, Bytes) + Send,
+    ) -> Result<Vec<u64>, FetchError> {
         let _cancel_on_drop = CancelOnDrop { commands: &self.commands, request };
         loop {
             let event = tokio::select! {
@@ -163,7 +223,8 @@ impl StreamHandle {
             };
             match event {
                 Some(Event::Frame(frame, data)) => on_frame(frame, data),
-                Some(Event::Ended(result)) => return result,
+                Some(Event::Hashes(hashes)) => return Ok(hashes),
+                Some(Event::Ended(result)) => return result.map(|()| Vec::new()),
                 None => return Err(self.lost()),
             }
         }

@@ -8,12 +8,14 @@ use super::CALL_LIMIT;
 use super::client::Lost;
 use super::line::{LineEnd, raised};
 use bytes::Bytes;
-use farshore_engine::chunk::FRAMES_PER_CHUNK;
 use farshore_engine::{FetchError, PeerFault, Wanted};
 use farshore_proto::v1::farshore_client::FarshoreClient;
-use farshore_proto::{Asked, Fetch, MAX_WAITING_REQUESTS, Open, ReadReply, ReadRequest, Refusal, v1};
+use farshore_proto::{
+    Asked, AskedHashes, Fetch, Hash, MAX_WAITING_REQUESTS, Open, ReadReply, ReadRequest, Refusal, v1,
+};
 use futures_util::stream;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -38,6 +40,16 @@ pub(super) enum Command {
         events: mpsc::Sender<Event>,
         permit: OwnedSemaphorePermit,
     },
+    /// Ask for hashes.
+    Hash {
+        /// More than any before.
+        request: u64,
+        chunks: Range<u64>,
+        urgent: bool,
+        /// Has room for all that can be sent.
+        events: mpsc::Sender<Event>,
+        permit: OwnedSemaphorePermit,
+    },
     /// Nobody waits for it any more.
     Cancel { request: u64 },
 }
@@ -46,6 +58,8 @@ pub(super) enum Command {
 pub(super) enum Event {
     /// A verified frame.
     Frame(u32, Bytes),
+    /// All hashes that were asked for; nothing else comes.
+    Hashes(Vec<u64>),
     /// Nothing else comes.
     Ended(Result<(), FetchError>),
 }
@@ -83,10 +97,16 @@ pub(super) struct ReadStream {
 
 /// A request that the peer has not ended.
 struct Pending {
-    asked: Asked,
+    asked: Expected,
     /// Who waits; `None` if nobody does any more.
     events: Option<mpsc::Sender<Event>>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// What is still to come for a request.
+enum Expected {
+    Frames(Asked),
+    Hashes(AskedHashes),
 }
 
 impl Drop for ReadStream {
@@ -181,8 +201,14 @@ impl ReadStream {
         match command {
             Command::Fetch { request, chunk, asked, urgent, events, permit } => {
                 let frames = asked.missing();
+                let asked = Expected::Frames(asked);
                 self.pending.insert(request, Pending { asked, events: Some(events), _permit: permit });
                 self.send(&ReadRequest::Fetch(Fetch { request, chunk, frames, urgent }));
+            }
+            Command::Hash { request, chunks, urgent, events, permit } => {
+                let asked = Expected::Hashes(AskedHashes::new(chunks.clone()));
+                self.pending.insert(request, Pending { asked, events: Some(events), _permit: permit });
+                self.send(&ReadRequest::Hash(Hash { request, chunks, urgent }));
             }
             Command::Cancel { request } => {
                 if self.pending.get_mut(&request).is_some_and(|pending| pending.events.take().is_some()) {
@@ -198,10 +224,13 @@ impl ReadStream {
             ReadReply::Frame(frame) => {
                 let request = frame.request;
                 let pending = self.pending.get_mut(&request).ok_or(FetchError::Fault(PeerFault::Unasked))?;
+                let Expected::Frames(asked) = &mut pending.asked else {
+                    return Err(FetchError::Fault(PeerFault::Unasked));
+                };
                 let Some(events) = &pending.events else {
                     return Ok(());
                 };
-                match pending.asked.accept(frame) {
+                match asked.accept(frame) {
                     Ok((index, data)) => tell(events, Event::Frame(index, data)),
                     Err(fault) => {
                         tell(events, Event::Ended(Err(FetchError::Fault(fault))));
@@ -212,8 +241,23 @@ impl ReadStream {
             }
             ReadReply::Done { request } => {
                 let pending = self.finish(request)?;
-                let result = pending.asked.finish().map_err(FetchError::Fault);
-                pending.tell(Event::Ended(result));
+                let result = match &pending.asked {
+                    Expected::Frames(asked) => asked.finish(),
+                    // It ends by its hashes, unless it was cancelled; then nobody hears this.
+                    Expected::Hashes(_) => Err(PeerFault::TooLittle),
+                };
+                pending.tell(Event::Ended(result.map_err(FetchError::Fault)));
+            }
+            ReadReply::Hashes(hashes) => {
+                let request = hashes.request;
+                let Some(Pending { asked: Expected::Hashes(asked), .. }) = self.pending.get(&request) else {
+                    return Err(FetchError::Fault(PeerFault::Unasked));
+                };
+                let event = match asked.accept(hashes) {
+                    Ok(hashes) => Event::Hashes(hashes),
+                    Err(fault) => Event::Ended(Err(FetchError::Fault(fault))),
+                };
+                self.finish(request)?.tell(event);
             }
             ReadReply::Refused { request, reason } => {
                 self.finish(request)?.tell(Event::Ended(Err(refused(reason))));
@@ -246,8 +290,7 @@ impl Pending {
 }
 
 fn tell(events: &mpsc::Sender<Event>, event: Event) {
-    debug_assert!(events.max_capacity() > FRAMES_PER_CHUNK as usize);
-    // There is room for all frames and the end. Who stopped listening has cancelled, or is about to.
+    // There is room for all frames and the end, or for the hashes. Who stopped listening has cancelled, or is about to.
     let _gone = events.try_send(event);
 }
 

@@ -4,8 +4,10 @@
 //! [`Host`] accepts; until then every other call gets the same answer, which says nothing. Then each message passes
 //! its parser. Who does not get through the first two in time is hung up on, and only so many may be on their way.
 
-use super::line::{Line, raised};
+use super::line::{Line, LineEnd, raised};
 use super::server_calls::Calls;
+pub use super::server_guests::Guests;
+use super::server_leases::Leases;
 use super::server_lobby::{Lobby, Place, ShownOut};
 use super::transport::{Caller, Conn, Listener};
 use super::{HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
@@ -81,12 +83,24 @@ const HELLO_PATH: &str = "/farshore.v1.Farshore/Hello";
 /// Serves `host` to all who call at `listener`, until `shutdown` ends. Then streams end, and connections are closed
 /// within two seconds.
 pub async fn serve(listener: Box<dyn Listener>, host: Arc<dyn Host>, shutdown: impl Future<Output = ()>) {
+    serve_with(listener, host, Arc::default(), shutdown).await;
+}
+
+/// The same, with guests and leases that somebody else can look at. The leases end with the server.
+pub async fn serve_with(
+    listener: Box<dyn Listener>,
+    host: Arc<dyn Host>,
+    guests: Arc<Guests>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let leases = guests.leases().clone();
+    let _ending = EndLeases(leases.clone());
     // Two flags, raised one after the other; also when this function is dropped and the flags with it.
     let (stop, stopped) = watch::channel(false);
     let (cut, cut_off) = watch::channel(false);
     let (ready, mut taken) = mpsc::channel::<Line<Arc<Visitor>>>(16);
     let incoming = stream::poll_fn(move |cx| taken.poll_recv(cx).map(|line| line.map(Ok::<_, io::Error>)));
-    let calls = FarshoreServer::new(Calls::new(host, stopped.clone()))
+    let calls = FarshoreServer::new(Calls::new(host, leases, stopped.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_REPLY_BYTES);
     let server = tonic::transport::Server::builder()
@@ -103,7 +117,7 @@ pub async fn serve(listener: Box<dyn Listener>, host: Arc<dyn Host>, shutdown: i
     tokio::select! {
         biased;
         () = shutdown => {}
-        () = accept(listener, ready, cut_off) => {}
+        () = accept(listener, ready, guests, cut_off) => {}
         ended = &mut server => {
             if let Err(error) = ended {
                 tracing::error!("the server has ended by itself: {error}");
@@ -118,10 +132,20 @@ pub async fn serve(listener: Box<dyn Listener>, host: Arc<dyn Host>, shutdown: i
     }
 }
 
+/// Ends the leases when it is dropped, however the server ends.
+struct EndLeases(Arc<Leases>);
+
+impl Drop for EndLeases {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// Takes callers for ever, and hands on those that have proved who they are.
 async fn accept(
     mut listener: Box<dyn Listener>,
     ready: mpsc::Sender<Line<Arc<Visitor>>>,
+    guests: Arc<Guests>,
     cut_off: watch::Receiver<bool>,
 ) {
     let lobby = Lobby::new(MAX_UNGREETED);
@@ -129,7 +153,7 @@ async fn accept(
     loop {
         match listener.accept().await {
             Ok(caller) => {
-                callers.spawn(prove(caller, lobby.enter(), ready.clone(), cut_off.clone()));
+                callers.spawn(prove(caller, lobby.enter(), ready.clone(), guests.clone(), cut_off.clone()));
             }
             Err(error) => {
                 tracing::warn!("cannot take a connection at {}: {error}; trying again", listener.address());
@@ -144,6 +168,7 @@ async fn prove(
     caller: Caller,
     (place, shown_out): (Place, ShownOut),
     ready: mpsc::Sender<Line<Arc<Visitor>>>,
+    guests: Arc<Guests>,
     cut_off: watch::Receiver<bool>,
 ) {
     let proved = tokio::select! {
@@ -153,17 +178,23 @@ async fn prove(
     };
     match proved {
         // An error means that the server is shutting down.
-        Ok(Ok(conn)) => drop(ready.send(Visitor::receive(conn, place, shown_out, cut_off)).await),
+        Ok(Ok(conn)) => {
+            let line = Visitor::receive(conn, place, shown_out, cut_off);
+            guests.enter(line.info());
+            drop(ready.send(line).await);
+        }
         Ok(Err(error)) => tracing::debug!("a caller did not prove who it is: {error}"),
         Err(_) => tracing::debug!("a caller did not prove who it is within {PROVE_LIMIT:?}"),
     }
 }
 
 /// Who is at the other end of a connection, and how far it has come.
-pub(super) struct Visitor {
+pub(in crate::net) struct Visitor {
     pub(super) peer: PeerId,
     /// One permit for each chunk of this connection that is in memory.
     pub(super) chunks: Arc<Semaphore>,
+    /// When the connection ends.
+    pub(super) line: LineEnd,
     phase: watch::Sender<Phase>,
 }
 
@@ -177,13 +208,20 @@ enum Phase {
     Inside,
     /// It was not let in, or left. Nothing that it says counts any more.
     Away,
+    /// It was shown the door: its line is cut at once.
+    Dismissed,
 }
 
 impl Visitor {
-    fn receive(conn: Conn, place: Place, shown_out: ShownOut, cut_off: watch::Receiver<bool>) -> Line<Arc<Visitor>> {
+    pub(super) fn receive(
+        conn: Conn,
+        place: Place,
+        shown_out: ShownOut,
+        cut_off: watch::Receiver<bool>,
+    ) -> Line<Arc<Visitor>> {
         let (phase, seen) = watch::channel(Phase::Outside { place });
         let chunks = Arc::new(Semaphore::new(MAX_CHUNKS_IN_MEMORY));
-        let visitor = Arc::new(Visitor { peer: conn.peer, chunks, phase });
+        let visitor = |line| Arc::new(Visitor { peer: conn.peer, chunks, line, phase });
         let hang_up = async move {
             tokio::select! {
                 biased;
@@ -194,7 +232,8 @@ impl Visitor {
         Line::new(conn.io, visitor, hang_up.boxed()).0
     }
 
-    fn is_inside(&self) -> bool {
+    /// Whether it was let in and has not left.
+    pub(super) fn is_inside(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Inside)
     }
 
@@ -205,21 +244,37 @@ impl Visitor {
                 *phase = Phase::Greeting { _place: place };
                 true
             }
-            other @ (Phase::Greeting { .. } | Phase::Inside | Phase::Away) => {
+            other @ (Phase::Greeting { .. } | Phase::Inside | Phase::Away | Phase::Dismissed) => {
                 *phase = other;
                 false
             }
         })
     }
 
-    /// Lets the visitor in, or not.
+    /// Lets the visitor in, or not. One that was dismissed meanwhile stays outside: the decision to let it in may be
+    /// older than that.
     pub(super) fn end_greeting(&self, accepted: bool) {
-        self.phase.send_replace(if accepted { Phase::Inside } else { Phase::Away });
+        self.advance(if accepted { Phase::Inside } else { Phase::Away });
     }
 
     /// Shows the visitor out: what it has under way goes on until the line is cut, nothing new begins.
     pub(super) fn leave(&self) {
-        self.phase.send_replace(Phase::Away);
+        self.advance(Phase::Away);
+    }
+
+    /// Cuts the line at once, with all that is under way on it. Returns whether the visitor had been let in.
+    pub(super) fn dismiss(&self) -> bool {
+        matches!(self.phase.send_replace(Phase::Dismissed), Phase::Inside)
+    }
+
+    fn advance(&self, next: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let goes_on = !matches!(phase, Phase::Dismissed);
+            if goes_on {
+                *phase = next;
+            }
+            goes_on
+        });
     }
 }
 
@@ -227,7 +282,7 @@ impl Visitor {
 /// that, or after it has left.
 async fn overstayed(mut phase: watch::Receiver<Phase>, shown_out: ShownOut) {
     // Each borrowed value is let go at once: it is a lock.
-    let settled = phase.wait_for(|phase| matches!(phase, Phase::Inside | Phase::Away)).map(drop);
+    let settled = phase.wait_for(|phase| matches!(phase, Phase::Inside | Phase::Away | Phase::Dismissed)).map(drop);
     tokio::select! {
         // Who is let in gives back the place, so this comes first.
         biased;
@@ -235,9 +290,13 @@ async fn overstayed(mut phase: watch::Receiver<Phase>, shown_out: ShownOut) {
         () = shown_out.wait() => return,
         () = sleep(PROVE_LIMIT) => return,
     }
-    drop(phase.wait_for(|phase| matches!(phase, Phase::Away)).await);
-    // Time for the last answer to get through.
-    sleep(SHUTDOWN_GRACE).await;
+    drop(phase.wait_for(|phase| matches!(phase, Phase::Away | Phase::Dismissed)).await);
+    tokio::select! {
+        biased;
+        _ = phase.wait_for(|phase| matches!(phase, Phase::Dismissed)) => {}
+        // Time for the last answer to get through.
+        () = sleep(SHUTDOWN_GRACE) => {}
+    }
 }
 
 impl Connected for Line<Arc<Visitor>> {

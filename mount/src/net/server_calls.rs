@@ -29,8 +29,8 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(host: Arc<dyn Host>, stopped: watch::Receiver<bool>) -> Calls {
-        Calls { host, leases: Arc::default(), stopped }
+    pub(super) fn new(host: Arc<dyn Host>, leases: Arc<Leases>, stopped: watch::Receiver<bool>) -> Calls {
+        Calls { host, leases, stopped }
     }
 }
 
@@ -77,7 +77,7 @@ impl Farshore for Calls {
         let first = first?.ok_or_else(|| status_of(PeerFault::Missing("open")))?;
         let open = match ReadRequest::parse(first).map_err(|fault| blame(visitor.peer, fault))? {
             ReadRequest::Open(open) => open,
-            ReadRequest::Fetch(_) | ReadRequest::Cancel { .. } => {
+            ReadRequest::Fetch(_) | ReadRequest::Hash(_) | ReadRequest::Cancel { .. } => {
                 return Err(blame(visitor.peer, PeerFault::Missing("open")));
             }
         };
@@ -120,7 +120,11 @@ impl Calls {
         };
         match timeout(CALL_LIMIT, self.host.greet(peer, hello)).await {
             Ok(Ok(epoch)) => Ok(Welcome { version, epoch }),
-            Ok(Err(())) | Err(_) => Err(denied()),
+            Ok(Err(())) => {
+                self.leases.forget(peer);
+                Err(denied())
+            }
+            Err(_) => Err(denied()),
         }
     }
 }

@@ -1,14 +1,13 @@
 //! The bytes of one content: those in the store, and those still in memory because they have only just come.
 
 use super::answers::Bytes;
-use crate::store::{Store, Stored};
+use crate::store::{Found, Store, Stored};
 use bytes::Bytes as Frame;
 use farshore_engine::chunk::{
     CHUNK_SIZE, FRAME_SIZE, FRAMES_PER_CHUNK, FrameSet, chunk_range, chunks_touched, frames_range,
 };
 use farshore_engine::path::RelPath;
-use farshore_engine::record::{FileTime, Stamp};
-use farshore_engine::{ContentIdentity, PeerId, Wanted};
+use farshore_engine::{ChunkBitmap, ContentIdentity, ContentKey, Resumed};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,19 +21,36 @@ type Frames = [Option<Frame>; FRAMES_PER_CHUNK as usize];
 /// for those who read them without it, and is held for moments.
 pub(super) struct Content {
     identity: ContentIdentity,
-    path: RelPath,
     frames: Mutex<BTreeMap<u64, Frames>>,
-    /// Made when the first chunk is written.
-    stored: Mutex<Option<Arc<dyn Stored>>>,
+    place: Mutex<Place>,
+}
+
+/// Where the bytes of a content are stored.
+struct Place {
+    /// Where the owner has them, for whoever looks into the store.
+    path: RelPath,
+    /// Made when the first chunk is written, or found from an earlier life.
+    stored: Option<Arc<dyn Stored>>,
+    /// Another version, to be compared with.
+    base: Option<Arc<dyn Stored>>,
+    /// Nobody will ask for them again: what is found or made after this goes at once.
+    is_discarded: bool,
 }
 
 impl Content {
-    pub(super) fn new(wanted: &Wanted) -> Content {
-        Content {
-            identity: identity(wanted.stamp, wanted.size_bytes),
-            path: wanted.path.clone(),
-            frames: Mutex::default(),
-            stored: Mutex::default(),
+    pub(super) fn new(identity: ContentIdentity, path: RelPath) -> Content {
+        let place = Place { path, stored: None, base: None, is_discarded: false };
+        Content { identity, frames: Mutex::default(), place: Mutex::new(place) }
+    }
+
+    /// The owner has it at `path` now.
+    pub(super) fn note_path(&self, path: &RelPath) {
+        let mut place = lock(&self.place);
+        if place.path != *path {
+            place.path = path.clone();
+            if let Some(stored) = &place.stored {
+                stored.note_path(path);
+            }
         }
     }
 
@@ -96,26 +112,111 @@ impl Content {
 
     /// Where it is stored, if any of it is.
     pub(super) fn stored(&self) -> Option<Arc<dyn Stored>> {
-        lock(&self.stored).clone()
+        lock(&self.place).stored.clone()
     }
 
     /// Where it is stored, made now if nothing of it was.
     pub(super) fn stored_in(&self, store: &dyn Store) -> io::Result<Arc<dyn Stored>> {
-        let mut stored = lock(&self.stored);
-        if let Some(stored) = &*stored {
+        let mut place = lock(&self.place);
+        if let Some(stored) = &place.stored {
             return Ok(stored.clone());
         }
-        let made = store.create(&self.identity, &self.path)?;
-        // Nobody goes on with it yet.
-        made.discard();
-        *stored = Some(made.clone());
+        let made = store.create(&self.identity, &place.path)?;
+        place.take(made.clone());
         Ok(made)
+    }
+
+    /// Opens what the store has of it from an earlier life, and of another version. What cannot be opened is told in the
+    /// log, and fetched.
+    pub(super) async fn resume(
+        &self,
+        store: &dyn Store,
+        own: bool,
+        base: Option<ContentKey>,
+    ) -> (Option<Resumed>, Option<ChunkBitmap>) {
+        let own = match own {
+            true => opened(store.resume(self.identity.key(), Some(&self.identity)).await),
+            false => None,
+        };
+        let base = match base {
+            Some(key) => opened(store.resume(key, None).await),
+            None => None,
+        };
+        let mut place = lock(&self.place);
+        let own = own.map(|(stored, resumed)| {
+            stored.note_path(&place.path);
+            place.take(stored);
+            resumed
+        });
+        let base = base.map(|(stored, resumed)| {
+            place.take_base(stored);
+            resumed.chunks
+        });
+        (own, base)
+    }
+
+    /// Takes over from `before` what it has stored, or, if `older`, what it would have been compared with, to be compared
+    /// with from now on. The rest of it goes.
+    pub(super) fn rebase(&self, before: &Content, older: bool) {
+        let mut before = lock(&before.place);
+        // Whoever reads from it goes on doing so.
+        let stored = before.stored.clone();
+        let (kept, gone) = if older { (before.base.take(), stored) } else { (stored, before.base.take()) };
+        before.is_discarded = true;
+        drop(before);
+        if let Some(gone) = gone {
+            gone.discard();
+        }
+        if let Some(kept) = kept {
+            lock(&self.place).take_base(kept);
+        }
+    }
+
+    /// What of another version it can be compared with.
+    pub(super) fn base(&self) -> Option<Arc<dyn Stored>> {
+        lock(&self.place).base.clone()
+    }
+
+    /// It has been compared. What is returned is to be dropped where a disk may be waited for.
+    pub(super) fn take_base(&self) -> Option<Arc<dyn Stored>> {
+        let base = lock(&self.place).base.take();
+        if let Some(base) = &base {
+            base.discard();
+        }
+        base
+    }
+
+    /// Nobody will ask for it again: what is stored goes with the last reference.
+    pub(super) fn discard(&self) {
+        let mut place = lock(&self.place);
+        place.is_discarded = true;
+        for stored in place.stored.iter().chain(&place.base) {
+            stored.discard();
+        }
     }
 }
 
-/// What a store tells contents apart by. Nothing is found again by it yet, so that what the owner calls the bytes is enough.
-pub(super) fn identity(stamp: Stamp, size_bytes: u64) -> ContentIdentity {
-    ContentIdentity { owner: PeerId([0; 32]), stamp, size_bytes, modified: FileTime::default() }
+impl Place {
+    fn take(&mut self, stored: Arc<dyn Stored>) {
+        if self.is_discarded {
+            stored.discard();
+        }
+        self.stored = Some(stored);
+    }
+
+    fn take_base(&mut self, stored: Arc<dyn Stored>) {
+        if self.is_discarded {
+            stored.discard();
+        }
+        self.base = Some(stored);
+    }
+}
+
+fn opened(found: io::Result<Found>) -> Found {
+    found.unwrap_or_else(|error| {
+        tracing::warn!("what was stored of a file cannot be opened, and is fetched again: {error}");
+        None
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

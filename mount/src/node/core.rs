@@ -5,8 +5,11 @@ use super::answers::{Answer, Bytes};
 use super::contents::Content;
 use super::effects::Job;
 use crate::net::client::{CancelSignal, Canceller, Link, cancel_pair};
+use crate::store::Stored;
+use farshore_engine::path::RelPath;
 use farshore_engine::{
-    ContentId, Effect, EffectId, Engine, Errno, Handle, Input, LinkId, Notice, Output, Reply, ReqId, Source, Span, Time,
+    ContentId, ContentIdentity, ContentKey, Effect, EffectId, Engine, Errno, Handle, Input, LinkId, Notice, Output,
+    PeerId, Reply, ReqId, Source, Span, Time, Wanted,
 };
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -59,6 +62,10 @@ pub(super) struct Todo {
     pub(super) answers: Vec<(AnswerFn, Result<Answer, Errno>)>,
     pub(super) effects: Vec<(EffectId, Job)>,
     pub(super) dropped: Vec<Arc<Content>>,
+    pub(super) dropped_bases: Vec<Arc<dyn Stored>>,
+    pub(super) evicted: Vec<ContentKey>,
+    /// The paths that stay, if they are others now.
+    pub(super) pins: Option<Vec<RelPath>>,
 }
 
 impl Core {
@@ -136,7 +143,12 @@ impl Core {
                         canceller.cancel();
                     }
                 }
-                Output::Notice(notice) => self.tell(&notice),
+                Output::Notice(notice) => {
+                    if notice == Notice::PinsChanged {
+                        todo.pins = Some(self.engine.view().pins().cloned().collect());
+                    }
+                    self.tell(&notice);
+                }
             }
         }
         // The buffer is kept, so that a step that puts out little allocates nothing.
@@ -185,9 +197,8 @@ impl Core {
                 let on = self.links.get(&link).cloned();
                 Job::Watch { peer, link, on, position, cancel: self.cancel(id) }
             }
-            Effect::Fetch { link, wanted, chunk, frames, urgent, .. } => {
-                let content = self.contents.entry(wanted.content);
-                let content = content.or_insert_with(|| Arc::new(Content::new(&wanted))).clone();
+            Effect::Fetch { peer, link, wanted, chunk, frames, urgent } => {
+                let content = self.content_of(&wanted, peer);
                 let on = self.links.get(&link).cloned();
                 Job::Fetch { on, content, wanted, chunk, frames, urgent, cancel: self.cancel(id) }
             }
@@ -198,6 +209,40 @@ impl Core {
                     None => Job::StoreNothing,
                 }
             }
+            Effect::Resume { content: id, identity, path, own, base } => {
+                let content = Arc::new(Content::new(identity, path));
+                self.contents.insert(id, content.clone());
+                Job::Resume { content, own, base }
+            }
+            Effect::Verify { content, chunk } => Job::Verify { content: self.contents.get(&content).cloned(), chunk },
+            Effect::Compare { peer, link, wanted, chunks } => {
+                let content = self.content_of(&wanted, peer);
+                let on = self.links.get(&link).cloned();
+                Job::Compare { on, content, wanted, chunks, cancel: self.cancel(id) }
+            }
+            Effect::Save { contents } => {
+                let contents = contents.iter().filter_map(|id| self.contents.get(id)?.stored()).collect();
+                Job::Save { contents }
+            }
+            Effect::Rebase { content, identity, path, from, older } => {
+                let content = self.contents.entry(content);
+                let content = content.or_insert_with(|| Arc::new(Content::new(identity, path)));
+                let content = content.clone();
+                self.close_streams(from);
+                if let Some(before) = self.contents.remove(&from) {
+                    content.rebase(&before, older);
+                    todo.dropped.push(before);
+                }
+                return;
+            }
+            Effect::DropBase { content } => {
+                todo.dropped_bases.extend(self.contents.get(&content).and_then(|content| content.take_base()));
+                return;
+            }
+            Effect::Evict { key } => {
+                todo.evicted.push(key);
+                return;
+            }
             Effect::DropFrames { content, chunk } => {
                 if let Some(content) = self.contents.get(&content) {
                     content.drop_frames(chunk);
@@ -205,9 +250,19 @@ impl Core {
                 return;
             }
             Effect::CloseStreams { content } => return self.close_streams(content),
+            // At once, like closing them: what is opened later would not be closed any more.
+            Effect::OpenStreams { link, wanted, .. } => {
+                if let Some(link) = self.links.get(&link) {
+                    link.open_content(&wanted);
+                }
+                return;
+            }
             Effect::Discard { content } => {
                 self.close_streams(content);
-                todo.dropped.extend(self.contents.remove(&content));
+                if let Some(content) = self.contents.remove(&content) {
+                    content.discard();
+                    todo.dropped.push(content);
+                }
                 return;
             }
             Effect::HangUp { link, .. } => {
@@ -218,6 +273,15 @@ impl Core {
             }
         };
         todo.effects.push((id, job));
+    }
+
+    /// The bytes that are wanted, as far as they are here.
+    fn content_of(&mut self, wanted: &Wanted, owner: PeerId) -> Arc<Content> {
+        let Wanted { content, ref path, stamp, size_bytes, modified } = *wanted;
+        let new = || Arc::new(Content::new(ContentIdentity { owner, stamp, size_bytes, modified }, path.clone()));
+        let content = self.contents.entry(content).or_insert_with(new).clone();
+        content.note_path(path);
+        content
     }
 
     fn close_streams(&self, content: ContentId) {

@@ -3,14 +3,16 @@
 use super::Node;
 use super::contents::Content;
 use crate::net::client::{CancelSignal, Link, WatchEnd};
+use crate::store::{Store, Stored};
 use bytes::Bytes as Frame;
 use farshore_engine::chunk::FrameSet;
 use farshore_engine::{
-    DialError, Done, EffectId, FetchError, Input, LinkId, PeerEvent, PeerId, Position, StoreError, Wanted,
+    ContentKey, DialError, Done, EffectId, FetchError, Input, LinkId, PeerEvent, PeerId, Position, StoreError, Wanted,
 };
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// An effect with everything that it needs, looked up while the lock was held. `on` is the connection that it is to use,
 /// if that still is there.
@@ -41,6 +43,25 @@ pub(super) enum Job {
         chunk: u64,
         frames: Vec<Frame>,
     },
+    Resume {
+        content: Arc<Content>,
+        own: bool,
+        base: Option<ContentKey>,
+    },
+    Verify {
+        content: Option<Arc<Content>>,
+        chunk: u64,
+    },
+    Compare {
+        on: Option<Arc<Link>>,
+        content: Arc<Content>,
+        wanted: Wanted,
+        chunks: Range<u64>,
+        cancel: CancelSignal,
+    },
+    Save {
+        contents: Vec<Arc<dyn Stored>>,
+    },
     /// The content is gone, or not all of the chunk is in memory, which would be a bug.
     StoreNothing,
 }
@@ -67,6 +88,26 @@ impl Node {
                 }
                 Job::Store { content, chunk, frames } => {
                     return node.store(id, &content, chunk, frames).await;
+                }
+                Job::Resume { content, own, base } => {
+                    let (own, base) = content.resume(&*node.store, own, base).await;
+                    Done::Resumed { own, base }
+                }
+                Job::Verify { content, chunk } => Done::Verified(verify(content, chunk).await),
+                Job::Compare { on: None, .. } => Done::Compared(Err(FetchError::LinkLost)),
+                Job::Compare { on: Some(on), content, wanted, chunks, cancel } => {
+                    let hashes = on.hashes(&wanted, chunks.clone(), true, cancel).await;
+                    Done::Compared(match hashes {
+                        Ok(hashes) => Ok(take_over(&content, &*node.store, chunks, hashes).await),
+                        Err(error) => Err(error),
+                    })
+                }
+                Job::Save { contents } => {
+                    let saved = node.store.save(contents).await;
+                    if let Err(error) = &saved {
+                        tracing::warn!("what was downloaded cannot be written down for later: {error}");
+                    }
+                    Done::Saved(saved.map_err(|error| store_error(&error)))
                 }
                 Job::StoreNothing => {
                     tracing::error!("a chunk was to be stored that is not in memory; it is fetched again");
@@ -162,6 +203,58 @@ impl Node {
         drop(core);
         self.carry_out(todo);
     }
+}
+
+/// Whether a chunk from an earlier life is what was written down of it.
+async fn verify(content: Option<Arc<Content>>, chunk: u64) -> bool {
+    let Some(stored) = content.and_then(|content| content.stored()) else { return false };
+    match stored.verify(chunk).await {
+        Ok(is_right) => is_right,
+        Err(error) => {
+            tracing::warn!("a chunk that was stored cannot be read, and is fetched again: {error}");
+            false
+        }
+    }
+}
+
+/// Stores those of `chunks` that another version has as well, going by the `hashes` that the owner has of them. What cannot
+/// be read or stored is not among them.
+async fn take_over(content: &Content, store: &dyn Store, chunks: Range<u64>, hashes: Vec<u64>) -> Vec<u64> {
+    let mut same = Vec::new();
+    for (chunk, hash) in chunks.zip(hashes) {
+        let taken = match content.base() {
+            Some(base) => copy_chunk(&base, content, store, chunk, hash).await,
+            None => match content.stored() {
+                Some(stored) => stored.verify_against(chunk, hash).await,
+                None => Ok(false),
+            },
+        };
+        match taken {
+            Ok(true) => same.push(chunk),
+            Ok(false) => {}
+            Err(error) => tracing::debug!("a chunk of another version cannot be taken over: {error}"),
+        }
+    }
+    same
+}
+
+async fn copy_chunk(
+    base: &Arc<dyn Stored>,
+    content: &Content,
+    store: &dyn Store,
+    chunk: u64,
+    hash: u64,
+) -> io::Result<bool> {
+    if base.hash_of(chunk) != Some(hash) {
+        return Ok(false);
+    }
+    let bytes = base.clone().read_chunk(chunk).await?;
+    // What stands there now is what counts, not what was written down.
+    if xxh3_64(&bytes) != hash {
+        return Ok(false);
+    }
+    content.stored_in(store)?.write(chunk, vec![bytes]).await?;
+    Ok(true)
 }
 
 fn store_error(error: &io::Error) -> StoreError {

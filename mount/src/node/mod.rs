@@ -19,7 +19,6 @@ use crate::folder::Folder;
 use crate::net::transport::Transport;
 use crate::store::Store;
 use farshore_engine::path::RelPath;
-use farshore_engine::record::Stamp;
 use farshore_engine::{
     Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
 };
@@ -100,6 +99,8 @@ impl Node {
             epoch,
             this: this.clone(),
         });
+        let (held, pins) = (node.store.held(), node.store.pins());
+        node.step(Input::Held { held, pins });
         node.runtime.spawn(run_timers(Arc::downgrade(&node), node.timer_moved.clone(), node.started_at));
         node
     }
@@ -205,7 +206,12 @@ impl Node {
 
     /// The network may be back: peers that are away are tried at once.
     pub fn network_changed(&self) {
-        self.step(Input::Command(Command::NetworkChanged));
+        self.command(Command::NetworkChanged);
+    }
+
+    /// What a person, or the program on behalf of one, wants. Whoever wants everything to end uses [`Node::shut_down`].
+    pub fn command(&self, command: Command) {
+        self.step(Input::Command(command));
     }
 
     /// Looks at the engine.
@@ -235,8 +241,8 @@ impl Node {
             Some(stored) => stored,
             // Nothing was ever stored of it: an empty file.
             None => {
-                let empty = contents::identity(Stamp(content.0), 0);
-                self.store.create(&empty, &RelPath::ROOT)?
+                let identity = self.view(|view| view.identity(content)).ok_or(std::io::ErrorKind::NotFound)?;
+                self.store.create(&identity, &RelPath::ROOT)?
             }
         };
         stored.keep(target, mode, modified).await
@@ -257,11 +263,15 @@ impl Node {
         if tokio::time::timeout(SHUTDOWN_LIMIT, ended).await.is_err() {
             tracing::warn!("some downloads did not stop in time and were left behind");
         }
-        let mut core = self.lock();
-        let left = core.end();
-        drop(core);
+        // The lock is let go of before what it gave away is dropped, and before anything is waited for.
+        let left = self.lock().end();
         drop(left);
         self.timer_moved.notify_one();
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(
+                "what was downloaded was not all written down: {error}; it is looked through at the next start"
+            );
+        }
     }
 
     /// Hands one input in, and carries out what follows.
@@ -283,6 +293,11 @@ impl Node {
     }
 
     fn carry_out(&self, todo: Todo) {
+        if let Some(pins) = todo.pins
+            && let Err(error) = self.store.save_pins(&pins)
+        {
+            tracing::warn!("what is pinned cannot be written down, and is forgotten at the end: {error}");
+        }
         for (answer, result) in todo.answers {
             answer(result);
         }
@@ -290,10 +305,15 @@ impl Node {
             self.begin(id, effect);
         }
         // Contents that were let go of are dropped here, without the lock: that removes files.
-        drop(todo.dropped);
+        drop((todo.dropped, todo.dropped_bases));
+        for key in todo.evicted {
+            self.store.evict(key);
+        }
     }
 
-    fn now(&self) -> Time {
+    /// The engine's clock.
+    #[must_use]
+    pub fn now(&self) -> Time {
         // Half a million years fit.
         Time::from_micros(self.started_at.elapsed().as_micros() as u64)
     }

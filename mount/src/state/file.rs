@@ -4,24 +4,29 @@
 //! {
 //!   "version": 1,
 //!   "shares": [
-//!     { "path": "/srv/films", "share": "32 hex digits", "secret": "32 hex digits", "devices": ["64 hex digits"] }
+//!     {
+//!       "path": "/srv/films", "share": "32 hex digits", "secret": "32 hex digits",
+//!       "devices": [{ "id": "64 hex digits", "first_seen_seconds": 1700000000 }], "unshared": ["new/not yet"]
+//!     }
 //!   ]
 //! }
 //! ```
 //!
-//! A path that is not UTF-8 stands as `{"hex": "its bytes"}`.
+//! A path that is not UTF-8 stands as `{"hex": "its bytes"}`. A device of which nobody wrote down when it came in stands as
+//! its id alone.
 
-use super::{DEVICES_MAX, Overwrite, ShareEntry, StateError, write_durably};
+use super::{DEVICES_MAX, Overwrite, ShareEntry, StateError, UNSHARED_MAX, write_durably};
 use crate::identity::parse_device_id;
+use crate::json_path::JsonPath;
 use crate::ticket::{Secret, ShareId};
 use data_encoding::HEXLOWER;
 use farshore_engine::PeerId;
+use farshore_engine::path::RelPath;
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 const VERSION: u32 = 1;
 
@@ -41,17 +46,20 @@ struct VersionOnly {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredShare {
-    path: StoredPath,
+    path: JsonPath,
     share: String,
     secret: String,
-    devices: Vec<String>,
+    devices: Vec<StoredDevice>,
+    /// Relative to the folder; not there if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unshared: Vec<JsonPath>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum StoredPath {
-    Text(String),
-    Bytes { hex: String },
+#[serde(untagged, deny_unknown_fields)]
+enum StoredDevice {
+    Id(String),
+    Seen { id: String, first_seen_seconds: u64 },
 }
 
 /// The shares in the file; none if there is no file.
@@ -92,36 +100,49 @@ pub(super) fn save(path: &Path, shares: &[ShareEntry]) -> Result<(), StateError>
 
 fn store_share(entry: &ShareEntry) -> StoredShare {
     StoredShare {
-        path: match entry.path.to_str() {
-            Some(text) => StoredPath::Text(text.to_owned()),
-            None => StoredPath::Bytes { hex: HEXLOWER.encode(entry.path.as_os_str().as_bytes()) },
-        },
+        path: entry.path.as_path().into(),
         share: entry.share.to_string(),
         secret: HEXLOWER.encode(&entry.secret.0),
-        devices: entry.devices.iter().map(PeerId::to_string).collect(),
+        devices: entry.devices.iter().map(store_device).collect(),
+        unshared: entry.unshared.iter().map(|path| JsonPath::from_bytes(&path.to_bytes())).collect(),
     }
+}
+
+fn store_device((peer, first_seen): (&PeerId, &Option<u64>)) -> StoredDevice {
+    let id = peer.to_string();
+    match *first_seen {
+        Some(first_seen_seconds) => StoredDevice::Seen { id, first_seen_seconds },
+        None => StoredDevice::Id(id),
+    }
+}
+
+fn parse_device(stored: &StoredDevice) -> Result<(PeerId, Option<u64>), String> {
+    let (id, first_seen) = match stored {
+        StoredDevice::Id(id) => (id, None),
+        StoredDevice::Seen { id, first_seen_seconds } => (id, Some(*first_seen_seconds)),
+    };
+    let peer = parse_device_id(id).map_err(|_| format!("{id:?} is not a device id"))?;
+    Ok((peer, first_seen))
+}
+
+fn parse_unshared(stored: &JsonPath) -> Result<RelPath, String> {
+    let path = stored.to_path()?;
+    let wrong = |reason: &str| format!("the unshared path {path:?} {reason}");
+    let path = RelPath::parse(path.as_os_str().as_bytes()).map_err(|error| wrong(&error.to_string()))?;
+    if path.is_root() { Err(wrong("is the shared folder itself")) } else { Ok(path) }
 }
 
 /// The entry, or what is wrong with it. Says nothing of the secret.
 fn parse_share(stored: StoredShare) -> Result<ShareEntry, String> {
-    let path = match stored.path {
-        StoredPath::Text(text) => PathBuf::from(text),
-        StoredPath::Bytes { hex } => {
-            let bytes = HEXLOWER.decode(hex.as_bytes()).map_err(|_| format!("{hex:?} is not the hex of a path"))?;
-            PathBuf::from(OsString::from_vec(bytes))
-        }
-    };
+    let path = stored.path.to_path()?;
     if !path.is_absolute() {
         return Err(format!("the path {path:?} is not absolute"));
     }
     let share = parse_hex(&stored.share).ok_or_else(|| format!("{:?} is not a share id", stored.share))?;
     let secret = parse_hex(&stored.secret).ok_or_else(|| format!("the secret of {path:?} is not 32 hex digits"))?;
-    let devices = stored
-        .devices
-        .iter()
-        .map(|id| parse_device_id(id).map_err(|_| format!("{id:?} is not a device id")))
-        .collect::<Result<_, _>>()?;
-    Ok(ShareEntry { path, share: ShareId(share), secret: Secret(secret), devices })
+    let devices = stored.devices.iter().map(parse_device).collect::<Result<_, _>>()?;
+    let unshared = stored.unshared.iter().map(parse_unshared).collect::<Result<_, _>>()?;
+    Ok(ShareEntry { path, share: ShareId(share), secret: Secret(secret), devices, unshared })
 }
 
 fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -136,6 +157,9 @@ fn check_unique(shares: &[ShareEntry]) -> Result<(), String> {
         }
         if entry.devices.len() > DEVICES_MAX {
             return Err(format!("the share of {:?} has too many devices", entry.path));
+        }
+        if entry.unshared.len() > UNSHARED_MAX {
+            return Err(format!("the share of {:?} has too many unshared paths", entry.path));
         }
     }
     Ok(())

@@ -72,7 +72,9 @@ fn a_share_keeps_its_id_secret_and_devices_over_restarts() {
     let again = State::open(Some(place.state.dir().to_owned())).unwrap();
     let second = again.share_for(&place.folder.join("../folder")).unwrap();
     assert_eq!((second.share, second.secret), (first.share, first.secret));
-    assert_eq!(second.devices, BTreeSet::from([peer(1)]));
+    assert_eq!(second.devices.keys().copied().collect::<Vec<_>>(), [peer(1)]);
+    let now = seconds_now().unwrap();
+    assert!(second.devices[&peer(1)].is_some_and(|seen| seen <= now && now - seen < 3600));
     assert!(again.is_trusted(first.share, peer(1)).unwrap());
     assert!(!again.is_trusted(first.share, peer(2)).unwrap());
     assert!(!again.is_trusted(ShareId([9; 16]), peer(1)).unwrap());
@@ -161,10 +163,10 @@ fn a_share_has_room_for_so_many_devices() {
         .map(|number| {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&(number as u64).to_le_bytes());
-            PeerId(id)
+            (PeerId(id), None)
         })
         .collect();
-    let known = *entry.devices.first().unwrap();
+    let known = *entry.devices.keys().next().unwrap();
     file::save(&place.shares_file(), &[entry.clone()]).unwrap();
     assert!(!place.state.admit(entry.share, entry.share, &entry.secret.0, peer(0xff)));
     assert!(place.state.admit(entry.share, entry.share, &[], known));
@@ -190,7 +192,7 @@ fn many_at_once_lose_nothing() {
         }
     });
     let devices = place.state.share_for(&place.folder).unwrap().devices;
-    assert_eq!(devices, (0..80).map(peer).collect());
+    assert_eq!(devices.into_keys().collect::<Vec<_>>(), (0..80).map(peer).collect::<Vec<_>>());
     let mut names: Vec<_> = fs::read_dir(place.state.dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, [SHARES_FILE, LOCK_FILE], "no temporary file is left behind");
@@ -241,4 +243,91 @@ fn debugging_shows_no_secret() {
     let place = Place::new();
     let entry = place.state.share_for(&place.folder).unwrap();
     assert!(format!("{entry:?}").contains("Secret(..)"));
+}
+
+#[test]
+fn a_device_of_which_only_the_id_was_kept_is_still_trusted() {
+    let place = Place::new();
+    let mut entry = place.state.share_for(&place.folder).unwrap();
+    entry.devices = BTreeMap::from([(peer(1), None), (peer(2), Some(1_700_000_000))]);
+    file::save(&place.shares_file(), &[entry.clone()]).unwrap();
+    assert_eq!(place.state.shares().unwrap(), [entry]);
+}
+
+fn inside(text: &[u8]) -> RelPath {
+    RelPath::parse(text).unwrap()
+}
+
+#[test]
+fn what_is_unshared_is_remembered_with_every_share_that_holds_it() {
+    let place = Place::new();
+    fs::create_dir_all(place.folder.join("films/new")).unwrap();
+    let outer = place.state.share_for(&place.folder).unwrap();
+    let inner = place.state.share_for(&place.folder.join("films")).unwrap();
+    let found = place.state.unshare(&place.folder.join("films/new/../new/a")).unwrap();
+    assert_eq!(found.len(), 2);
+    assert_eq!((found[0].share, &found[0].path), (outer.share, &inside(b"films/new/a")));
+    assert_eq!((found[1].share, &found[1].path), (inner.share, &inside(b"new/a")));
+    let strange = place.folder.join(std::ffi::OsStr::from_bytes(b"b\xff"));
+    place.state.unshare(&strange).unwrap();
+    place.state.unshare(&strange).unwrap();
+    let again = State::open(Some(place.state.dir().to_owned())).unwrap();
+    let unshared = BTreeSet::from([inside(b"b\xff"), inside(b"films/new/a")]);
+    assert_eq!(again.unshared_of(outer.share).unwrap(), unshared);
+    assert_eq!(again.renew_ticket(&place.folder).unwrap().unshared, unshared, "a new ticket changes nothing of it");
+    again.share_again(&strange).unwrap();
+    assert_eq!(again.share_for(&place.folder).unwrap().unshared, BTreeSet::from([inside(b"films/new/a")]));
+    assert!(matches!(again.unshared_of(ShareId([9; 16])), Err(StateError::UnknownShare(_))));
+}
+
+#[test]
+fn a_path_is_unshared_where_it_really_is() {
+    let place = Place::new();
+    fs::create_dir(place.folder.join("d")).unwrap();
+    std::os::unix::fs::symlink(place.folder.join("d"), place.dir.path().join("way")).unwrap();
+    std::os::unix::fs::symlink("nowhere", place.folder.join("link")).unwrap();
+    place.state.share_for(&place.folder).unwrap();
+    let unshare = |path: PathBuf| place.state.unshare(&path).map(|found| found[0].path.clone());
+    assert_eq!(unshare(place.dir.path().join("way/a")).unwrap(), inside(b"d/a"));
+    assert_eq!(unshare(place.folder.join("link")).unwrap(), inside(b"link"), "a symlink is shared as what it is");
+    assert_eq!(unshare(place.folder.join("not/yet/there")).unwrap(), inside(b"not/yet/there"));
+}
+
+#[test]
+fn what_cannot_be_unshared_says_why() {
+    let place = Place::new();
+    let none = place.state.unshare(&place.folder.join("a")).unwrap_err();
+    assert!(matches!(none, StateError::NoShareHolds { .. }), "{none}");
+    place.state.share_for(&place.folder).unwrap();
+    let whole = place.state.unshare(&place.folder).unwrap_err();
+    assert!(matches!(whole, StateError::WholeShare { .. }), "{whole}");
+    place.state.unshare(&place.folder.join("d")).unwrap();
+    let below = place.state.share_again(&place.folder.join("d/a")).unwrap_err();
+    assert!(below.to_string().contains(&format!("because {} is not", place.folder.join("d").display())), "{below}");
+    let never = place.state.share_again(&place.folder.join("a")).unwrap_err();
+    assert!(never.to_string().ends_with("was not unshared"), "{never}");
+    let fill = |shares: &mut Vec<ShareEntry>| {
+        shares[0].unshared = (0..UNSHARED_MAX).map(|number| inside(format!("{number}").as_bytes())).collect();
+        Ok(())
+    };
+    place.state.update(fill).unwrap();
+    let full = place.state.unshare(&place.folder.join("one more")).unwrap_err();
+    assert!(matches!(full, StateError::TooManyUnshared { .. }), "{full}");
+    place.state.unshare(&place.folder.join("7")).unwrap();
+}
+
+#[test]
+fn a_damaged_list_of_unshared_paths_is_refused() {
+    let place = Place::new();
+    place.state.share_for(&place.folder).unwrap();
+    place.state.unshare(&place.folder.join("secret")).unwrap();
+    let good = fs::read_to_string(place.shares_file()).unwrap();
+    for bad in ["\"\"", "\"/secret\"", "\"a/../b\"", "{\"hex\": \"2g\"}", "7"] {
+        let text = good.replace("\"secret\"\n", &format!("{bad}\n"));
+        assert_ne!(text, good);
+        fs::write(place.shares_file(), text).unwrap();
+        // Whoever went on without the list would offer what must not be offered.
+        let error = place.state.share_for(&place.folder).unwrap_err();
+        assert!(matches!(error, StateError::Damaged { .. }), "{bad}: {error}");
+    }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! <dir>/.farshore/lock                     held by the process that uses the store; its text is that process's number
 //! <dir>/.farshore/clean                    there while no process uses the store, if the last one ended well
+//! <dir>/.farshore/pins                     the paths that are pinned
 //! <dir>/.farshore/partial/<key>            the bytes of one content, with holes where none have come yet
 //! <dir>/.farshore/partial/<key>.kdbitmap   what is known of them: docs/SIDECAR.md
 //! ```
@@ -14,6 +15,7 @@ mod dir;
 mod home;
 mod lock;
 mod names;
+mod pins;
 mod room;
 mod saving;
 mod stored;
@@ -166,6 +168,17 @@ impl Store for DiskStore {
         if let Err(error) = self.home.remove(key) {
             tracing::warn!("what is stored under {key} cannot be removed: {error}");
         }
+    }
+
+    fn pins(&self) -> Vec<RelPath> {
+        pins::load(&self.home).unwrap_or_else(|error| {
+            tracing::warn!("what was pinned cannot be read, pin it again: {error}");
+            Vec::new()
+        })
+    }
+
+    fn save_pins(&self, pins: &[RelPath]) -> io::Result<()> {
+        pins::save(&self.home, pins)
     }
 
     fn close(&self) -> BoxFuture<'static, io::Result<()>> {

@@ -60,6 +60,7 @@ struct Shelf {
     unsaved: BTreeMap<ContentKey, (Ledger, Chunks)>,
     saved: BTreeMap<ContentKey, Saved>,
     kept: BTreeMap<PathBuf, KeptFile>,
+    pins: Vec<RelPath>,
     /// Counts uses, so that they have an order.
     uses: u64,
     is_closed: bool,
@@ -89,6 +90,7 @@ impl MemoryStore {
             unsaved: BTreeMap::new(),
             saved,
             kept,
+            pins: Vec::new(),
             uses,
             is_closed: false,
         };
@@ -104,7 +106,9 @@ impl MemoryStore {
         if !shelf.is_closed {
             saved.values_mut().for_each(|saved| saved.is_doubtful = true);
         }
-        MemoryStore::with(shelf.room_bytes, saved, shelf.kept.clone())
+        let next = MemoryStore::with(shelf.room_bytes, saved, shelf.kept.clone());
+        next.shelf().pins.clone_from(&shelf.pins);
+        next
     }
 
     /// Changes a byte of what is saved, as a failing disk does. Says whether there was one.
@@ -307,6 +311,17 @@ impl Store for MemoryStore {
         }
     }
 
+    fn pins(&self) -> Vec<RelPath> {
+        self.shelf().pins.clone()
+    }
+
+    fn save_pins(&self, pins: &[RelPath]) -> io::Result<()> {
+        let mut shelf = self.shelf();
+        shelf.check_open()?;
+        shelf.pins = pins.to_vec();
+        Ok(())
+    }
+
     fn close(&self) -> BoxFuture<'static, io::Result<()>> {
         let store = self.clone();
         Box::pin(async move { store.close_now() })
@@ -362,6 +377,15 @@ impl Stored for MemoryStored {
             }
         }
         Ok(())
+    }
+
+    fn read_chunk(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<Bytes>> {
+        Box::pin(async move {
+            let range = chunk_range(chunk, self.size_bytes);
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+            self.read(range.start, &mut bytes)?;
+            Ok(bytes.into())
+        })
     }
 
     fn verify(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<bool>> {

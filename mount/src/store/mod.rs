@@ -71,6 +71,15 @@ pub trait Store: Send + Sync + 'static {
     /// What the disk says. The stop is not clean then, unless a later call ends well.
     fn close(&self) -> BoxFuture<'static, io::Result<()>>;
 
+    /// The paths that were pinned when that was last written down. What cannot be read is told in the log.
+    fn pins(&self) -> Vec<RelPath>;
+
+    /// Writes down which paths are pinned. Durable when it returns.
+    ///
+    /// # Errors
+    /// What the disk says. Then those before are.
+    fn save_pins(&self, pins: &[RelPath]) -> io::Result<()>;
+
     /// How much room there is.
     ///
     /// # Errors
@@ -102,6 +111,12 @@ pub trait Stored: Any + Send + Sync {
     /// # Errors
     /// What the disk says; [`io::ErrorKind::UnexpectedEof`] if there are fewer bytes: never a short answer.
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// All bytes of chunk number `chunk`, as they lie there.
+    ///
+    /// # Errors
+    /// What the disk says; [`io::ErrorKind::UnexpectedEof`] if it is not there.
+    fn read_chunk(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<Bytes>>;
 
     /// Reads chunk number `chunk` and compares it with the hash that is remembered. If it is another one, or none is, the
     /// chunk is forgotten: it is not there any more.

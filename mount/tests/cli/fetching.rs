@@ -250,7 +250,7 @@ fn a_download_survives_the_death_and_return_of_the_owner() {
 }
 
 #[test]
-fn an_interrupted_download_leaves_no_pieces_and_can_be_had_again() {
+fn an_interrupted_download_goes_on_where_it_stood() {
     let world = World::new();
     let folder = world.new_dir("folder");
     write_noise(&folder.join("large"), 1, LARGE_BYTES);
@@ -265,11 +265,12 @@ fn an_interrupted_download_leaves_no_pieces_and_can_be_had_again() {
         let ended = ended.also_says(&["interrupted"]);
         assert!(ended.stdout.is_empty(), "{ended:?}");
         assert!(!out.join("large").exists());
-        assert!(partial_files(&out).is_empty());
+        assert!(!partial_files(&out).is_empty(), "what has come is kept for the next time");
         valve.open();
     }
     Process::run(get(&world, &share.ticket, &[])).went_well();
     assert_eq!(fetched(&out), below(&folder));
+    assert!(!out.join(".farshore").exists(), "nothing is left when all is whole");
 }
 
 #[test]

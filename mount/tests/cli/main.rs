@@ -7,13 +7,16 @@
 mod admission;
 mod changes;
 mod demo;
+mod doctor;
 mod fetching;
 mod mountpoints;
 mod outages;
+mod peers;
 mod process;
 mod programs;
 mod readers;
 mod sharing;
+mod status;
 mod stopping;
 mod tree;
 mod valve;

@@ -71,7 +71,7 @@ fn what_a_killed_mount_left_behind_is_recovered() {
     assert_same(&folder, mount.root());
     mount.stop();
     assert!(!is_mounted(dead.root()), "nothing was left below the new mount");
-    assert!(world.stored_files().is_empty());
+    assert!(world.stored_files().iter().any(|file| file.ends_with(".farshore/clean")), "this one ended well");
 }
 
 #[test]

@@ -241,7 +241,12 @@ impl State {
             Request::ReadDir { ino, after, budget_bytes, plus } => {
                 Reply::Entries(self.list(ino.0, *after, *budget_bytes, *plus)?)
             }
-            Request::FetchAll { .. } | Request::PeerOpen { .. } | Request::PeerWatch { .. } => {
+            Request::FetchAll { .. }
+            | Request::Pin { .. }
+            | Request::Unpin { .. }
+            | Request::Evict { .. }
+            | Request::PeerOpen { .. }
+            | Request::PeerWatch { .. } => {
                 panic!("the kernel does not ask for {request:?}")
             }
         };
@@ -271,7 +276,12 @@ fn kind(request: &Request) -> &'static str {
         Request::Release { .. } => "release",
         Request::ReadDir { plus: false, .. } => "readdir",
         Request::ReadDir { plus: true, .. } => "readdirplus",
-        Request::FetchAll { .. } | Request::PeerOpen { .. } | Request::PeerWatch { .. } => "other",
+        Request::FetchAll { .. }
+        | Request::Pin { .. }
+        | Request::Unpin { .. }
+        | Request::Evict { .. }
+        | Request::PeerOpen { .. }
+        | Request::PeerWatch { .. } => "other",
     }
 }
 

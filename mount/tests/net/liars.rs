@@ -1,17 +1,17 @@
 //! Peers that break the rules: each broken rule is told apart, and nothing wrong gets through.
 
 use crate::memory::{Memory, within};
-use crate::owner::{content, dial, fetch, wanted};
+use crate::owner::{content, dial, fetch, until, wanted};
 use bytes::Bytes;
 use farshore::net::transport::{Listener, Transport};
-use farshore::net::{Link, WatchEnd};
+use farshore::net::{Link, WatchEnd, cancel_pair};
 use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE};
 use farshore_engine::path::PathError;
 use farshore_engine::{FetchError, PeerFault, Position};
 use farshore_proto::codec::StrictCodec;
 use farshore_proto::v1::farshore_server::{Farshore, FarshoreServer};
 use farshore_proto::verify::seal;
-use farshore_proto::{Fetch, Frame, ReadReply, ReadRequest, UNREADABLE, Welcome, v1};
+use farshore_proto::{Fetch, Frame, Hashes, ReadReply, ReadRequest, UNREADABLE, Welcome, v1};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{self, BoxStream};
@@ -34,12 +34,20 @@ struct Liar {
     /// How many streams were opened, and which of them is refused.
     opened: Arc<Mutex<u32>>,
     refused: Option<u32>,
+    /// What it answers to who asks for hashes.
+    hashes: Vec<ReadReply>,
     batch: v1::TreeBatch,
 }
 
 impl Liar {
     fn new(lie: impl Fn(Fetch) -> Vec<Result<ReadReply, Status>> + Send + Sync + 'static) -> Liar {
-        Liar { lie: Arc::new(lie), opened: Arc::default(), refused: None, batch: v1::TreeBatch::default() }
+        Liar {
+            lie: Arc::new(lie),
+            opened: Arc::default(),
+            refused: None,
+            hashes: Vec::new(),
+            batch: v1::TreeBatch::default(),
+        }
     }
 }
 
@@ -66,10 +74,11 @@ impl Farshore for Liar {
         if self.refused == Some(turn) {
             return Err(Status::resource_exhausted("no more streams"));
         }
-        let lie = self.lie.clone();
+        let (lie, hashes) = (self.lie.clone(), self.hashes.clone());
         let replies = request.into_inner().flat_map(move |message| {
             let replies = match ReadRequest::parse(message.unwrap()).unwrap() {
                 ReadRequest::Fetch(fetch) => lie(fetch),
+                ReadRequest::Hash(_) => hashes.iter().cloned().map(Ok).collect(),
                 ReadRequest::Open(_) | ReadRequest::Cancel { .. } => Vec::new(),
             };
             stream::iter(replies.into_iter().map(|reply| reply.map(ReadReply::encode)))
@@ -174,6 +183,32 @@ async fn answers_that_nobody_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lies_about_hashes() {
+    let hashes =
+        |request, first_chunk, xxh3: &[u64]| ReadReply::Hashes(Hashes { request, first_chunk, xxh3: xxh3.to_vec() });
+    for (answer, expected) in [
+        (hashes(1, 2, &[5, 6]), Ok(vec![5, 6])),
+        (hashes(1, 2, &[5]), Err(PeerFault::TooLittle)),
+        (hashes(1, 2, &[]), Err(PeerFault::TooLittle)),
+        (hashes(1, 2, &[5, 6, 7]), Err(PeerFault::TooMuch)),
+        (hashes(1, 3, &[5, 6]), Err(PeerFault::WrongRange)),
+        (hashes(1, 2, &[5; 65]), Err(PeerFault::TooMany(64))),
+        (hashes(9, 2, &[5, 6]), Err(PeerFault::Unasked)),
+        (ReadReply::Done { request: 1 }, Err(PeerFault::TooLittle)),
+        (ReadReply::Frame(frame(1, 0)), Err(PeerFault::Unasked)),
+    ] {
+        let liar = Liar { hashes: vec![answer.clone()], ..Liar::new(|_| Vec::new()) };
+        let (link, task) = link_to(FarshoreServer::new(liar)).await;
+        let (_canceller, cancel) = cancel_pair();
+        let told = within(link.hashes(&wanted(1, "a", 1, SIZE_BYTES), 2..4, false, cancel)).await;
+        assert_eq!(told, expected.map_err(FetchError::Fault), "{answer:?}");
+        task.abort();
+    }
+    let instead = told(move |f| vec![Ok(hashes(f.request, 0, &[5]))]).await;
+    assert_eq!(instead, fault(PeerFault::Unasked), "hashes instead of frames");
+}
+
+#[tokio::test(start_paused = true)]
 async fn messages_that_are_too_large_are_not_taken_in() {
     let huge = told(|f| vec![sent(seal(f.request, 0, content(0..3 * FRAME_SIZE)))]).await;
     assert_eq!(huge, fault(PeerFault::OutOfRange("message length")));
@@ -240,6 +275,29 @@ async fn streams_are_opened_together_or_not_at_all() {
         let again = within(join_all((0..4).map(|chunk| fetch(&link, &wanted, chunk, 0..1, false)))).await;
         assert!(again.iter().all(Result::is_ok), "{refused}");
         assert_eq!(*opened.lock().unwrap(), 8, "all four were opened again");
+        task.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_that_holds_the_lease_is_the_first_of_those_that_bring_the_bytes() {
+    let answer = |Fetch { request, chunk, .. }: Fetch| {
+        let data = content(chunk * CHUNK_SIZE..chunk * CHUNK_SIZE + FRAME_SIZE);
+        vec![sent(seal(request, 0, data)), done(request)]
+    };
+    for (size_bytes, useful) in [(CHUNK_SIZE, 1), (SIZE_BYTES, 4)] {
+        let liar = Liar::new(answer);
+        let opened = liar.opened.clone();
+        let (link, task) = link_to(FarshoreServer::new(liar)).await;
+        let wanted = wanted(1, "a", 1, size_bytes);
+        link.open_content(&wanted);
+        link.open_content(&wanted);
+        until(|| *opened.lock().unwrap() == 1).await;
+        assert!(within(fetch(&link, &wanted, 0, 0..1, false)).await.is_ok());
+        until(|| *opened.lock().unwrap() == useful).await;
+        link.open_content(&wanted);
+        assert!(within(fetch(&link, &wanted, 0, 0..1, false)).await.is_ok());
+        assert_eq!(*opened.lock().unwrap(), useful, "as many as without a lease");
         task.abort();
     }
 }

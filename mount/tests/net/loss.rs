@@ -1,10 +1,12 @@
 //! Links that are lost.
 
 use crate::memory::{Weather, within};
-use crate::owner::{Owner, dial, fetch, start, until, wanted};
+use crate::owner::{Owner, dial, fetch, start, start_with, until, wanted};
+use farshore::net::Leases;
 use farshore_engine::FetchError;
 use farshore_engine::chunk::CHUNK_SIZE;
 use futures_util::future::join_all;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -36,8 +38,9 @@ async fn whatever_ends_a_link_ends_all_that_waits_on_it() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_link_that_falls_silent_is_noticed_on_both_sides() {
     let owner = Owner::new();
-    let file = owner.put("a", 1, SIZE_BYTES);
-    let running = start(owner).await;
+    owner.put("a", 1, SIZE_BYTES);
+    let leases = Arc::new(Leases::default());
+    let running = start_with(owner, leases.clone()).await;
     let link = dial(&running.network).await.unwrap();
     assert!(within(fetch(&link, &wanted(1, "a", 1, SIZE_BYTES), 0, 0..1, false)).await.is_ok());
     let idle = tokio::time::timeout(Duration::from_secs(3600), link.closed()).await;
@@ -46,8 +49,8 @@ async fn an_idle_link_that_falls_silent_is_noticed_on_both_sides() {
     let begin = Instant::now();
     within(link.closed()).await;
     assert!(begin.elapsed() <= Duration::from_secs(11));
-    // The table of this test, and nobody else: the owner has let go of the lease.
-    until(|| std::sync::Arc::strong_count(&file) == 2).await;
+    // The owner has noticed, too.
+    until(|| leases.kept() == 1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,10 +74,11 @@ async fn hanging_up_ends_everything_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_link_is_hung_up() {
     let owner = Owner::new();
-    let file = owner.put("a", 1, SIZE_BYTES);
-    let running = start(owner).await;
+    owner.put("a", 1, SIZE_BYTES);
+    let leases = Arc::new(Leases::default());
+    let running = start_with(owner, leases.clone()).await;
     let link = dial(&running.network).await.unwrap();
     assert!(within(fetch(&link, &wanted(1, "a", 1, SIZE_BYTES), 0, 0..1, false)).await.is_ok());
     drop(link);
-    until(|| std::sync::Arc::strong_count(&file) == 2).await;
+    until(|| leases.kept() == 1).await;
 }

@@ -2,10 +2,14 @@
 //! happens: a minute of waiting takes no time, and nothing depends on how fast the machine is.
 
 mod fetch;
+mod hashes;
 mod hello;
+mod leases;
 mod liars;
 mod loss;
 mod memory;
 mod owner;
 mod server;
+mod table;
+mod unsharing;
 mod watch;

@@ -4,9 +4,9 @@ use crate::memory::{Memory, OWNER};
 use bytes::Bytes;
 use farshore::folder::{ServeError, ServedBytes};
 use farshore::net::transport::Transport;
-use farshore::net::{Host, Link, cancel_pair, serve};
+use farshore::net::{Guests, Host, Leases, Link, cancel_pair, serve_with};
 use farshore_engine::path::RelPath;
-use farshore_engine::record::Stamp;
+use farshore_engine::record::{FileTime, Stamp};
 use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerId, TreeUpdate, Wanted, WatchCursor};
 use farshore_proto::{Hello, Secret, ShareId};
 use futures_util::FutureExt;
@@ -142,12 +142,14 @@ pub(crate) fn name(text: &str) -> RelPath {
 
 /// Which bytes to ask for.
 pub(crate) fn wanted(content: u64, path: &str, stamp: u64, size_bytes: u64) -> Wanted {
-    Wanted { content: ContentId(content), path: name(path), stamp: Stamp(stamp), size_bytes }
+    let modified = FileTime::default();
+    Wanted { content: ContentId(content), path: name(path), stamp: Stamp(stamp), size_bytes, modified }
 }
 
 /// A server that runs until this is dropped.
 pub(crate) struct Running {
     pub(crate) network: Memory,
+    pub(crate) guests: Arc<Guests>,
     pub(crate) stop: Option<oneshot::Sender<()>>,
     pub(crate) task: tokio::task::JoinHandle<()>,
 }
@@ -159,11 +161,17 @@ impl Drop for Running {
 }
 
 pub(crate) async fn start(owner: Arc<Owner>) -> Running {
+    start_with(owner, Arc::default()).await
+}
+
+/// A server that keeps its leases where they can be looked at.
+pub(crate) async fn start_with(owner: Arc<Owner>, leases: Arc<Leases>) -> Running {
     let network = Memory::new();
     let listener = network.listen("owner").await.unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(serve(listener, owner, stopped.map(drop)));
-    Running { network, stop: Some(stop), task }
+    let guests = Arc::new(Guests::new(leases));
+    let task = tokio::spawn(serve_with(listener, owner, guests.clone(), stopped.map(drop)));
+    Running { network, guests, stop: Some(stop), task }
 }
 
 pub(crate) fn hello() -> Hello {

@@ -1,13 +1,15 @@
 //! What the server does to protect itself, and how it ends.
 
 use crate::hello::raw_client;
-use crate::memory::within;
-use crate::owner::{Owner, dial, fetch, hello, name, start, until, wanted};
+use crate::memory::{OWNER, READER, within};
+use crate::owner::{Owner, dial, fetch, hello, name, start, start_with, until, wanted};
+use farshore::net::Leases;
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::record::Stamp;
 use farshore_engine::{FetchError, Position};
 use farshore_proto::{Fetch, Open, ReadRequest, v1};
 use futures_util::stream::{self, StreamExt};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
@@ -143,4 +145,39 @@ async fn shutting_down_is_prompt_with_everything_open() {
     assert!(matches!(fetched, Err(FetchError::LinkLost | FetchError::StreamLost)), "{fetched:?}");
     assert!(took <= Duration::from_secs(2), "{took:?}");
     within(link.closed()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_dismissed_is_cut_off_in_the_middle_and_nothing_is_held_open_for_it() {
+    let owner = Owner::new();
+    let file = owner.put_gated("a", 1, SIZE_BYTES);
+    let leases = Arc::new(Leases::default());
+    let running = start_with(owner, leases.clone()).await;
+    assert!(running.guests.present().is_empty());
+    let link = dial(&running.network).await.unwrap();
+    let mut watch = link.watch(Position::default()).await.unwrap();
+    assert_eq!(running.guests.present().into_iter().collect::<Vec<_>>(), [(READER, 1)]);
+    let before = Arc::strong_count(&file);
+    let wanted = wanted(1, "a", 1, SIZE_BYTES);
+    let dismissed = async {
+        until(|| !file.reads.lock().unwrap().is_empty()).await;
+        assert!(Arc::strong_count(&file) > before, "it is held open");
+        assert_eq!(running.guests.dismiss(OWNER), 0, "that is somebody else");
+        let begin = Instant::now();
+        assert_eq!(running.guests.dismiss(READER), 1);
+        within(link.closed()).await;
+        begin.elapsed()
+    };
+    let (fetched, took) = within(async { tokio::join!(fetch(&link, &wanted, 0, 0..4, false), dismissed) }).await;
+    assert!(matches!(fetched, Err(FetchError::LinkLost | FetchError::StreamLost)), "{fetched:?}");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    within(watch.next()).await.unwrap_err();
+    // A disk that is being read is let come to its end.
+    file.gate.add_permits(4);
+    until(|| running.guests.present().is_empty() && Arc::strong_count(&file) == before).await;
+    // Of somebody who was lost it would be kept.
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(leases.kept(), 0);
+    // Whoever is still trusted may come back.
+    within(dial(&running.network)).await.unwrap();
 }

@@ -3,7 +3,7 @@
 use super::{PIECE, Scenario, chunks, far, millis, secs, with_reader};
 use crate::folder::SimFolder;
 use crate::history::History;
-use crate::world::{Fault, Setup};
+use crate::world::{Fault, LEASE_GRACE, Setup};
 use farshore_engine::{Config, DirEntryName, Errno, Ino, Notice};
 use std::collections::BTreeMap;
 
@@ -12,6 +12,16 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "replaced", about: "a file is renamed over: who has the old one open keeps it", run: replaced },
     Scenario { name: "renamed", about: "files and directories are renamed while they are read", run: renamed },
     Scenario { name: "removed", about: "a file that is removed stays readable for who has it open", run: removed },
+    Scenario {
+        name: "removed-while-away",
+        about: "files are removed while nobody is connected: who had them open reads on when the link is back",
+        run: removed_while_away,
+    },
+    Scenario {
+        name: "away-for-too-long",
+        about: "a reader stays away for longer than the owner keeps a removed file open for it",
+        run: away_for_too_long,
+    },
     Scenario { name: "late-watcher", about: "the owner's watcher is slow, and readers are quick", run: late_watcher },
     Scenario { name: "large-listing", about: "20,000 entries are listed while they change", run: large_listing },
     Scenario { name: "long-away", about: "a reader comes back after more events than are kept", run: long_away },
@@ -112,16 +122,64 @@ fn removed(seed: u64, history: &History) -> Result<(), String> {
         assert_eq!(stage.kernel.lookup("d/f").unwrap_err(), Errno::NoEntry, "the name is gone at once");
         stage.read(file, chunks(4), chunks(1)).await;
         assert_eq!(stage.folder.served().open, 1, "the owner keeps it for the reader");
-        // With the connection, the owner's hold on it is lost: what is missing is an error, what is here is not.
-        stage.net.bring(Fault::Partition).await;
-        tokio::time::sleep(secs(15)).await;
-        stage.net.bring(Fault::Repair).await;
-        tokio::time::sleep(secs(10)).await;
-        assert_eq!(stage.kernel.read(file, chunks(6), PIECE).await.unwrap_err(), Errno::Stale);
-        stage.read(file, chunks(4), chunks(1)).await;
         stage.kernel.release(file);
         stage.kernel.forget_all();
         assert_eq!(stage.store.contents(), 0, "the last release forgets it");
+        stage.until("the owner forgets it", secs(5), || stage.folder.served().open == 0).await;
+        stage.end().await;
+    })
+}
+
+fn removed_while_away(seed: u64, history: &History) -> Result<(), String> {
+    let prepare = |folder: &SimFolder| {
+        folder.write("read", chunks(8));
+        folder.write("opened", chunks(8));
+        folder.write("replaced", chunks(8));
+    };
+    let setup = Setup { config: Config { read_ahead_chunks: 0, ..Config::default() }, ..far(seed, millis(5)) };
+    with_reader(setup, history, prepare, |stage| async move {
+        stage.listed().await;
+        let (read, opened, replaced) = (stage.open("read"), stage.open("opened"), stage.open("replaced"));
+        stage.read(read, 0, chunks(1)).await;
+        stage.until("the owner has all three open", secs(5), || stage.folder.served().open == 3).await;
+        stage.net.bring(Fault::Partition).await;
+        stage.folder.remove("read");
+        stage.folder.remove("opened");
+        stage.folder.replace("replaced", chunks(1));
+        tokio::time::sleep(LEASE_GRACE / 2).await;
+        stage.net.bring(Fault::Repair).await;
+        for file in [read, opened, replaced] {
+            assert_eq!(stage.read_to_end(file).await, chunks(8));
+        }
+        stage.agreed(secs(5)).await;
+        assert_eq!(stage.kernel.lookup("opened").unwrap_err(), Errno::NoEntry);
+        // What is complete needs no lease.
+        stage.until("the owner lets go of them", secs(5), || stage.folder.served().open == 0).await;
+        for file in [read, opened, replaced] {
+            stage.kernel.release(file);
+        }
+        stage.end().await;
+    })
+}
+
+fn away_for_too_long(seed: u64, history: &History) -> Result<(), String> {
+    let setup = Setup { config: Config { read_ahead_chunks: 0, ..Config::default() }, ..far(seed, millis(5)) };
+    let prepare = |folder: &SimFolder| folder.write("f", chunks(8));
+    with_reader(setup, history, prepare, |stage| async move {
+        stage.listed().await;
+        let file = stage.open("f");
+        stage.read(file, 0, chunks(1)).await;
+        stage.net.bring(Fault::Partition).await;
+        stage.folder.remove("f");
+        // Until the owner has noticed that the reader is gone, and then the grace.
+        tokio::time::sleep(secs(15) + LEASE_GRACE).await;
+        assert_eq!(stage.folder.served().open, 0, "the owner does not wait for ever");
+        stage.net.bring(Fault::Repair).await;
+        stage.agreed(secs(20)).await;
+        assert_eq!(stage.kernel.read(file, chunks(6), PIECE).await.unwrap_err(), Errno::Stale);
+        let here = stage.read(file, 0, chunks(1)).await;
+        assert_eq!(here.took, secs(0), "what is here can be read");
+        stage.kernel.release(file);
         stage.end().await;
     })
 }

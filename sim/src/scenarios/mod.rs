@@ -11,7 +11,7 @@ mod store;
 use crate::folder::SimFolder;
 use crate::history::History;
 use crate::kernel::OpenFile;
-use crate::world::{self, Setup, Stage};
+use crate::world::{self, LEASE_GRACE, Setup, Stage};
 use farshore_engine::Notice;
 use farshore_engine::chunk::CHUNK_SIZE;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,8 +48,9 @@ pub fn find(name: &str) -> Option<&'static Scenario> {
 /// What a read from front to back asks for at once, in bytes: what the kernel's own read-ahead does.
 const PIECE: u32 = 128 * 1024;
 
-/// How long the owner remembers those who have gone without a word: until its watch has nothing to tell.
-const OWNER_FORGETS: Duration = Duration::from_secs(20);
+/// How long the owner remembers those who have gone without a word: until its watch has nothing to tell, and until it
+/// does not expect them back.
+const OWNER_FORGETS: Duration = Duration::from_secs(20).saturating_add(LEASE_GRACE);
 
 /// Runs a world with one reader.
 fn with_reader<F: Future<Output = ()> + 'static>(

@@ -451,6 +451,17 @@ fn what_the_kernel_does_not_tell_is_seen_when_asked_for() {
 }
 
 #[test]
+fn a_directory_is_told_with_all_that_it_holds_when_that_is_asked_for() {
+    let rig = Rig::with(|rig| {
+        fs::create_dir_all(rig.at("d/e")).unwrap();
+        rig.write("d/e/a", b"1");
+    });
+    rig.heard.0.lock().unwrap().tree.retain(|at, _| *at != path("d/e") && *at != path("d/e/a"));
+    rig.watcher.as_ref().unwrap().recheck().look_anew_at(&path("d"));
+    rig.settle();
+}
+
+#[test]
 fn lost_notices_are_made_up_for() {
     let (open_gate, gate) = std::sync::mpsc::channel::<()>();
     let (arrive, arrived) = std::sync::mpsc::channel();

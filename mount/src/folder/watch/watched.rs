@@ -64,6 +64,12 @@ impl Watched {
         }
     }
 
+    /// Nothing that was told of `path` and of what is below it counts any more.
+    pub(super) fn doubt_all_below(&mut self, path: &RelPath) {
+        let below = self.by_path.range_mut(path.clone()..).take_while(|(at, _)| path.is_prefix_of(at));
+        below.for_each(|(_, entry)| entry.whole = false);
+    }
+
     /// The kernel has ended a watch.
     pub(super) fn ended(&mut self, watch: WatchId) {
         if let Some(path) = self.by_watch.remove(&watch) {

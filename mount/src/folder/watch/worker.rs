@@ -157,6 +157,10 @@ impl Worker {
         for path in self.shared.take_rechecks() {
             self.pending.note(path, false, now);
         }
+        for path in self.shared.take_forgotten() {
+            self.watched.doubt_all_below(&path);
+            self.pending.note(path, true, now);
+        }
         while let Some(notice) = self.backlog.pop_front() {
             self.digest(&notice)?;
         }

@@ -241,7 +241,7 @@ impl DiskStored {
     }
 
     /// The bytes of a chunk as they lie there; `None` if the file ends before.
-    fn read_chunk(&self, chunk: u64) -> io::Result<Option<Vec<u8>>> {
+    fn bytes_of(&self, chunk: u64) -> io::Result<Option<Vec<u8>>> {
         let range = chunk_range(chunk, self.size_bytes);
         let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
         match self.home.partial.read_exact(&*self.file()?, &mut bytes, range.start) {
@@ -255,7 +255,7 @@ impl DiskStored {
     pub(super) fn verify_now(&self, chunk: u64, hash: Option<u64>) -> io::Result<bool> {
         let _open = self.home.enter()?;
         let Some(hash) = hash.or_else(|| self.hash_of(chunk)) else { return Ok(false) };
-        let bytes = self.read_chunk(chunk)?;
+        let bytes = self.bytes_of(chunk)?;
         let is_right = bytes.is_some_and(|bytes| !bytes.is_empty() && xxh3_64(&bytes) == hash);
         let mut ledger = self.ledger();
         if is_right {
@@ -272,7 +272,7 @@ impl DiskStored {
         let chunks = self.ledger().to_rewrite();
         for chunk in chunks {
             let hash = self.hash_of(chunk);
-            let bytes = self.read_chunk(chunk)?.filter(|bytes| Some(xxh3_64(bytes)) == hash);
+            let bytes = self.bytes_of(chunk)?.filter(|bytes| Some(xxh3_64(bytes)) == hash);
             self.ledger().forget(chunk);
             if let (Some(bytes), Some(hash)) = (bytes, hash) {
                 self.write_all(chunk_range(chunk, self.size_bytes).start, vec![bytes.into()])?;
@@ -334,6 +334,10 @@ impl Stored for DiskStored {
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         check_read(offset, into.len(), self.size_bytes)?;
         self.home.partial.read_exact(&*self.file()?, into, offset)
+    }
+
+    fn read_chunk(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<Bytes>> {
+        Box::pin(blocking(move || Ok(self.bytes_of(chunk)?.ok_or(io::ErrorKind::UnexpectedEof)?.into())))
     }
 
     fn verify(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<bool>> {

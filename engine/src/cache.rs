@@ -1,0 +1,316 @@
+//! What stays of what was fetched: how much, what goes first, and what never goes.
+//!
+//! What was used least recently goes first; something counts as used when it is closed. What is open, pinned or on its
+//! way never goes, so a file that is larger than the limit can still be read, and is too much only while it is open.
+
+use crate::content::Content;
+use crate::engine::Engine;
+use crate::identity::ContentKey;
+use crate::ids::{ContentId, Ino};
+use crate::output::{Effect, Errno, Notice, Output, Reply};
+use crate::path::RelPath;
+use crate::stored::Held;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Something that could go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    /// From an earlier life; nobody has asked for it in this one.
+    Held(ContentKey),
+    /// Nobody has it open.
+    Content(ContentId),
+}
+
+/// Everything that was fetched, by when it was used.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    /// What is from an earlier life, each with its place in the order.
+    held: BTreeMap<ContentKey, (u64, Held)>,
+    by_path: BTreeMap<RelPath, BTreeSet<ContentKey>>,
+    /// What could go, least recently used first.
+    order: BTreeMap<u64, Item>,
+    last_use: u64,
+    /// What is stored in all, in bytes.
+    stored_bytes: u64,
+    /// Paths that stay, with all that is below them.
+    pins: BTreeSet<RelPath>,
+}
+
+impl Cache {
+    fn next_use(&mut self) -> u64 {
+        self.last_use += 1;
+        self.last_use
+    }
+
+    /// Takes over what the store holds from an earlier life.
+    fn hold(&mut self, mut held: Vec<Held>) {
+        held.sort_by_key(|held| (held.last_used, held.key));
+        for held in held {
+            let place = self.next_use();
+            self.order.insert(place, Item::Held(held.key));
+            self.stored_bytes += held.stored_bytes;
+            self.by_path.entry(held.path.clone()).or_default().insert(held.key);
+            self.held.insert(held.key, (place, held));
+        }
+    }
+
+    /// What is held of these bytes. Whoever takes it accounts for its size.
+    pub(crate) fn take_held(&mut self, key: &ContentKey) -> Option<Held> {
+        let (place, held) = self.held.remove(key)?;
+        self.order.remove(&place);
+        if let Some(keys) = self.by_path.get_mut(&held.path) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_path.remove(&held.path);
+            }
+        }
+        Some(held)
+    }
+
+    /// The version of the file at `path` that was used last, of those that are held.
+    pub(crate) fn take_version_at(&mut self, path: &RelPath) -> Option<Held> {
+        let places = self.by_path.get(path)?.iter().filter_map(|key| Some((self.held.get(key)?.0, *key)));
+        let (_, newest) = places.max()?;
+        self.take_held(&newest)
+    }
+
+    /// A content is gone.
+    pub(crate) fn forget(&mut self, content: &Content) {
+        self.stored_bytes -= content.charged_bytes;
+        if let Some(place) = content.used {
+            self.order.remove(&place);
+        }
+    }
+
+    /// Whether a path stays whatever happens.
+    pub(crate) fn is_pinned(&self, path: &RelPath) -> bool {
+        self.pins.iter().any(|pin| pin.is_prefix_of(path))
+    }
+
+    pub(crate) fn pins(&self) -> &BTreeSet<RelPath> {
+        &self.pins
+    }
+
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.stored_bytes
+    }
+
+    pub(crate) fn held(&self) -> impl Iterator<Item = &Held> {
+        self.held.values().map(|(_, held)| held)
+    }
+
+    /// For [`Engine::check`].
+    pub(crate) fn check(&self, contents: &BTreeMap<ContentId, Content>) {
+        let charged: u64 = contents.values().map(|content| content.charged_bytes).sum();
+        let held: u64 = self.held.values().map(|(_, held)| held.stored_bytes).sum();
+        assert_eq!(self.stored_bytes, charged + held, "what is stored is miscounted");
+        for (place, item) in &self.order {
+            let known = match item {
+                Item::Held(key) => self.held.get(key).map(|(place, _)| *place),
+                Item::Content(id) => contents.get(id).and_then(|content| content.used),
+            };
+            assert_eq!(known, Some(*place), "{item:?} is not where it stands in the order");
+        }
+        let ordered = contents.values().filter(|content| content.used.is_some()).count() + self.held.len();
+        assert_eq!(ordered, self.order.len(), "something stands in the order twice, or not at all");
+        let by_path: usize = self.by_path.values().map(BTreeSet::len).sum();
+        assert_eq!(by_path, self.held.len(), "something is held that cannot be found by its path, or the reverse");
+    }
+}
+
+impl Engine {
+    /// The store says what it holds from an earlier life, and what was pinned.
+    pub(crate) fn on_held(&mut self, held: Vec<Held>, pins: Vec<RelPath>, out: &mut Vec<Output>) {
+        self.cache.hold(held);
+        self.cache.pins.extend(pins);
+        self.trim(out);
+    }
+
+    /// Counts anew what a content needs in the store.
+    pub(crate) fn charge(&mut self, id: ContentId) {
+        let Some(content) = self.contents.get_mut(&id) else { return };
+        let bytes = content.stored_bytes();
+        self.cache.stored_bytes = self.cache.stored_bytes + bytes - content.charged_bytes;
+        content.charged_bytes = bytes;
+    }
+
+    /// A chunk of a content has become present.
+    pub(crate) fn note_present(&mut self, id: ContentId, out: &mut Vec<Output>) {
+        self.charge(id);
+        if self.contents.get(&id).is_some_and(Content::is_complete) {
+            self.effect_unreported(Effect::CloseStreams { content: id }, out);
+            self.stop_prefetch(id);
+        }
+        self.note_unsaved(id, self.config.save_interval);
+        self.trim(out);
+    }
+
+    /// Somebody has opened a content, or released the last handle on it.
+    pub(crate) fn note_use(&mut self, id: ContentId, is_open: bool) {
+        let Some(content) = self.contents.get_mut(&id) else { return };
+        if let Some(place) = content.used.take() {
+            self.cache.order.remove(&place);
+        }
+        if !is_open {
+            let place = self.cache.next_use();
+            content.used = Some(place);
+            self.cache.order.insert(place, Item::Content(id));
+        }
+    }
+
+    /// Lets go of what was used least recently until no more is stored than may be.
+    pub(crate) fn trim(&mut self, out: &mut Vec<Output>) {
+        if let Some(limit) = self.config.cache_bytes {
+            self.make_room(self.cache.stored_bytes.saturating_sub(limit), out);
+        }
+    }
+
+    /// Lets go of at least `bytes`, if there is as much that may go. Returns whether anything went.
+    pub(crate) fn make_room(&mut self, bytes: u64, out: &mut Vec<Output>) -> bool {
+        let goal = self.cache.stored_bytes.saturating_sub(bytes);
+        let mut from = 0;
+        let mut went = false;
+        while self.cache.stored_bytes > goal {
+            let Some((place, item)) = self.cache.order.range(from..).next().map(|(place, item)| (*place, *item)) else {
+                break;
+            };
+            from = place + 1;
+            went |= self.let_item_go(item, out);
+        }
+        went
+    }
+
+    fn let_item_go(&mut self, item: Item, out: &mut Vec<Output>) -> bool {
+        match item {
+            Item::Held(key) => {
+                if self.cache.held.get(&key).is_some_and(|(_, held)| self.cache.is_pinned(&held.path)) {
+                    return false;
+                }
+                self.let_held_go(&key, out);
+            }
+            Item::Content(id) => {
+                let stays = self.contents.get(&id).is_none_or(|content| {
+                    // What is under way could not be told from what comes after.
+                    !content.chunks.is_empty() || content.charged_bytes == 0 || self.cache.is_pinned(&content.path)
+                });
+                if stays {
+                    return false;
+                }
+                if let Some(content) = self.discard(id, out)
+                    && let Some(node) = self.tree.get_mut(content.ino)
+                {
+                    node.content = None;
+                }
+            }
+        }
+        true
+    }
+
+    /// A peer's tree is known as a whole: what is held of files that it has in another version, or not at all, goes. What
+    /// stands at a path that has another version stays, for the sake of what they have in common.
+    pub(crate) fn let_unknown_go(&mut self, out: &mut Vec<Output>) {
+        if self.cache.held.is_empty() {
+            return;
+        }
+        let files = self.tree.iter().filter_map(|(ino, _)| Some((ino, self.identity_of(ino)?.key())));
+        let known: BTreeSet<ContentKey> = files.map(|(_, key)| key).collect();
+        let is_file = |path: &RelPath| {
+            let ino = self.tree.resolve(path.names());
+            ino.is_some_and(|ino| self.identity_of(ino).is_some())
+        };
+        let unknown = |held: &&Held| !known.contains(&held.key) && !is_file(&held.path);
+        let gone: Vec<ContentKey> = self.cache.held().filter(unknown).map(|held| held.key).collect();
+        for key in gone {
+            self.let_held_go(&key, out);
+        }
+    }
+
+    /// What is held of these bytes goes, if anything is.
+    pub(crate) fn let_held_go(&mut self, key: &ContentKey, out: &mut Vec<Output>) {
+        if let Some(held) = self.cache.take_held(key) {
+            self.cache.stored_bytes -= held.stored_bytes;
+            self.effect_unreported(Effect::Evict { key: *key }, out);
+        }
+    }
+
+    // What people say.
+
+    /// What is at and below `path` stays, and is fetched.
+    pub(crate) fn pin(&mut self, path: RelPath, out: &mut Vec<Output>) -> Result<Reply, Errno> {
+        let ino = self.tree.resolve(path.names()).ok_or(Errno::NoEntry)?;
+        if self.cache.pins.insert(path) {
+            out.push(Output::Notice(Notice::PinsChanged));
+        }
+        self.prefetch_below(ino);
+        Ok(Reply::Pinned)
+    }
+
+    /// What is at and below `path` may go again, unless it is pinned otherwise.
+    pub(crate) fn unpin(&mut self, path: &RelPath, out: &mut Vec<Output>) -> Result<Reply, Errno> {
+        if !self.cache.pins.remove(path) {
+            return Err(Errno::NoEntry);
+        }
+        out.push(Output::Notice(Notice::PinsChanged));
+        self.stop_unpinned(out);
+        self.trim(out);
+        Ok(Reply::Unpinned)
+    }
+
+    /// What is stored at and below `path` goes now, as far as it may.
+    pub(crate) fn evict(&mut self, path: &RelPath, out: &mut Vec<Output>) -> Result<Reply, Errno> {
+        let is_known = self.tree.resolve(path.names()).is_some();
+        let held = self.cache.held().filter(|held| path.is_prefix_of(&held.path)).map(|held| Item::Held(held.key));
+        let contents = self.contents.iter().filter(|(_, content)| {
+            content.charged_bytes > 0
+                && path.is_prefix_of(&self.tree.path_of(content.ino).unwrap_or(content.path.clone()))
+        });
+        let items: Vec<(Item, bool)> = held
+            .map(|item| (item, true))
+            .chain(contents.map(|(id, content)| (Item::Content(*id), content.used.is_some())))
+            .collect();
+        if items.is_empty() && !is_known {
+            return Err(Errno::NoEntry);
+        }
+        let before = self.cache.stored_bytes;
+        let (mut files, mut kept_files) = (0, 0);
+        for (item, may_go) in items {
+            if may_go && self.let_item_go(item, out) {
+                files += 1;
+            } else {
+                kept_files += 1;
+            }
+        }
+        Ok(Reply::Evicted { files, kept_files, freed_bytes: before - self.cache.stored_bytes })
+    }
+
+    /// An entry has another path: pins on what it is, or holds, go with it.
+    pub(crate) fn move_pins(&mut self, from: &RelPath, to: Option<RelPath>, out: &mut Vec<Output>) {
+        let moved: Vec<RelPath> = self.cache.pins.iter().filter(|pin| from.is_prefix_of(pin)).cloned().collect();
+        if moved.is_empty() {
+            return;
+        }
+        for pin in moved {
+            self.cache.pins.remove(&pin);
+            let rest = &pin.names()[from.names().len()..];
+            let moved_to = to.clone().and_then(|to| rest.iter().try_fold(to, |at, name| at.join(name.clone()).ok()));
+            self.cache.pins.extend(moved_to);
+        }
+        out.push(Output::Notice(Notice::PinsChanged));
+    }
+
+    /// Which bytes a peer's file has; `None` for anything else.
+    pub(crate) fn identity_of(&self, ino: Ino) -> Option<crate::identity::ContentIdentity> {
+        let node = self.tree.get(ino)?;
+        match (node.origin, &node.record.kind) {
+            (crate::tree::Origin::Peer(owner), crate::record::Kind::File { size_bytes, stamp }) => {
+                Some(crate::identity::ContentIdentity {
+                    owner,
+                    stamp: *stamp,
+                    size_bytes: *size_bytes,
+                    modified: node.record.modified,
+                })
+            }
+            _ => None,
+        }
+    }
+}

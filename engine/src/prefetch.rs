@@ -1,0 +1,107 @@
+//! Whole files that are fetched although nobody waits for them: those that are pinned, and, if that is set, those that
+//! are opened. A few at a time, and always behind what somebody waits for.
+
+use crate::content::Content;
+use crate::engine::Engine;
+use crate::ids::{ContentId, Ino};
+use crate::output::Output;
+use std::collections::{BTreeSet, VecDeque};
+
+/// Files to be fetched whole.
+#[derive(Debug, Default)]
+pub(crate) struct Prefetch {
+    /// Those that are being fetched, at most [`crate::Config::max_prefetches`].
+    pub(crate) active: BTreeSet<ContentId>,
+    /// Those whose turn has not come. One that is gone, or here, when it comes is passed over.
+    queue: VecDeque<Ino>,
+}
+
+impl Engine {
+    /// Has every file at and below an entry fetched.
+    pub(crate) fn prefetch_below(&mut self, top: Ino) {
+        let files = self.tree.within(top).into_iter().filter(|ino| self.identity_of(*ino).is_some());
+        self.prefetch.queue.extend(files.collect::<Vec<_>>());
+    }
+
+    /// Has a file fetched before those that only are pinned.
+    pub(crate) fn prefetch_first(&mut self, ino: Ino) {
+        self.prefetch.queue.push_front(ino);
+    }
+
+    /// Has a file fetched if it is pinned: it is new, or its bytes are.
+    pub(crate) fn prefetch_if_pinned(&mut self, ino: Ino) {
+        if !self.cache.pins().is_empty() && self.is_pinned_now(ino) {
+            self.prefetch.queue.push_back(ino);
+        }
+    }
+
+    /// A peer is there (again): what is pinned and was given up is tried once more.
+    pub(crate) fn prefetch_pinned(&mut self) {
+        let pinned: Vec<Ino> = self.cache.pins().iter().filter_map(|pin| self.tree.resolve(pin.names())).collect();
+        let before = std::mem::take(&mut self.prefetch.queue);
+        for top in pinned {
+            self.prefetch_below(top);
+        }
+        let known: BTreeSet<Ino> = self.prefetch.queue.iter().copied().collect();
+        self.prefetch.queue.extend(before.into_iter().filter(|ino| !known.contains(ino)));
+    }
+
+    /// Takes files off the queue while there are fewer under way than may be.
+    pub(crate) fn fill_prefetch(&mut self, out: &mut Vec<Output>) {
+        while self.prefetch.active.len() < self.config.max_prefetches {
+            let Some(ino) = self.prefetch.queue.pop_front() else { return };
+            let wanted = self.tree.get(ino).is_some_and(|node| node.opens.count() > 0 && self.config.prefetch_on_open)
+                || self.is_pinned_now(ino);
+            if !wanted {
+                continue;
+            }
+            let Some(id) = self.content_of(ino, out) else { continue };
+            if !self.contents.get(&id).is_some_and(Content::is_complete) {
+                self.prefetch.active.insert(id);
+            }
+        }
+    }
+
+    /// Whether a content is being fetched whole for nobody in particular.
+    pub(crate) fn is_prefetched(&self, id: ContentId) -> bool {
+        self.prefetch.active.contains(&id)
+    }
+
+    /// A content is whole, or gone, or cannot be had.
+    pub(crate) fn stop_prefetch(&mut self, id: ContentId) {
+        self.prefetch.active.remove(&id);
+    }
+
+    /// The last handle on a content was released: it is fetched on only if it is pinned. Returns whether it is.
+    pub(crate) fn prefetch_goes_on(&mut self, id: ContentId) -> bool {
+        let pinned = self.contents.get(&id).is_some_and(|content| self.is_pinned_now(content.ino));
+        if !pinned {
+            self.stop_prefetch(id);
+        }
+        pinned && self.is_prefetched(id)
+    }
+
+    /// Ends what was under way only because of a pin that is not there any more.
+    pub(crate) fn stop_unpinned(&mut self, out: &mut Vec<Output>) {
+        let unused = |id: &ContentId| {
+            let ino = self.contents.get(id).map(|content| content.ino);
+            ino.is_some_and(|ino| {
+                !self.is_pinned_now(ino) && self.tree.get(ino).is_some_and(|node| node.opens.count() == 0)
+            })
+        };
+        let ended: Vec<ContentId> = self.prefetch.active.iter().copied().filter(unused).collect();
+        for id in ended {
+            self.stop_prefetch(id);
+            self.abandon_fetches(id, out);
+            self.effect_unreported(crate::output::Effect::CloseStreams { content: id }, out);
+        }
+    }
+
+    pub(crate) fn end_prefetch(&mut self) {
+        self.prefetch = Prefetch::default();
+    }
+
+    fn is_pinned_now(&self, ino: Ino) -> bool {
+        self.tree.path_of(ino).is_some_and(|path| self.cache.is_pinned(&path))
+    }
+}

@@ -1,0 +1,243 @@
+//! What was fetched before is not fetched again: after a restart, after a crash, and after an edit that left most of it.
+
+use crate::CHUNK;
+use core::time::Duration;
+use farshore_engine::record::Stamp;
+use farshore_engine::testing::{Hand, Pair, path};
+use farshore_engine::*;
+
+fn fetched(pair: &Pair) -> u64 {
+    pair.hosts[Pair::FOLLOWER].engine.view().totals().fetched_bytes
+}
+
+fn totals(pair: &Pair) -> view::Totals {
+    pair.hosts[Pair::FOLLOWER].engine.view().totals()
+}
+
+fn connect(pair: &mut Pair) {
+    let listed = |world: &testing::World| world.hosts[Pair::FOLLOWER].engine.view().peers().any(|peer| peer.listed);
+    assert!(pair.drive_bounded(Duration::from_secs(60), listed), "the follower is told nothing");
+    pair.drive();
+}
+
+/// A file of which the first chunks are fetched and saved.
+fn partly_fetched(chunks: u64, of: u64) -> Pair {
+    let config = Config { read_ahead_chunks: 0, ..Config::default() };
+    let mut pair = Pair::with(config, &[("a", of * CHUNK)]);
+    let handle = pair.open("a");
+    let bytes = pair.read_now(handle, 0, (chunks * CHUNK) as u32).unwrap();
+    assert_eq!(bytes.len() as u64, chunks * CHUNK);
+    pair.drive();
+    pair
+}
+
+fn read_whole(pair: &mut Pair) -> Vec<u8> {
+    let handle = pair.open("a");
+    let size = pair.owner_bytes("a").len();
+    pair.read_now(handle, 0, size as u32).unwrap()
+}
+
+#[test]
+fn after_a_clean_stop_nothing_is_fetched_or_looked_at_again() {
+    let mut pair = partly_fetched(3, 8);
+    pair.restart_follower(Pair::FOLLOWER, true);
+    connect(&mut pair);
+    pair.history = Some(Vec::new());
+    assert!(read_whole(&mut pair) == pair.owner_bytes("a"));
+    assert_eq!(fetched(&pair), 5 * CHUNK);
+    assert_eq!(totals(&pair).resumed_bytes, 3 * CHUNK);
+    let looks = |output: &Output| matches!(output, Output::Effect(_, Effect::Verify { .. }));
+    assert!(!pair.history.take().unwrap().iter().any(|(.., output)| looks(output)));
+    pair.settle();
+}
+
+#[test]
+fn after_a_crash_what_was_saved_is_looked_at_before_it_is_served() {
+    let mut pair = partly_fetched(3, 8);
+    pair.restart_follower(Pair::FOLLOWER, false);
+    connect(&mut pair);
+    assert!(read_whole(&mut pair) == pair.owner_bytes("a"));
+    let totals = totals(&pair);
+    // One in sixteen chunks is damaged by the crash.
+    assert_eq!(totals.resumed_bytes + totals.damaged_chunks * CHUNK, 3 * CHUNK);
+    assert_eq!(fetched(&pair), 5 * CHUNK + totals.damaged_chunks * CHUNK);
+    pair.settle();
+}
+
+#[test]
+fn what_was_not_saved_before_a_crash_is_fetched_again() {
+    let config = Config { save_interval: Duration::from_secs(3600), read_ahead_chunks: 0, ..Config::default() };
+    let mut pair = Pair::with(config, &[("a", 4 * CHUNK)]);
+    let handle = pair.open("a");
+    let bytes = pair.read_now(handle, 0, (3 * CHUNK) as u32).unwrap();
+    assert_eq!(bytes.len() as u64, 3 * CHUNK);
+    pair.restart_follower(Pair::FOLLOWER, false);
+    connect(&mut pair);
+    assert!(read_whole(&mut pair) == pair.owner_bytes("a"));
+    assert_eq!(fetched(&pair), 4 * CHUNK);
+}
+
+#[test]
+fn an_edit_that_leaves_chunks_alone_has_only_the_others_fetched() {
+    let mut pair = partly_fetched(6, 6);
+    let before = fetched(&pair);
+    // Every other edit leaves the odd chunks as they were.
+    for edit in 1..=4 {
+        pair.edit("a", 6 * CHUNK);
+        pair.drive();
+        assert!(read_whole(&mut pair) == pair.owner_bytes("a"), "edit {edit}");
+    }
+    let (reused, fetched) = (totals(&pair).resumed_bytes, fetched(&pair) - before);
+    assert_eq!(reused + fetched, 4 * 6 * CHUNK);
+    assert_eq!(reused, 2 * 3 * CHUNK, "the odd chunks of every other version");
+    pair.settle();
+}
+
+#[test]
+fn an_edit_while_nobody_ran_has_only_what_changed_fetched() {
+    for clean in [true, false] {
+        let mut pair = partly_fetched(6, 6);
+        pair.edit("a", 6 * CHUNK);
+        pair.edit("a", 6 * CHUNK);
+        pair.drive();
+        // The two are versions that share their odd chunks with the one before or behind.
+        pair.restart_follower(Pair::FOLLOWER, clean);
+        connect(&mut pair);
+        assert!(read_whole(&mut pair) == pair.owner_bytes("a"));
+        pair.edit("a", 6 * CHUNK);
+        pair.restart_follower(Pair::FOLLOWER, clean);
+        connect(&mut pair);
+        assert!(read_whole(&mut pair) == pair.owner_bytes("a"));
+        pair.settle();
+    }
+}
+
+#[test]
+fn a_file_that_grew_or_shrank_keeps_the_chunks_that_are_whole_in_both() {
+    for size in [10 * CHUNK, 3 * CHUNK + 5, 6 * CHUNK - 1, 1, 0] {
+        let mut pair = partly_fetched(6, 6);
+        pair.edit("a", size);
+        pair.drive();
+        assert!(read_whole(&mut pair) == pair.owner_bytes("a"), "{size}");
+        pair.settle();
+    }
+}
+
+#[test]
+fn stored_chunks_are_served_while_the_owner_is_away() {
+    for on_disconnect in [OnDisconnect::Wait, OnDisconnect::Fail] {
+        let config = Config { on_disconnect, read_ahead_chunks: 0, ..Config::default() };
+        let mut pair = Pair::with(config, &[("a", 4 * CHUNK)]);
+        let handle = pair.open("a");
+        pair.read_now(handle, 0, (2 * CHUNK) as u32).unwrap();
+        pair.release(Pair::FOLLOWER, handle).unwrap();
+        pair.drive();
+        pair.restart_follower(Pair::FOLLOWER, true);
+        connect(&mut pair);
+        pair.cut();
+        let handle = pair.open("a");
+        let bytes = pair.owner_bytes("a");
+        assert!(pair.read_now(handle, 100, CHUNK as u32).unwrap() == bytes[100..100 + CHUNK as usize]);
+        assert_eq!(pair.read_now(handle, 3 * CHUNK, 5), Err(Errno::Io));
+        pair.heal();
+        pair.settle();
+    }
+}
+
+/// A follower of a file of two chunks, of which its store holds both.
+fn hand_with_both(trust: Trust) -> (Hand, Handle, ReqId, Vec<Output>) {
+    let mut hand = Hand::new(Config { read_ahead_chunks: 0, ..Config::default() });
+    let record = testing::file_record(2 * CHUNK, 1);
+    let identity =
+        ContentIdentity { owner: Hand::PEER, stamp: Stamp(1), size_bytes: 2 * CHUNK, modified: record.modified };
+    let held = Held { key: identity.key(), path: path("a"), stored_bytes: 2 * CHUNK, last_used: 1 };
+    hand.give(Input::Held { held: vec![held], pins: Vec::new() });
+    let out = hand.give(Input::Command(Command::Follow { peer: Hand::PEER }));
+    hand.connect(&out);
+    hand.list(&[("a", 2 * CHUNK)]);
+    let ino = hand.ino("a");
+    let (open, out) = hand.ask(Request::Open { ino, write: false });
+    let Some(Ok(Reply::Opened(Opened { handle, .. }))) = Hand::reply(&out, open) else { panic!("{out:?}") };
+    let (read, waits) = hand.read(handle, 0, 10);
+    assert!(waits.is_empty(), "it is not known yet what there is: {waits:?}");
+    let resume = out.iter().find_map(|output| match output {
+        Output::Effect(id, Effect::Resume { own: true, base: None, .. }) => Some(*id),
+        _ => None,
+    });
+    let mut chunks = ChunkBitmap::new(2 * CHUNK).unwrap();
+    chunks.set_range(0, 2 * CHUNK);
+    let own = Some(Resumed { chunks, trust });
+    let out = hand.give(Input::Done(resume.unwrap(), Done::Resumed { own, base: None }));
+    (hand, handle, read, out)
+}
+
+fn verify_in(out: &[Output]) -> EffectId {
+    let verify = out.iter().find_map(|output| match output {
+        Output::Effect(id, Effect::Verify { chunk: 0, .. }) => Some(*id),
+        _ => None,
+    });
+    verify.unwrap_or_else(|| panic!("nothing is verified: {out:?}"))
+}
+
+#[test]
+fn a_read_waits_for_what_the_store_finds_and_is_answered_with_it() {
+    let (_, _, read, out) = hand_with_both(Trust::Verified);
+    assert!(matches!(Hand::reply(&out, read), Some(Ok(Reply::Read(Span { len: 10, .. })))), "{out:?}");
+}
+
+#[test]
+fn a_chunk_that_is_not_verified_is_served_once_it_is() {
+    let (mut hand, _, read, out) = hand_with_both(Trust::Hashed);
+    assert!(Hand::reply(&out, read).is_none() && Hand::fetches(&out).is_empty());
+    let out = hand.give(Input::Done(verify_in(&out), Done::Verified(true)));
+    assert!(matches!(Hand::reply(&out, read), Some(Ok(_))));
+}
+
+#[test]
+fn a_chunk_that_is_damaged_is_fetched() {
+    let (mut hand, handle, read, out) = hand_with_both(Trust::Hashed);
+    let out = hand.give(Input::Done(verify_in(&out), Done::Verified(false)));
+    assert!(Hand::reply(&out, read).is_none());
+    let fetches = Hand::fetches(&out);
+    assert_eq!((fetches.len(), fetches[0].chunk, fetches[0].urgent), (1, 0, true));
+    assert_eq!(hand.engine.view().totals().damaged_chunks, 1);
+    hand.bring(&fetches[0]);
+    assert!(hand.read(handle, 0, 10).1.iter().any(|output| matches!(output, Output::Reply(_, Ok(Reply::Read(_))))));
+}
+
+#[test]
+fn what_is_only_claimed_is_compared_with_the_owner() {
+    let (mut hand, _, read, out) = hand_with_both(Trust::Claimed);
+    let compare = out.iter().find_map(|output| match output {
+        Output::Effect(id, Effect::Compare { chunks, .. }) => Some((*id, chunks.clone())),
+        _ => None,
+    });
+    let (compare, chunks) = compare.unwrap_or_else(|| panic!("nothing is compared: {out:?}"));
+    assert_eq!(chunks, 0..2, "one question is about all of it");
+    assert!(Hand::reply(&out, read).is_none());
+    let out = hand.give(Input::Done(compare, Done::Compared(Ok(vec![0]))));
+    assert!(matches!(Hand::reply(&out, read), Some(Ok(_))));
+    let ino = hand.ino("a");
+    assert_eq!(hand.engine.view().content(ino).unwrap().have_chunks, 1, "the other one is not the same");
+}
+
+#[test]
+fn a_comparison_that_comes_to_nothing_is_a_fetch() {
+    for error in [FetchError::OwnerIo, FetchError::StreamLost, FetchError::Fault(PeerFault::TooLittle)] {
+        let (mut hand, _, read, out) = hand_with_both(Trust::Claimed);
+        let compare = out.iter().find_map(|output| match output {
+            Output::Effect(id, Effect::Compare { .. }) => Some(*id),
+            _ => None,
+        });
+        let out = hand.give(Input::Done(compare.unwrap(), Done::Compared(Err(error))));
+        assert!(Hand::reply(&out, read).is_none());
+        assert_eq!(Hand::fetches(&out)[0].chunk, 0, "{error:?}");
+    }
+    let (mut hand, _, _, _) = hand_with_both(Trust::Claimed);
+    let out = hand.pass(Config::default().stall_timeout);
+    assert!(
+        out.iter().any(|output| matches!(output, Output::Cancel(_))),
+        "an owner that says nothing is not waited for"
+    );
+    assert_eq!(Hand::fetches(&out)[0].chunk, 0);
+}

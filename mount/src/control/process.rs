@@ -1,0 +1,280 @@
+//! A running `farshore share` or `farshore mount`, and what it answers when it is asked.
+
+use super::journal::Journal;
+use super::protocol::{Answer, FileCommand, Request};
+use super::report::{
+    FetchReport, FuseReport, LinkReport, MountReport, OpenFileReport, OperationReport, PeerReport, Report, Role,
+    ShareReport, TotalsReport,
+};
+use super::server::Answers;
+use crate::fuse::{Mounted, Operation, Stats};
+use crate::identity::parse_device_id;
+use crate::json_path::JsonPath;
+use crate::net::server::Guests;
+use crate::node::Node;
+use crate::state::State;
+use crate::ticket::Ticket;
+use farshore_engine::path::RelPath;
+use farshore_engine::{ContentView, Ino, Link, Time, View};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The most open files, and files on their way, that a report lists.
+const LISTED_MAX: usize = 200;
+
+/// Does what is asked for with one path of the share. The text is for whoever asked.
+pub type FileHandler = Box<dyn Fn(FileCommand, RelPath) -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
+
+/// What a process does.
+pub enum Part {
+    /// It offers a folder.
+    Share(Hosting),
+    /// It has joined a share.
+    Mount {
+        /// With this ticket.
+        ticket: Ticket,
+        /// Fetched bytes are kept here.
+        store: PathBuf,
+    },
+}
+
+/// A folder that is offered.
+pub struct Hosting {
+    /// The folder: absolute, without symlinks.
+    pub folder: PathBuf,
+    /// Where it listens.
+    pub listening: String,
+    /// The ticket that it began with.
+    pub ticket: Ticket,
+    /// Who is connected.
+    pub guests: Arc<Guests>,
+    /// Who may be.
+    pub state: State,
+}
+
+/// A running process.
+pub struct Process {
+    node: Arc<Node>,
+    part: Arc<Part>,
+    mount: Option<(PathBuf, Arc<Stats>)>,
+    files: Option<FileHandler>,
+    journal: Journal,
+    since_unix_seconds: u64,
+    started_at: Instant,
+}
+
+impl Process {
+    /// A process that runs `node`. From now on, what goes wrong is remembered.
+    #[must_use]
+    pub fn new(node: Arc<Node>, part: Part) -> Process {
+        let journal = Journal::default();
+        let notes = journal.clone();
+        node.on_notice(Box::new(move |notice| notes.note(notice, unix_seconds())));
+        Process {
+            node,
+            part: Arc::new(part),
+            mount: None,
+            files: None,
+            journal,
+            since_unix_seconds: unix_seconds(),
+            started_at: Instant::now(),
+        }
+    }
+
+    /// It is mounted.
+    #[must_use]
+    pub fn mounted(mut self, mounted: &Mounted) -> Process {
+        self.mount = Some((mounted.mountpoint().clone(), Arc::clone(mounted.stats())));
+        self
+    }
+
+    /// It can do something with single paths.
+    #[must_use]
+    pub fn handling(mut self, files: FileHandler) -> Process {
+        self.files = Some(files);
+        self
+    }
+
+    fn report(&self) -> Report {
+        let role = self.role();
+        let mut report = self.node.view(|view| {
+            let open = view.open_files();
+            Report {
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                since_unix_seconds: self.since_unix_seconds,
+                uptime_milliseconds: 0,
+                role,
+                mountpoint: None,
+                // The root is not an entry of its own.
+                entries: view.entries().saturating_sub(1),
+                open_handles: view.open_handles() as u64,
+                open_files_left_out: open.len().saturating_sub(LISTED_MAX) as u64,
+                open_files: open.into_iter().take(LISTED_MAX).map(|file| open_file(&view, file)).collect(),
+                fetching: view.fetching().take(LISTED_MAX).map(fetch).collect(),
+                fetching_left_out: view.fetching().skip(LISTED_MAX).count() as u64,
+                cache_bytes: view.stored_bytes(),
+                pins: view.pins().count() as u64,
+                totals: totals(&view),
+                fuse: None,
+                events: Vec::new(),
+            }
+        });
+        // The rest does not need the engine. Half a billion years fit.
+        report.uptime_milliseconds = self.started_at.elapsed().as_millis() as u64;
+        report.mountpoint = self.mount.as_ref().map(|(path, _)| path.as_path().into());
+        report.fuse = self.mount.as_ref().map(|(_, stats)| fuse(stats));
+        report.events = self.journal.events();
+        report
+    }
+
+    fn role(&self) -> Role {
+        match &*self.part {
+            Part::Share(hosting) => Role::Share(ShareReport {
+                folder: hosting.folder.as_path().into(),
+                share: hosting.ticket.share().to_string(),
+                listening: hosting.listening.clone(),
+                addresses: hosting.ticket.addresses().to_vec(),
+                peers: hosting.peers(),
+            }),
+            Part::Mount { ticket, store } => {
+                let (now, down_since) = (self.node.now(), self.journal.down_since());
+                Role::Mount(MountReport {
+                    share: ticket.share().to_string(),
+                    owner: ticket.owner().to_string(),
+                    addresses: ticket.addresses().to_vec(),
+                    store: store.as_path().into(),
+                    link: self.node.view(|view| link(&view, now, down_since)),
+                })
+            }
+        }
+    }
+
+    fn do_with_file(&self, command: FileCommand, path: &JsonPath) -> BoxFuture<'static, Answer> {
+        let refused = |reason: String| ready(Answer::Refused { reason }).boxed();
+        let parsed = path.to_path().and_then(|path| {
+            RelPath::parse(path.as_os_str().as_bytes()).map_err(|error| format!("this is no path in a share: {error}"))
+        });
+        match (parsed, &self.files) {
+            (Err(reason), _) => refused(reason),
+            (Ok(_), None) => refused("this process cannot do that".to_owned()),
+            (Ok(path), Some(handler)) => handler(command, path)
+                .map(|result| match result {
+                    Ok(text) => Answer::Done { text },
+                    Err(reason) => Answer::Refused { reason },
+                })
+                .boxed(),
+        }
+    }
+
+    fn dismiss(&self, peer: &str) -> BoxFuture<'static, Answer> {
+        let Ok(peer) = parse_device_id(peer) else {
+            return ready(Answer::Refused { reason: format!("{peer:?} is not a device id") }).boxed();
+        };
+        let part = Arc::clone(&self.part);
+        let dismissed = move || match &*part {
+            Part::Share(hosting) => {
+                let connections = hosting.guests.dismiss(peer) as u64;
+                Answer::Dismissed { connections, ticket: hosting.ticket_now() }
+            }
+            Part::Mount { .. } => Answer::Dismissed { connections: 0, ticket: None },
+        };
+        // It reads the list of shares.
+        tokio::task::spawn_blocking(dismissed)
+            .map(|answer| answer.unwrap_or_else(|error| Answer::Refused { reason: error.to_string() }))
+            .boxed()
+    }
+}
+
+impl Answers for Process {
+    fn answer(&self, request: Request) -> BoxFuture<'static, Answer> {
+        match request {
+            Request::Status {} => ready(Answer::Status(Box::new(self.report()))).boxed(),
+            Request::Dismiss { peer } => self.dismiss(&peer),
+            Request::File(file) => self.do_with_file(file.command, &file.path),
+        }
+    }
+}
+
+impl Hosting {
+    fn peers(&self) -> Vec<PeerReport> {
+        let present = self.guests.present();
+        present
+            .into_iter()
+            .map(|(peer, connections)| PeerReport { id: peer.to_string(), connections: connections as u64 })
+            .collect()
+    }
+
+    /// The ticket that is good now: its secret may have been renewed.
+    fn ticket_now(&self) -> Option<String> {
+        let shares = self.state.shares().ok()?;
+        let entry = shares.into_iter().find(|entry| entry.share == self.ticket.share())?;
+        let addresses = self.ticket.addresses().to_vec();
+        Ticket::new(entry.share, self.ticket.owner(), entry.secret, addresses).ok().map(|ticket| ticket.encode())
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn open_file(view: &View<'_>, (ino, opens): (Ino, u32)) -> OpenFileReport {
+    OpenFileReport { path: view.path_of(ino).map(|path| JsonPath::from_bytes(&path.to_bytes())), opens }
+}
+
+fn fetch(content: ContentView) -> FetchReport {
+    FetchReport {
+        path: JsonPath::from_bytes(&content.path.to_bytes()),
+        have_chunks: content.have_chunks,
+        total_chunks: content.total_chunks,
+        open_chunks: content.open_chunks as u64,
+        waiters: content.waiters as u64,
+    }
+}
+
+fn totals(view: &View<'_>) -> TotalsReport {
+    let totals = view.totals();
+    TotalsReport {
+        steps: totals.steps,
+        read_hits: totals.read_hits,
+        read_misses: totals.read_misses,
+        fetched_bytes: totals.fetched_bytes,
+        resumed_bytes: totals.resumed_bytes,
+        damaged_chunks: totals.damaged_chunks,
+        failed_fetches: totals.failed_fetches,
+        store_failures: totals.store_failures,
+        peer_faults: totals.peer_faults,
+        failed_requests: totals.failed_requests,
+    }
+}
+
+/// The connection to the owner, the one peer of a mount.
+fn link(view: &View<'_>, now: Time, down_since_unix_seconds: Option<u64>) -> LinkReport {
+    match view.peers().next().map(|peer| peer.link) {
+        Some(Link::Up(_)) => LinkReport::Up {},
+        Some(Link::Dialing(..)) => LinkReport::Connecting { down_since_unix_seconds },
+        Some(Link::Waiting(at)) => LinkReport::Waiting {
+            retry_in_milliseconds: at.as_micros().saturating_sub(now.as_micros()) / 1000,
+            down_since_unix_seconds,
+        },
+        Some(Link::Ended) | None => LinkReport::Ended {},
+    }
+}
+
+fn fuse(stats: &Stats) -> FuseReport {
+    let operations = Operation::ALL.map(|operation| {
+        let counted = stats.operation(operation);
+        OperationReport {
+            operation: operation.name().to_owned(),
+            count: counted.count,
+            errors: counted.errors,
+            // Five hundred years fit.
+            time_nanoseconds: counted.time.as_nanos() as u64,
+        }
+    });
+    FuseReport { read_bytes: stats.read_bytes(), lost_replies: stats.lost_replies(), operations: operations.into() }
+}
