@@ -81,7 +81,6 @@ pub fn fuzz_sidecar(data: &[u8]) {
     if let Ok(claimed) = decode_v1(data, size_bytes) {
         let chunks: Vec<u64> = claimed.chunks().collect();
         assert_eq!(chunks, marked(&data[25..]), "chunks are claimed that nobody wrote");
-        assert_eq!(claimed.verify(|_| false).have(), 0);
         let other = decode_v1(data, size_bytes + 1);
         assert_eq!(other, Err(SidecarError::WrongSize { expected: size_bytes + 1, found: size_bytes }));
     }

@@ -253,8 +253,9 @@ async fn a_sidecar_that_is_no_good_means_a_clean_start() {
     let mut newer = whole.clone();
     newer[4] = 3;
     let other = {
-        let (_, path, bitmap, hashes) = Sidecar::decode(&whole).unwrap().into_parts();
-        Sidecar::new(identity(2, len), path, bitmap, hashes).unwrap().encode()
+        let sidecar = Sidecar::decode(&whole).unwrap();
+        let hashes = sidecar.chunks().map(|(_, hash)| hash).collect();
+        Sidecar::new(identity(2, len), path("a"), sidecar.bitmap().clone(), hashes).unwrap().encode()
     };
     let small_chunks = {
         let bitmap = ChunkBitmap::with_chunk_size(len, 4096).unwrap();
