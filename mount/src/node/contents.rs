@@ -11,6 +11,11 @@ use farshore_engine::{ChunkBitmap, ContentIdentity, ContentKey, Resumed};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How often it is tried to open what the store holds, and the pause in between: together half a second.
+const RESUME_ATTEMPTS: u32 = 5;
+const RESUME_PAUSE: Duration = Duration::from_millis(125);
 
 /// The frames of one chunk that are in memory.
 type Frames = [Option<Frame>; FRAMES_PER_CHUNK as usize];
@@ -135,11 +140,11 @@ impl Content {
         base: Option<ContentKey>,
     ) -> (Option<Resumed>, Option<ChunkBitmap>) {
         let own = match own {
-            true => opened(store.resume(self.identity.key(), Some(&self.identity)).await),
+            true => opened(store, self.identity.key(), Some(&self.identity)).await,
             false => None,
         };
         let base = match base {
-            Some(key) => opened(store.resume(key, None).await),
+            Some(key) => opened(store, key, None).await,
             None => None,
         };
         let mut place = lock(&self.place);
@@ -212,11 +217,19 @@ impl Place {
     }
 }
 
-fn opened(found: io::Result<Found>) -> Found {
-    found.unwrap_or_else(|error| {
-        tracing::warn!("what was stored of a file cannot be opened, and is fetched again: {error}");
-        None
-    })
+/// What the store holds under a key. A disk that fails may do so for a moment only (too many files are open, say).
+async fn opened(store: &dyn Store, key: ContentKey, expected: Option<&ContentIdentity>) -> Found {
+    for attempt in 1.. {
+        match store.resume(key, expected).await {
+            Ok(found) => return found,
+            Err(error) if attempt == RESUME_ATTEMPTS => {
+                tracing::warn!("what was stored of a file cannot be opened, and is fetched again: {error}");
+                return None;
+            }
+            Err(_) => tokio::time::sleep(RESUME_PAUSE).await,
+        }
+    }
+    None
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
