@@ -57,7 +57,7 @@ fn with_reader<F: Future<Output = ()> + 'static>(
     setup: Setup,
     history: &History,
     prepare: impl FnOnce(&SimFolder),
-    body: impl FnOnce(Stage) -> F + 'static,
+    body: impl Fn(Stage) -> F + 'static,
 ) -> Result<(), String> {
     let folder = SimFolder::new(history.clone());
     prepare(&folder);
@@ -132,7 +132,7 @@ impl Stage {
         drop(node);
         let (store, folder, owner) = (self.store.clone(), self.folder.clone(), self.owner.clone());
         drop(self);
-        assert_eq!(store.contents(), 0, "contents that nobody removed");
+        assert_eq!(store.open_contents(), 0, "contents that nobody has closed");
         let began = Instant::now();
         let left = || {
             let waiting = owner.get().map_or(0, |owner| owner.view(|view| view.waiting()));
