@@ -226,7 +226,7 @@ impl Trouble {
             TroubleKind::ReaderCrash { damages } => {
                 machine.net.bring(Fault::EndReader).await;
                 if damages {
-                    machine.store.damage_all();
+                    machine.store.lose_power();
                 }
             }
             TroubleKind::ReaderStop => machine.set_stop(true),

@@ -15,7 +15,7 @@ pub enum Sabotage {
     StoreForgetsCrashes,
     /// What the reader's store has saved claims a chunk that was never written.
     StoreClaimsTooMuch,
-    /// The reader's store changes bytes at a crash, and says that they are right.
+    /// The reader's store says that chunks are right without looking at them.
     StoreNeverLooks,
     /// The network changes a byte of every large message.
     LineCorrupts,

@@ -46,7 +46,7 @@ pub enum Bug {
     ForgetsCrashes,
     /// What it saves claims a chunk that was never written.
     ClaimsTooMuch,
-    /// It changes a byte of each content at a crash, and whoever asks is told that all is right.
+    /// Whoever asks whether a chunk is right is told so.
     NeverLooks,
 }
 
@@ -58,6 +58,8 @@ pub struct SimStore(Arc<Mutex<Disk>>);
 struct Disk {
     /// This life of the store.
     memory: MemoryStore,
+    /// This life has ended well.
+    is_closed: bool,
     health: Health,
     /// How long saves take and when they count; `None` for a disk that takes no time.
     lots: Option<Lots>,
@@ -78,7 +80,7 @@ impl SimStore {
     }
 
     fn with(lots: Option<Lots>) -> SimStore {
-        let disk = Disk { memory: MemoryStore::default(), health: Health::default(), lots };
+        let disk = Disk { memory: MemoryStore::default(), is_closed: false, health: Health::default(), lots };
         SimStore(Arc::new(Mutex::new(disk)))
     }
 
@@ -86,9 +88,7 @@ impl SimStore {
     pub fn next_life(&self) {
         let mut disk = self.disk();
         disk.memory = disk.memory.next_life();
-        if disk.health.bug == Some(Bug::NeverLooks) {
-            disk.damage_all();
-        }
+        disk.is_closed = false;
     }
 
     /// Changes a byte of what is saved under `key`. Says whether there was one.
@@ -96,9 +96,15 @@ impl SimStore {
         self.disk().memory.damage(key, offset)
     }
 
-    /// Changes the first byte of every content that is saved.
-    pub fn damage_all(&self) {
-        self.disk().damage_all();
+    /// The machine loses its power: the first byte of every content that is saved is another one, unless the store was
+    /// closed. What was written down at a clean stop stays as it is.
+    pub fn lose_power(&self) {
+        let disk = self.disk();
+        let saved = if disk.is_closed { Vec::new() } else { disk.memory.held() };
+        for held in saved {
+            // Only one that has lost its first chunk has no such byte.
+            disk.memory.damage(held.key, 0);
+        }
     }
 
     /// How long each write, and each step of a save, takes from now on.
@@ -191,13 +197,6 @@ impl Disk {
             None => (delay, true),
         }
     }
-
-    fn damage_all(&self) {
-        for held in self.memory.held() {
-            // Only one that has lost its first chunk has no such byte.
-            self.memory.damage(held.key, 0);
-        }
-    }
 }
 
 async fn pause(time: Duration) {
@@ -257,7 +256,12 @@ impl Store for SimStore {
         let store = self.clone();
         async move {
             let memory = store.memory();
-            store.step_of_save(memory.close()).await
+            let close = async {
+                memory.close().await?;
+                store.disk().is_closed = true;
+                Ok(())
+            };
+            store.step_of_save(close).await
         }
         .boxed()
     }

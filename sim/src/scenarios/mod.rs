@@ -6,6 +6,7 @@ mod lies;
 mod link;
 mod load;
 mod owner;
+mod restarts;
 mod store;
 
 use crate::folder::SimFolder;
@@ -32,7 +33,8 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const ALL: &[&[Scenario]] = &[basics::ALL, link::ALL, owner::ALL, folder::ALL, lies::ALL, load::ALL, store::ALL];
+pub const ALL: &[&[Scenario]] =
+    &[basics::ALL, link::ALL, owner::ALL, folder::ALL, lies::ALL, load::ALL, store::ALL, restarts::ALL];
 
 /// Every scenario, one after the other.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {

@@ -113,6 +113,7 @@ async fn each_planted_bug_is_a_lie() {
         let store = SimStore::default();
         store.plant(bug);
         drop(half_saved(&store, 1).await);
+        store.lose_power();
         store.next_life();
         let (stored, resumed) = store.resume(id.key(), Some(&id)).await.unwrap().unwrap();
         match bug {
