@@ -5,7 +5,7 @@
 //! within bounded time every request is answered, every file reads completely and right, both sides have the same tree,
 //! and nothing is left over.
 
-use crate::folder::SimFolder;
+use crate::folder::{SimFolder, path};
 use crate::history::History;
 use crate::lots::Lots;
 use crate::programs::{edit, read_for_a_while};
@@ -35,6 +35,9 @@ const RECOVERY: Duration = Duration::from_secs(25);
 
 /// How long it may take until both sides have the same tree after that.
 const AGREEMENT: Duration = Duration::from_secs(20);
+
+/// How long what nobody waits for may take when nothing goes wrong.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// How often a process looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(1);
@@ -405,6 +408,27 @@ async fn heal(plan: &Plan, stage: &Stage) {
     stage.agreed(Duration::from_millis(1)).await;
     let (waiting, frames) = (stage.kernel.node().view(|view| view.waiting()), stage.kernel.node().held_frames());
     assert_eq!((waiting, frames), (0, 0), "requests and frames when all is read");
+    check_store(plan, stage).await;
+}
+
+/// When everything is closed and read, the store holds what the engine believes that it does, no more than it may, and all
+/// that is pinned.
+async fn check_store(plan: &Plan, stage: &Stage) {
+    let pinned_bytes = || {
+        let files = stage.folder.paths();
+        let of_pinned = |(name, size): &(String, Option<u64>)| {
+            let at = path(name);
+            let is_pinned = stage.kernel.node().view(|view| view.pins().any(|pin| pin.is_prefix_of(&at)));
+            if is_pinned { size.unwrap_or(0) } else { 0 }
+        };
+        files.iter().map(of_pinned).sum::<u64>()
+    };
+    let stored_bytes = || stage.kernel.node().view(|view| view.stored_bytes());
+    // What is being saved goes when that has ended.
+    stage.until("a store as the engine knows it", QUIET, || stage.store.used_bytes() == stored_bytes()).await;
+    assert!(stored_bytes() >= pinned_bytes(), "{} bytes are stored, and {} pinned", stored_bytes(), pinned_bytes());
+    let most = plan.config.cache_bytes.map_or(u64::MAX, |limit| limit.max(pinned_bytes()));
+    assert!(stored_bytes() <= most, "{} bytes are stored, and {most} may be", stored_bytes());
 }
 
 /// Reads a file whole, and checks that it is the newest version.

@@ -17,6 +17,8 @@ pub enum Sabotage {
     StoreClaimsTooMuch,
     /// The reader's store says that chunks are right without looking at them.
     StoreNeverLooks,
+    /// The reader's store keeps what is to go.
+    StoreKeepsAll,
     /// The network changes a byte of every large message.
     LineCorrupts,
     /// The owner's folder serves a file whatever version was asked for.
@@ -49,6 +51,7 @@ impl Sabotage {
             Sabotage::StoreForgetsCrashes => stage.store.plant(Bug::ForgetsCrashes),
             Sabotage::StoreClaimsTooMuch => stage.store.plant(Bug::ClaimsTooMuch),
             Sabotage::StoreNeverLooks => stage.store.plant(Bug::NeverLooks),
+            Sabotage::StoreKeepsAll => stage.store.plant(Bug::KeepsAll),
             Sabotage::LineCorrupts => stage.net.line.corrupt(),
             Sabotage::FolderForgetsVersions => stage.folder.forget_versions(),
             Sabotage::FolderLeaks => stage.folder.leak(),

@@ -48,6 +48,8 @@ pub enum Bug {
     ClaimsTooMuch,
     /// Whoever asks whether a chunk is right is told so.
     NeverLooks,
+    /// What is to go stays.
+    KeepsAll,
 }
 
 /// The disk of one machine. Clones are the same disk.
@@ -249,7 +251,9 @@ impl Store for SimStore {
     }
 
     fn evict(&self, key: ContentKey) {
-        self.memory().evict(key);
+        if self.disk().health.bug != Some(Bug::KeepsAll) {
+            self.memory().evict(key);
+        }
     }
 
     fn close(&self) -> BoxFuture<'static, io::Result<()>> {
@@ -297,7 +301,9 @@ fn sabotaged(resumed: Resumed, bug: Option<Bug>) -> (Resumed, Option<u64>) {
             }
             (Resumed { chunks, ..resumed }, lost)
         }
-        Some(Bug::ForgetsCrashes | Bug::Corrupts | Bug::Hangs | Bug::NeverLooks) | None => (resumed, None),
+        Some(Bug::ForgetsCrashes | Bug::Corrupts | Bug::Hangs | Bug::NeverLooks | Bug::KeepsAll) | None => {
+            (resumed, None)
+        }
     }
 }
 
@@ -394,7 +400,9 @@ impl Stored for SimStored {
     }
 
     fn discard(&self) {
-        self.inner.discard();
+        if self.disk.disk().health.bug != Some(Bug::KeepsAll) {
+            self.inner.discard();
+        }
     }
 
     fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>> {

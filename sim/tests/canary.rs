@@ -82,6 +82,11 @@ fn a_store_that_says_that_damaged_bytes_are_right() {
     caught(Sabotage::StoreNeverLooks, plan, "bytes that no version holds");
 }
 
+#[test]
+fn a_store_that_keeps_what_is_to_go() {
+    caught(Sabotage::StoreKeepsAll, busy(), "for a store as the engine knows it");
+}
+
 /// What a store that keeps everything is for happens in runs at all.
 #[test]
 fn what_was_stored_is_gone_on_with() {
