@@ -108,10 +108,9 @@ pub enum TroubleKind {
     /// The reader's disk takes so long for each write.
     StoreSlow(Duration),
     /// The reader's process is away. It was ended in the middle of whatever it did.
-    ReaderCrash {
-        /// By a loss of power that changed a byte of each file which its store had saved.
-        damages: bool,
-    },
+    ReaderCrash,
+    /// The reader's machine is away. With its power it has lost a byte of each file that its store had saved.
+    ReaderPowerCut,
     /// The reader is away. It was stopped as it should be.
     ReaderStop,
     /// The owner's disk fails.
@@ -205,7 +204,8 @@ impl Trouble {
             8 => TroubleKind::StoreFailing,
             9 => TroubleKind::StoreSlow(lots.millis(5..=500)),
             10 => TroubleKind::FolderFailing,
-            11 | 12 => TroubleKind::ReaderCrash { damages: lots.chance(30) },
+            11 => TroubleKind::ReaderCrash,
+            12 => TroubleKind::ReaderPowerCut,
             13 | 14 => TroubleKind::ReaderStop,
             _ => TroubleKind::FolderSlow(lots.millis(5..=500)),
         };
@@ -226,12 +226,8 @@ impl Trouble {
             TroubleKind::StoreFull => machine.store.set_full(true),
             TroubleKind::StoreFailing => machine.store.set_failing(true),
             TroubleKind::StoreSlow(delay) => machine.store.set_delay(delay),
-            TroubleKind::ReaderCrash { damages } => {
-                machine.net.bring(Fault::EndReader).await;
-                if damages {
-                    machine.store.lose_power();
-                }
-            }
+            TroubleKind::ReaderCrash => machine.net.bring(Fault::EndReader).await,
+            TroubleKind::ReaderPowerCut => machine.net.bring(Fault::CutReader).await,
             TroubleKind::ReaderStop => machine.set_stop(true),
             TroubleKind::FolderFailing => folder.set_failing(true),
             TroubleKind::FolderSlow(delay) => folder.set_delay(delay),
@@ -251,7 +247,7 @@ impl Trouble {
             TroubleKind::StoreFull => machine.store.set_full(false),
             TroubleKind::StoreFailing => machine.store.set_failing(false),
             TroubleKind::StoreSlow(_) => machine.store.set_delay(Duration::ZERO),
-            TroubleKind::ReaderCrash { .. } => machine.net.bring(Fault::StartReader).await,
+            TroubleKind::ReaderCrash | TroubleKind::ReaderPowerCut => machine.net.bring(Fault::StartReader).await,
             TroubleKind::ReaderStop => {
                 machine.set_stop(false);
                 machine.net.bring(Fault::StartReader).await;
@@ -391,7 +387,7 @@ async fn stop_cleanly(stage: &Stage) {
     if stage.machine.is_stop_wanted() {
         stage.net.bring(Fault::EndReader).await;
     } else {
-        stage.net.restart_reader().await;
+        stage.net.restart_reader(Fault::EndReader).await;
     }
     panic!("a process went on after its end");
 }

@@ -124,6 +124,9 @@ pub enum Fault {
     Restart,
     /// The reader's process ends, whatever it is doing; its system ends the connections.
     EndReader,
+    /// The reader's machine loses its power: nobody is told, and what its store has saved is damaged
+    /// ([`SimStore::lose_power`]).
+    CutReader,
     /// The reader starts again, unless it runs.
     StartReader,
 }
@@ -146,9 +149,10 @@ impl Net {
         tokio::time::sleep(self.tick * 2).await;
     }
 
-    /// The reader's process ends, and the next one starts at once. To be called by its script, which ends with it.
-    pub async fn restart_reader(&self) {
-        lock(&self.queue).extend([(self.host, Fault::EndReader), (self.host, Fault::StartReader)]);
+    /// The reader's process ends by `end`, and the next one starts at once. To be called by its script, which ends with
+    /// it.
+    pub async fn restart_reader(&self, end: Fault) {
+        lock(&self.queue).extend([(self.host, end), (self.host, Fault::StartReader)]);
         std::future::pending().await
     }
 }
@@ -317,7 +321,7 @@ fn run_captured(
         history.set_now(sim.elapsed());
         while let Some((host, fault)) = lock(&queue).pop_front() {
             history.note(host, format_args!("fault {fault:?}"));
-            bring(&mut sim, host, &readers, fault, folder);
+            bring(&mut sim, host, &machines, fault, folder);
         }
         sim.step().map_err(|error| error.to_string())?;
         if machines.iter().all(|machine| machine.has_ended.load(Ordering::Relaxed)) {
@@ -329,7 +333,7 @@ fn run_captured(
     }
 }
 
-fn bring(sim: &mut turmoil::Sim<'_>, host: &str, readers: &[&'static str], fault: Fault, folder: &SimFolder) {
+fn bring(sim: &mut turmoil::Sim<'_>, host: &str, machines: &[Machine], fault: Fault, folder: &SimFolder) {
     match fault {
         Fault::Partition => sim.partition(OWNER_HOST, host),
         Fault::Repair => sim.repair(OWNER_HOST, host),
@@ -342,13 +346,13 @@ fn bring(sim: &mut turmoil::Sim<'_>, host: &str, readers: &[&'static str], fault
             sim.crash(OWNER_HOST);
         }
         Fault::PowerCut => {
-            for reader in readers {
-                sim.partition(OWNER_HOST, *reader);
+            for machine in machines {
+                sim.partition(OWNER_HOST, machine.net.host);
             }
             folder.unwatch();
             sim.crash(OWNER_HOST);
-            for reader in readers {
-                sim.repair(OWNER_HOST, *reader);
+            for machine in machines {
+                sim.repair(OWNER_HOST, machine.net.host);
             }
         }
         Fault::Restart => {
@@ -356,6 +360,12 @@ fn bring(sim: &mut turmoil::Sim<'_>, host: &str, readers: &[&'static str], fault
             sim.bounce(OWNER_HOST);
         }
         Fault::EndReader => sim.crash(host),
+        Fault::CutReader => {
+            sim.partition(OWNER_HOST, host);
+            sim.crash(host);
+            sim.repair(OWNER_HOST, host);
+            machines.iter().filter(|machine| machine.net.host == host).for_each(|machine| machine.store.lose_power());
+        }
         Fault::StartReader => {
             if !sim.is_host_running(host) {
                 sim.bounce(host);
@@ -478,11 +488,9 @@ fn record(node: &Node, history: &History, host: &'static str, life: Option<u64>)
             }
         }
         if let Some(life) = life {
-            let same_chunks = match step.input {
-                Input::Done(_, Done::Compared(Ok(same))) => same.len(),
-                _ => 0,
-            };
-            history.count(host, life, step.engine.view().totals(), same_chunks as u64);
+            let compared =
+                if let Input::Done(_, Done::Compared(Ok(same))) = step.input { same.as_slice() } else { &[] };
+            history.count(host, life, step.engine.view().totals(), compared.len() as u64);
         }
         if step.engine.view().entries() <= SMALL_TREE || steps.is_multiple_of(SELDOM) {
             step.engine.check();

@@ -63,7 +63,7 @@ fn interrupted(kind: TroubleKind) -> Plan {
 
 #[test]
 fn a_store_that_forgets_that_it_crashed() {
-    let plan = interrupted(TroubleKind::ReaderCrash { damages: false });
+    let plan = interrupted(TroubleKind::ReaderCrash);
     assert_eq!(run(plan.clone(), None), Ok(()));
     caught(Sabotage::StoreForgetsCrashes, plan, "bytes that no version holds");
 }
@@ -77,7 +77,7 @@ fn a_store_that_claims_what_was_never_written() {
 
 #[test]
 fn a_store_that_says_that_damaged_bytes_are_right() {
-    let plan = interrupted(TroubleKind::ReaderCrash { damages: true });
+    let plan = interrupted(TroubleKind::ReaderPowerCut);
     assert_eq!(run(plan.clone(), None), Ok(()));
     caught(Sabotage::StoreNeverLooks, plan, "bytes that no version holds");
 }
@@ -91,7 +91,7 @@ fn a_store_that_keeps_what_is_to_go() {
 #[test]
 fn what_was_stored_is_gone_on_with() {
     let history = History::short();
-    let plan = Plan { edits: 20, ..interrupted(TroubleKind::ReaderCrash { damages: true }) };
+    let plan = Plan { edits: 20, ..interrupted(TroubleKind::ReaderPowerCut) };
     run_with(plan, &history, None).unwrap();
     let Tally { lives, resumed_bytes, damaged_chunks, same_chunks, .. } = history.tally();
     assert_eq!(lives, 2);
