@@ -217,19 +217,6 @@ impl ChunkBitmap {
     pub(crate) fn words(&self) -> impl Iterator<Item = u64> + '_ {
         self.bits.domain()
     }
-
-    /// Keeps the chunks that `keep` wants, which is asked about each that is present, in order.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u64) -> bool) {
-        let mut from = 0;
-        while let Some(ahead) = self.bits[from..].first_one() {
-            let chunk = from + ahead;
-            if !keep(chunk as u64) {
-                self.bits.set(chunk, false);
-                self.have -= 1;
-            }
-            from = chunk + 1;
-        }
-    }
 }
 
 /// A chunk number as an index. Every caller has compared it with the total, which fits.
@@ -345,10 +332,6 @@ mod tests {
             let words: Vec<u64> = bitmap.words().collect();
             let again = ChunkBitmap::from_words(file_bytes, SMALL, words.iter().copied()).unwrap();
             prop_assert_eq!((&again, again.have()), (&bitmap, bitmap.have()));
-            let mut odd = bitmap.clone();
-            odd.retain(|chunk| chunk % 2 == 1);
-            prop_assert!(odd.present().eq(model.iter().copied().filter(|chunk| chunk % 2 == 1)));
-            prop_assert_eq!(odd.have(), odd.present().count() as u64);
             let inside = offset + len <= file_bytes;
             let touched = offset / SMALL..(offset + len).div_ceil(SMALL);
             prop_assert_eq!(

@@ -32,6 +32,8 @@ pub(crate) struct Cache {
     last_use: u64,
     /// What is stored in all, in bytes.
     stored_bytes: u64,
+    /// Nothing that could go may go: it was looked for in vain, and nothing has changed since.
+    is_exhausted: bool,
     /// Paths that stay, with all that is below them.
     pins: BTreeSet<RelPath>,
 }
@@ -47,6 +49,7 @@ impl Cache {
         held.sort_by_key(|held| (held.last_used, held.key));
         for held in held {
             let place = self.next_use();
+            self.is_exhausted = false;
             self.order.insert(place, Item::Held(held.key));
             self.stored_bytes += held.stored_bytes;
             self.by_path.entry(held.path.clone()).or_default().insert(held.key);
@@ -99,6 +102,11 @@ impl Cache {
         self.held.values().map(|(_, held)| held)
     }
 
+    /// Something is not under way any more: it may be something that could go.
+    pub(crate) fn note_idle(&mut self) {
+        self.is_exhausted = false;
+    }
+
     /// For [`Engine::check`].
     pub(crate) fn check(&self, contents: &BTreeMap<ContentId, Content>) {
         let charged: u64 = contents.values().map(|content| content.charged_bytes).sum();
@@ -137,6 +145,9 @@ impl Engine {
     /// A chunk of a content has become present.
     pub(crate) fn note_present(&mut self, id: ContentId, out: &mut Vec<Output>) {
         self.charge(id);
+        if self.contents.get(&id).is_some_and(|content| content.used.is_some()) {
+            self.cache.note_idle();
+        }
         if self.contents.get(&id).is_some_and(Content::is_complete) {
             self.effect_unreported(Effect::CloseStreams { content: id }, out);
             self.stop_prefetch(id);
@@ -154,6 +165,7 @@ impl Engine {
         if !is_open {
             let place = self.cache.next_use();
             content.used = Some(place);
+            self.cache.note_idle();
             self.cache.order.insert(place, Item::Content(id));
         }
     }
@@ -170,8 +182,9 @@ impl Engine {
         let goal = self.cache.stored_bytes.saturating_sub(bytes);
         let mut from = 0;
         let mut went = false;
-        while self.cache.stored_bytes > goal {
+        while self.cache.stored_bytes > goal && !self.cache.is_exhausted {
             let Some((place, item)) = self.cache.order.range(from..).next().map(|(place, item)| (*place, *item)) else {
+                self.cache.is_exhausted = true;
                 break;
             };
             from = place + 1;
@@ -251,6 +264,7 @@ impl Engine {
             return Err(Errno::NoEntry);
         }
         out.push(Output::Notice(Notice::PinsChanged));
+        self.cache.note_idle();
         self.stop_unpinned(out);
         self.trim(out);
         Ok(Reply::Unpinned)
@@ -295,6 +309,7 @@ impl Engine {
             let moved_to = to.clone().and_then(|to| rest.iter().try_fold(to, |at, name| at.join(name.clone()).ok()));
             self.cache.pins.extend(moved_to);
         }
+        self.cache.note_idle();
         out.push(Output::Notice(Notice::PinsChanged));
     }
 

@@ -561,6 +561,7 @@ impl Engine {
         self.drop_requests(id, chunk, true, out);
         let Some(content) = self.contents.get_mut(&id) else { return };
         let Some(fetch) = content.take_chunk(chunk) else { return };
+        self.cache.note_idle();
         match fetch.phase {
             Phase::Backoff(at) | Phase::StoreBackoff(at, _) => self.timers.unset(at, Timer::Retry(id, chunk)),
             Phase::Storing(effect) | Phase::Verifying(effect) => self.abandon(effect, false, out),

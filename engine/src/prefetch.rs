@@ -12,44 +12,61 @@ use std::collections::{BTreeSet, VecDeque};
 pub(crate) struct Prefetch {
     /// Those that are being fetched, at most [`crate::Config::max_prefetches`].
     pub(crate) active: BTreeSet<ContentId>,
-    /// Those whose turn has not come. One that is gone, or here, when it comes is passed over.
+    /// Those whose turn has not come, each once. One that is gone, or here, when it comes is passed over.
     queue: VecDeque<Ino>,
+    queued: BTreeSet<Ino>,
+}
+
+impl Prefetch {
+    fn push_back(&mut self, ino: Ino) {
+        if self.queued.insert(ino) {
+            self.queue.push_back(ino);
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Ino> {
+        let ino = self.queue.pop_front()?;
+        self.queued.remove(&ino);
+        Some(ino)
+    }
 }
 
 impl Engine {
     /// Has every file at and below an entry fetched.
     pub(crate) fn prefetch_below(&mut self, top: Ino) {
-        let files = self.tree.within(top).into_iter().filter(|ino| self.identity_of(*ino).is_some());
-        self.prefetch.queue.extend(files.collect::<Vec<_>>());
+        for ino in self.tree.within(top) {
+            if self.identity_of(ino).is_some() {
+                self.prefetch.push_back(ino);
+            }
+        }
     }
 
     /// Has a file fetched before those that only are pinned.
     pub(crate) fn prefetch_first(&mut self, ino: Ino) {
-        self.prefetch.queue.push_front(ino);
+        if self.prefetch.queued.insert(ino) {
+            self.prefetch.queue.push_front(ino);
+        }
     }
 
     /// Has a file fetched if it is pinned: it is new, or its bytes are.
     pub(crate) fn prefetch_if_pinned(&mut self, ino: Ino) {
         if !self.cache.pins().is_empty() && self.is_pinned_now(ino) {
-            self.prefetch.queue.push_back(ino);
+            self.prefetch.push_back(ino);
         }
     }
 
     /// A peer is there (again): what is pinned and was given up is tried once more.
     pub(crate) fn prefetch_pinned(&mut self) {
         let pinned: Vec<Ino> = self.cache.pins().iter().filter_map(|pin| self.tree.resolve(pin.names())).collect();
-        let before = std::mem::take(&mut self.prefetch.queue);
         for top in pinned {
             self.prefetch_below(top);
         }
-        let known: BTreeSet<Ino> = self.prefetch.queue.iter().copied().collect();
-        self.prefetch.queue.extend(before.into_iter().filter(|ino| !known.contains(ino)));
     }
 
     /// Takes files off the queue while there are fewer under way than may be.
     pub(crate) fn fill_prefetch(&mut self, out: &mut Vec<Output>) {
         while self.prefetch.active.len() < self.config.max_prefetches {
-            let Some(ino) = self.prefetch.queue.pop_front() else { return };
+            let Some(ino) = self.prefetch.pop_front() else { return };
             let wanted = self.tree.get(ino).is_some_and(|node| node.opens.count() > 0 && self.config.prefetch_on_open)
                 || self.is_pinned_now(ino);
             if !wanted {

@@ -210,28 +210,6 @@ impl Sidecar {
     pub fn chunks(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.bitmap.present().zip(self.hashes.iter().copied())
     }
-
-    /// Keeps the chunks for which `is_stored` holds, which is asked about each in order: its number and its hash.
-    /// After a stop that was not clean, it answers whether the bytes that are stored have that hash.
-    pub fn retain(&mut self, mut is_stored: impl FnMut(u64, u64) -> bool) {
-        // Both change together, also if the caller panics.
-        let (mut bitmap, mut kept) = (self.bitmap.clone(), Vec::new());
-        let mut hashes = self.hashes.iter().copied();
-        bitmap.retain(|chunk| match hashes.next() {
-            Some(hash) if is_stored(chunk, hash) => {
-                kept.push(hash);
-                true
-            }
-            Some(_) | None => false,
-        });
-        (self.bitmap, self.hashes) = (bitmap, kept);
-    }
-
-    /// Its parts, as [`Sidecar::new`] takes them.
-    #[must_use]
-    pub fn into_parts(self) -> (ContentIdentity, RelPath, ChunkBitmap, Vec<u64>) {
-        (self.identity, self.path, self.bitmap, self.hashes)
-    }
 }
 
 /// The fields of a sidecar whose length and checksum are right; nothing else is known of them yet. It borrows the

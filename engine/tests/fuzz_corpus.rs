@@ -86,6 +86,16 @@ fn write_the_seeds() {
     }
 }
 
+/// Two saves of the same chunks with other hashes, and blocks of both on the disk: only the checksum tells.
+#[test]
+#[ignore = "writes the seeds into the source tree"]
+fn write_the_mixed_seeds() {
+    for (number, (length, blocks)) in [(0, [0, 1]), (1, [1, 0]), (0, [1, 1])].into_iter().enumerate() {
+        let crash = [7, 32, 1, 0, 63, 1, 0, 63, 2, 0, length, 0, blocks[0], blocks[1]];
+        fs::write(corpus("sidecar_crash").join(format!("seed{:02}", 12 + number)), crash).unwrap();
+    }
+}
+
 /// Sidecars of several shapes, each also without its checksum (the target puts it there), and files of version 1.
 #[test]
 #[ignore = "writes the seeds into the source tree"]

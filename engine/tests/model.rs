@@ -24,6 +24,8 @@ fn moving_names() -> impl Strategy<Value = Vec<Op>> {
         1 => (index(), index()).prop_map(|(dir, name)| Op::Create(dir, name, 1)),
         1 => (index(), index()).prop_map(|(dir, name)| Op::MakeDir(dir, name)),
         1 => index().prop_map(Op::Remove),
+        1 => index().prop_map(Op::Unshare),
+        1 => index().prop_map(Op::ShareAgain),
         1 => index().prop_map(Op::EditSameSize),
     ];
     proptest::collection::vec(op, 1..16).prop_map(|mut ops| {

@@ -12,7 +12,7 @@ const VERSION: u8 = 1;
 /// Bytes before the words of the bitmap.
 const HEADER_BYTES: usize = 25;
 
-/// Chunks that somebody says are stored, and nobody has looked. The only way to a bitmap is to look.
+/// Chunks that somebody says are stored, and nobody has looked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed(ChunkBitmap);
 
@@ -26,15 +26,6 @@ impl Claimed {
     #[must_use]
     pub fn chunk_size_bytes(&self) -> u64 {
         self.0.chunk_size_bytes()
-    }
-
-    /// The chunks for which `is_stored` holds, which is asked about each that is claimed, in order. It must compare
-    /// what is stored with what the owner has.
-    #[must_use]
-    pub fn verify(self, is_stored: impl FnMut(u64) -> bool) -> ChunkBitmap {
-        let mut bitmap = self.0;
-        bitmap.retain(is_stored);
-        bitmap
     }
 }
 

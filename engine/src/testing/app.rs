@@ -185,7 +185,8 @@ impl World {
     }
 
     fn read_everything(&mut self, follower: HostId, owner: HostId) {
-        let files: Vec<RelPath> = self.hosts[owner].folder.files().cloned().collect();
+        let files: Vec<RelPath> =
+            self.hosts[owner].folder.files().filter(|path| self.hosts[owner].offers(path)).cloned().collect();
         for (index, path) in files.iter().enumerate() {
             let Some(inode) = self.hosts[owner].folder.inode_at(path) else { continue };
             let expected = self.hosts[owner].folder.read(inode, 0, u64::MAX).unwrap_or_default();

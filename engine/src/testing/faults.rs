@@ -120,6 +120,9 @@ impl World {
         }
         self.kept.retain(|(owner, ..), _| *owner != at);
         self.begin_life(at);
+        for path in self.hosts[at].unshared.clone() {
+            self.input(at, Input::Command(Command::Unshare { path }));
+        }
         self.input(at, Input::Observed(Observation::ScanBegin { path: RelPath::ROOT }));
         let paths: Vec<RelPath> = self.hosts[at].folder.paths().cloned().collect();
         for path in paths {

@@ -81,7 +81,6 @@ pub fn fuzz_sidecar(data: &[u8]) {
     if let Ok(claimed) = decode_v1(data, size_bytes) {
         let chunks: Vec<u64> = claimed.chunks().collect();
         assert_eq!(chunks, marked(&data[25..]), "chunks are claimed that nobody wrote");
-        assert_eq!(claimed.verify(|_| false).have(), 0);
         let other = decode_v1(data, size_bytes + 1);
         assert_eq!(other, Err(SidecarError::WrongSize { expected: size_bytes + 1, found: size_bytes }));
     }
@@ -117,7 +116,7 @@ pub fn fuzz_sidecar_crash(data: &[u8]) {
         let mut bitmap = ChunkBitmap::with_chunk_size(size_bytes, MIN_CHUNK_BYTES).expect("it has chunks");
         hashes.retain(|chunk, _| *chunk < total);
         hashes.keys().for_each(|chunk| bitmap.set(*chunk));
-        let path = RelPath::parse("x".repeat(usize::from(op[2] % 100) + 1).as_bytes()).expect("a name");
+        let path = RelPath::parse("x".repeat(usize::from(op[2] >> 2 & 15) + 1).as_bytes()).expect("a name");
         let sidecar = Sidecar::new(identity, path, bitmap, hashes.values().copied().collect());
         saved.push(sidecar.expect("it agrees with itself").with_unverified(op[2] > 127));
     }

@@ -11,7 +11,7 @@ use crate::ids::{ContentId, EffectId, LinkId, PeerId, ReqId};
 use crate::input::{Request, StoreError, Wanted, WatchCursor};
 use crate::path::RelPath;
 use crate::time::Time;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Which engine of a world.
 pub type HostId = usize;
@@ -25,6 +25,8 @@ pub struct Host {
     pub engine: Engine,
     /// Its own folder, if it is an owner.
     pub folder: Folder,
+    /// What of the folder it does not offer.
+    pub unshared: BTreeSet<RelPath>,
     /// What it has fetched.
     pub store: MemStore,
     /// How many of its coming stores fail, and why.
@@ -85,6 +87,7 @@ impl Host {
             peer: PeerId(id),
             engine: Engine::new(config.clone(), seed, now),
             folder: Folder::default(),
+            unshared: BTreeSet::new(),
             store: MemStore::default(),
             store_faults: None,
             kernel: Kernel::default(),
@@ -120,6 +123,11 @@ impl Host {
         };
         self.asked.insert(id, Asked { request, at: now, until, conn });
         id
+    }
+
+    /// Whether it offers what is at a path of its folder.
+    pub(super) fn offers(&self, path: &RelPath) -> bool {
+        !self.unshared.iter().any(|unshared| unshared.is_prefix_of(path))
     }
 
     /// Whether it waits for nothing but news and connections.

@@ -104,6 +104,10 @@ pub enum Op {
     Unpin(u8, u8),
     /// A person wants what is stored of something to go.
     Evict(u8, u8),
+    /// The owner does not offer something any more.
+    Unshare(u8),
+    /// The owner offers something again that it had left out.
+    ShareAgain(u8),
 }
 
 impl Op {
@@ -143,6 +147,8 @@ impl Op {
             38 => Op::StoreFails(a, b),
             39 if b % 4 == 1 => Op::Pin(a, c),
             39 if b % 4 == 2 => Op::Unpin(a, c),
+            39 if b % 8 == 3 => Op::Unshare(a),
+            39 if b % 8 == 7 => Op::ShareAgain(a),
             39 => Op::NetworkChanged(a),
             40 if b % 2 == 1 => Op::Evict(a, c),
             40 => Op::Garbage(a),
@@ -300,6 +306,17 @@ impl World {
                 let pins: Vec<RelPath> = self.hosts[at].engine.view().pins().cloned().collect();
                 if let Some(path) = nth(&pins, entry) {
                     assert_eq!(self.ask_now(at, Request::Unpin { path }), Ok(crate::Reply::Unpinned));
+                }
+            }
+            Op::Unshare(entry) => {
+                if let Some(path) = self.nth_entry(entry) {
+                    self.unshare(OWNER, path);
+                }
+            }
+            Op::ShareAgain(index) => {
+                let unshared: Vec<RelPath> = self.hosts[OWNER].unshared.iter().cloned().collect();
+                if let Some(path) = nth(&unshared, index) {
+                    self.share_again(OWNER, path);
                 }
             }
             Op::Evict(who, entry) => self.play_at(follower(who), entry, |path| Request::Evict { path }),

@@ -325,7 +325,7 @@ impl World {
         if self.followers_of(at).is_empty() {
             return;
         }
-        for path in host.folder.paths() {
+        for path in host.folder.paths().filter(|path| host.offers(path)) {
             let Some(seen) = host.folder.seen(path) else { continue };
             let Some(record) = told.remove(path) else { panic!("host {at} does not know of its own {path}") };
             assert_eq!((record.mode, record.modified), (seen.mode, seen.modified), "{path} of host {at}");

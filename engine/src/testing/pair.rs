@@ -94,6 +94,11 @@ impl Pair {
         self.change(|folder| folder.remove(&path(gone)));
     }
 
+    /// Does not offer something any more.
+    pub fn unshare(&mut self, gone: &str) {
+        self.world.unshare(Pair::OWNER, path(gone));
+    }
+
     /// Renames.
     pub fn rename(&mut self, from: &str, to: &str) {
         self.change(|folder| folder.rename(&path(from), &path(to)));

@@ -432,6 +432,21 @@ impl World {
         true
     }
 
+    /// An owner does not offer a path any more.
+    pub fn unshare(&mut self, at: HostId, path: RelPath) {
+        self.trouble();
+        self.hosts[at].unshared.insert(path.clone());
+        self.input(at, Input::Command(Command::Unshare { path }));
+    }
+
+    /// An owner offers a path again, and has its watcher tell what is there.
+    pub fn share_again(&mut self, at: HostId, path: RelPath) {
+        self.trouble();
+        self.hosts[at].unshared.remove(&path);
+        self.input(at, Input::Command(Command::Share { path: path.clone() }));
+        self.look(at, Look::Scan(path));
+    }
+
     /// Has an owner's watcher look at something.
     pub fn look(&mut self, at: HostId, look: Look) {
         self.hosts[at].watcher.looks.push_back(look);

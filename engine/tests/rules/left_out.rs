@@ -123,9 +123,10 @@ fn who_has_it_open_reads_on_and_nobody_else_can() {
     let bytes = pair.owner_bytes("d/a");
     let handle = pair.open("d/a");
     pair.drive();
-    pair.world.input(Pair::OWNER, Input::Command(Command::Unshare { path: path("d") }));
+    pair.unshare("d");
     pair.drive();
     assert_eq!(pair.world.open(Pair::FOLLOWER, &path("d/a")), Err(Errno::NoEntry));
     let last = 3 * crate::CHUNK;
     assert!(pair.read_now(handle, last, crate::CHUNK as u32).unwrap() == bytes[last as usize..]);
+    pair.settle();
 }

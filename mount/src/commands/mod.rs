@@ -266,15 +266,17 @@ async fn interruptible<T>(
     }
 }
 
-/// Waits for Ctrl-C or a polite kill.
-async fn stop_signal() -> io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hang_up.recv() => {}
+/// Waits for Ctrl-C or a polite kill. From now on, and not only from when this is first waited for, none is missed.
+fn stop_signal() -> impl Future<Output = io::Result<()>> {
+    let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+    async move {
+        let [interrupt, terminate, hang_up] = signals;
+        let (mut interrupt, mut terminate, mut hang_up) = (interrupt?, terminate?, hang_up?);
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -74,6 +74,18 @@ impl Dir {
         }
     }
 
+    /// Writes all of `bytes` from the beginning of a file on.
+    pub(super) fn write_all(&self, name: &str, file: &File, bytes: &[u8]) -> io::Result<()> {
+        let mut offset = 0;
+        while offset < bytes.len() {
+            match self.write(name, file, &[IoSlice::new(&bytes[offset..])], offset as u64)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => offset += count,
+            }
+        }
+        Ok(())
+    }
+
     /// Reads some bytes; says how many, 0 at the end.
     pub(super) fn read(&self, file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let most = self.trouble.meet(Call::Read)?.unwrap_or(into.len()).min(into.len());

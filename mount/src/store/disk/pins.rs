@@ -3,7 +3,7 @@
 use super::home::Home;
 use farshore_engine::path::{PATH_MAX_BYTES, RelPath};
 use std::fs::File;
-use std::io::{self, IoSlice, Read};
+use std::io::{self, Read};
 
 /// The file.
 const PINS: &str = "pins";
@@ -45,13 +45,7 @@ pub(super) fn save(home: &Home, pins: &[RelPath]) -> io::Result<()> {
     }
     let bytes: Vec<u8> = pins.iter().flat_map(|pin| pin.to_bytes().into_iter().chain([0])).collect();
     let file = home.private.create(NEW_PINS)?;
-    let mut offset = 0;
-    while offset < bytes.len() {
-        match home.private.write(NEW_PINS, &file, &[IoSlice::new(&bytes[offset..])], offset as u64)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            count => offset += count,
-        }
-    }
+    home.private.write_all(NEW_PINS, &file, &bytes)?;
     home.private.sync(NEW_PINS, &file)?;
     home.private.rename(NEW_PINS, PINS)?;
     home.private.sync_names()

@@ -8,7 +8,7 @@ use farshore_engine::ContentKey;
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::{Arc, PoisonError};
 
 /// If more contents than this are saved at once, everything on the file system is made durable in one call: for many
@@ -108,14 +108,7 @@ impl Saving<'_> {
     fn write(&self, home: &Home) -> io::Result<File> {
         let name = names::new_sidecar(self.key);
         let file = home.partial.create(&name)?;
-        let bytes = self.draft.sidecar.encode();
-        let mut offset = 0;
-        while offset < bytes.len() {
-            match home.partial.write(&name, &file, &[IoSlice::new(&bytes[offset..])], offset as u64)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                count => offset += count,
-            }
-        }
+        home.partial.write_all(&name, &file, &self.draft.sidecar.encode())?;
         if let Some(used_at) = self.stored.used_at() {
             let accessed = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
             rustix::fs::futimens(&file, &Timestamps { last_access: accessed, last_modification: used_at })?;
@@ -127,7 +120,7 @@ impl Saving<'_> {
     fn rename(&self, home: &Home) -> io::Result<()> {
         let new = names::new_sidecar(self.key);
         // Who keeps the content waits, and removes the sidecar after that.
-        let _ledger = self.stored.ledger();
+        let _naming = self.stored.naming();
         match self.stored.key() {
             Some(key) => home.partial.rename(&new, &names::sidecar(key)),
             None => home.partial.remove(&new),

@@ -37,6 +37,8 @@ pub(super) struct DiskStored {
     /// When it was used last, if nobody uses it now: it is only looked after.
     used_at: Option<Timespec>,
     is_discarded: AtomicBool,
+    /// Held while its sidecar gets its name, or it gets one of its own.
+    naming: Mutex<()>,
     /// Where it has a name of its own, and as which file; then it has none in the private place any more.
     kept: OnceLock<(PathBuf, Inode)>,
     /// Its key, unless somebody had that when this one was made. Given back after everything else is done.
@@ -129,6 +131,7 @@ impl DiskStored {
             ledger: Mutex::new(ledger),
             used_at: None,
             is_discarded: AtomicBool::new(false),
+            naming: Mutex::default(),
             kept: OnceLock::new(),
             reserved,
         }
@@ -173,6 +176,11 @@ impl DiskStored {
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // Nothing between two steps can panic.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody gives the content or its sidecar another name while this is held.
+    pub(super) fn naming(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its file, opened anew if it was closed to make room for others.
@@ -301,7 +309,7 @@ impl DiskStored {
         let kept = inode(&rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?);
         {
             // Whoever saves it at this moment either sees that it is kept, or is done before its sidecar is removed.
-            let _ledger = self.ledger();
+            let _naming = self.naming();
             // Whoever keeps it at the same time has lost the race for the name already.
             let _ = self.kept.set((absolute, kept));
         }

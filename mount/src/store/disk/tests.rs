@@ -47,6 +47,20 @@ fn nothing_is_left_behind() {
     assert_eq!(names(&dir.path().join(".farshore")), ["index"], "what is not the store's stays");
 }
 
+#[tokio::test]
+async fn nothing_is_left_of_what_was_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DiskStore::open(dir.path()).unwrap();
+    let (id, bytes) = (identity(1, 70), sample(1, 70));
+    let stored = store.create(&id, &path("a")).unwrap();
+    write(&stored, &bytes, 0).await.unwrap();
+    store.save(vec![Arc::clone(&stored)]).await.unwrap();
+    stored.keep(dir.path().join("kept"), 0o600, FileTime::default()).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(names(dir.path()), ["kept"]);
+}
+
 #[test]
 fn contents_are_private_and_sparse() {
     let dir = tempfile::tempdir().unwrap();
@@ -239,8 +253,9 @@ async fn a_sidecar_that_is_no_good_means_a_clean_start() {
     let mut newer = whole.clone();
     newer[4] = 3;
     let other = {
-        let (_, path, bitmap, hashes) = Sidecar::decode(&whole).unwrap().into_parts();
-        Sidecar::new(identity(2, len), path, bitmap, hashes).unwrap().encode()
+        let sidecar = Sidecar::decode(&whole).unwrap();
+        let hashes = sidecar.chunks().map(|(_, hash)| hash).collect();
+        Sidecar::new(identity(2, len), path("a"), sidecar.bitmap().clone(), hashes).unwrap().encode()
     };
     let small_chunks = {
         let bitmap = ChunkBitmap::with_chunk_size(len, 4096).unwrap();
