@@ -227,11 +227,12 @@ impl Engine {
         }
         let files = self.tree.iter().filter_map(|(ino, _)| Some((ino, self.identity_of(ino)?.key())));
         let known: BTreeSet<ContentKey> = files.map(|(_, key)| key).collect();
-        let is_file = |path: &RelPath| {
-            let ino = self.tree.resolve(path.names());
-            ino.is_some_and(|ino| self.identity_of(ino).is_some())
+        // With an empty file nothing has anything in common.
+        let has_bytes = |path: &RelPath| {
+            let identity = self.tree.resolve(path.names()).and_then(|ino| self.identity_of(ino));
+            identity.is_some_and(|identity| identity.size_bytes > 0)
         };
-        let unknown = |held: &&Held| !known.contains(&held.key) && !is_file(&held.path);
+        let unknown = |held: &&Held| !known.contains(&held.key) && !has_bytes(&held.path);
         let gone: Vec<ContentKey> = self.cache.held().filter(unknown).map(|held| held.key).collect();
         for key in gone {
             self.let_held_go(&key, out);

@@ -184,12 +184,6 @@ impl Machine {
     pub fn is_stop_wanted(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
-
-    /// Processes so far.
-    #[must_use]
-    pub fn lives(&self) -> u64 {
-        self.lives.load(Ordering::Relaxed)
-    }
 }
 
 /// What happens to the readers of a world, and outlives them.

@@ -164,6 +164,22 @@ fn what_the_owner_has_no_more_does_not_stay() {
 }
 
 #[test]
+fn what_was_kept_of_a_file_that_is_empty_now_does_not_stay() {
+    let mut pair = Pair::new(&FILES);
+    ask(&mut pair, Request::Pin { path: path("dir") }).unwrap();
+    pair.drive();
+    assert_eq!(stored(&pair), ["dir/d"]);
+    pair.cut();
+    pair.edit("dir/d", 0);
+    pair.restart_follower(Pair::FOLLOWER, true);
+    pair.heal();
+    let listed = |world: &World| world.hosts[Pair::FOLLOWER].engine.view().peers().any(|peer| peer.listed);
+    assert!(pair.drive_bounded(Duration::from_secs(60), listed));
+    assert!(stored(&pair).is_empty(), "no version of it has anything in common with it");
+    pair.settle();
+}
+
+#[test]
 fn a_full_disk_has_room_when_something_may_go() {
     let mut pair = Pair::new(&FILES);
     use_file(&mut pair, "a");
