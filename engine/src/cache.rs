@@ -204,7 +204,7 @@ impl Engine {
             Item::Content(id) => {
                 let stays = self.contents.get(&id).is_none_or(|content| {
                     // What is under way could not be told from what comes after.
-                    !content.chunks.is_empty() || content.charged_bytes == 0 || self.cache.is_pinned(&content.path)
+                    !content.chunks.is_empty() || content.charged_bytes == 0 || self.is_pinned_now(content.ino)
                 });
                 if stays {
                     return false;

@@ -12,7 +12,9 @@ use crate::programs::{edit, read_for_a_while};
 use crate::sabotage::Sabotage;
 use crate::world::{self, Fault, Machine, READER_HOSTS, Setup, Stage};
 use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE};
-use farshore_engine::{Config, OnDisconnect};
+use farshore_engine::path::RelPath;
+use farshore_engine::record::{Kind, Record};
+use farshore_engine::{Config, OnDisconnect, View};
 use futures_util::FutureExt;
 use std::fmt;
 use std::rc::Rc;
@@ -35,6 +37,9 @@ const RECOVERY: Duration = Duration::from_secs(25);
 
 /// How long it may take until both sides have the same tree after that.
 const AGREEMENT: Duration = Duration::from_secs(20);
+
+/// How long it may take until what is pinned is here, if nobody reads anything else.
+const PINNED: Duration = Duration::from_secs(60);
 
 /// How long what nobody waits for may take when nothing goes wrong.
 const QUIET: Duration = Duration::from_secs(5);
@@ -396,6 +401,7 @@ async fn stop_cleanly(stage: &Stage) {
 async fn heal(plan: &Plan, stage: &Stage) {
     tokio::time::sleep(RECOVERY).await;
     stage.agreed(AGREEMENT).await;
+    stage.until("all that is pinned to be here", PINNED, || pinned_is_here(stage)).await;
     for (path, size) in stage.folder.paths() {
         let Some(size) = size else { continue };
         let read = read_whole(stage, &path).await;
@@ -405,6 +411,24 @@ async fn heal(plan: &Plan, stage: &Stage) {
     let (waiting, frames) = (stage.kernel.node().view(|view| view.waiting()), stage.kernel.node().held_frames());
     assert_eq!((waiting, frames), (0, 0), "requests and frames when all is read");
     check_store(plan, stage).await;
+}
+
+/// Whether every byte of every file that is pinned is in the store.
+fn pinned_is_here(stage: &Stage) -> bool {
+    let is_here = |view: View<'_>| {
+        let pinned: Vec<RelPath> = view.pins().cloned().collect();
+        let is_pinned = |at: &RelPath| pinned.iter().any(|pin| pin.is_prefix_of(at));
+        view.tree().filter(|(at, record)| is_pinned(at) && is_stored_by_chunks(record)).all(|(at, _)| {
+            let content = view.resolve(&at).and_then(|ino| view.content(ino));
+            content.is_some_and(|content| content.have_chunks == content.total_chunks)
+        })
+    };
+    stage.kernel.node().view(is_here)
+}
+
+/// Whether there is anything to store of it: an empty file has no chunks.
+fn is_stored_by_chunks(record: &Record) -> bool {
+    matches!(record.kind, Kind::File { size_bytes, .. } if size_bytes > 0)
 }
 
 /// When everything is closed and read, the store holds what the engine believes that it does, no more than it may, and all
