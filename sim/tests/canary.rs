@@ -49,7 +49,7 @@ fn a_store_that_changes_bytes() {
 
 #[test]
 fn a_store_whose_writes_never_end() {
-    caught(Sabotage::StoreHangs, busy(), "requests and frames when all is read");
+    caught(Sabotage::StoreHangs, busy(), "all that is pinned to be here");
 }
 
 /// A run in whose middle the reader is away, and whose files do not change.
