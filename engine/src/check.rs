@@ -26,6 +26,7 @@ impl Engine {
         timers += self.check_running();
         timers += self.check_peers();
         timers += self.check_saving();
+        timers += usize::from(self.prefetch.rest_at.is_some());
         self.cache.check(&self.contents);
         assert_eq!(timers, self.timers.len(), "a timer is set that nothing waits for");
     }
@@ -84,8 +85,8 @@ impl Engine {
                 }
                 Phase::Comparing(effect) => {
                     let running = self.running.get(effect);
-                    let ours = matches!(running, Some(Running::Compare { content, chunks, .. })
-                        if *content == id && chunks.contains(chunk));
+                    let ours = matches!(running, Some(Running::Compare(comparison))
+                        if comparison.content == id && comparison.chunks.contains(chunk));
                     assert!(ours, "chunk {chunk} of content {id} waits for effect {effect}: {running:?}");
                 }
                 Phase::Storing(effect) => {
@@ -164,9 +165,12 @@ impl Engine {
                 Running::Store { ahead_bytes: bytes, .. } | Running::Verify { ahead_bytes: bytes, .. } => {
                     ahead_bytes += bytes;
                 }
-                Running::Compare { stall_at, .. } => {
+                Running::Compare(comparison) => {
                     timers += 1;
-                    assert!(self.timers.is_set(*stall_at, Timer::Stall(*id)), "comparison {id} can stall for ever");
+                    assert!(
+                        self.timers.is_set(comparison.stall_at, Timer::Stall(*id)),
+                        "comparison {id} can stall for ever"
+                    );
                 }
                 Running::Dial { .. }
                 | Running::Watch { .. }

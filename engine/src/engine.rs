@@ -10,6 +10,7 @@ use crate::event::Observation;
 use crate::handles::HandleTable;
 use crate::ids::{ContentId, EffectId, LinkId, PeerId, ReqId};
 use crate::input::{Command, Done, Input, PeerEvent};
+use crate::kept::Comparison;
 use crate::output::{Effect, Errno, Output, Reply};
 use crate::peers::Peer;
 use crate::prefetch::Prefetch;
@@ -48,6 +49,8 @@ pub struct Engine {
     pub(crate) cache: Cache,
     pub(crate) saving: Saving,
     pub(crate) prefetch: Prefetch,
+    /// When something was last let go of because the disk was full.
+    pub(crate) room_made_at: Option<Time>,
     pub(crate) timers: Timers,
     pub(crate) totals: Totals,
     /// The last listing or scan mark that was given out.
@@ -92,12 +95,7 @@ pub(crate) enum Running {
         chunk: u64,
         ahead_bytes: u64,
     },
-    Compare {
-        content: ContentId,
-        chunks: core::ops::Range<u64>,
-        link: LinkId,
-        stall_at: Time,
-    },
+    Compare(Comparison),
     Save {
         contents: Vec<ContentId>,
     },
@@ -127,6 +125,7 @@ impl Engine {
             cache: Cache::default(),
             saving: Saving::default(),
             prefetch: Prefetch::default(),
+            room_made_at: None,
             timers: Timers::default(),
             totals: Totals::default(),
             last_mark: 0,
@@ -161,7 +160,7 @@ impl Engine {
             Input::Arrived(id, frames) => self.on_arrived(id, frames, out),
             Input::Done(id, done) => self.on_done(id, done, out),
             Input::Peer(peer, event) => self.on_peer(peer, event, out),
-            Input::Held { held, pins } => self.on_held(held, pins, out),
+            Input::Held { held, pins } => self.on_held(held, pins),
             Input::Observed(observation) => self.on_observed(observation, out),
             Input::Command(command) => self.on_command(command, out),
             Input::Tick => {}
@@ -189,6 +188,8 @@ impl Engine {
             Timer::NoNews(id) => self.on_no_news(id, out),
             Timer::Retry(content, chunk) => self.on_retry(content, chunk, out),
             Timer::Stall(effect) => self.on_stall(effect, out),
+            // The step goes on with it.
+            Timer::Prefetch => self.prefetch.rest_at = None,
             Timer::Save => self.on_save_due(out),
             Timer::Redial(peer) => self.on_redial(peer, out),
         }
@@ -214,9 +215,9 @@ impl Engine {
                 self.ahead_bytes -= ahead_bytes;
                 self.on_verified(content, chunk, is_right, out);
             }
-            (Running::Compare { content, chunks, link, stall_at }, Done::Compared(result)) => {
-                self.timers.unset(stall_at, Timer::Stall(id));
-                self.on_compared(id, content, chunks, link, result, out);
+            (Running::Compare(comparison), Done::Compared(result)) => {
+                self.timers.unset(comparison.stall_at, Timer::Stall(id));
+                self.on_compared(id, comparison, result, out);
             }
             (Running::Save { contents }, Done::Saved(result)) => self.on_saved(contents, result, out),
             (running, done) => panic!("effect {id} ended with {done:?}, but it was {running:?}"),
@@ -280,7 +281,7 @@ impl Engine {
                 | Running::Store { .. }
                 | Running::Resume { .. }
                 | Running::Verify { .. }
-                | Running::Compare { .. }
+                | Running::Compare(_)
                 | Running::Save { .. } => *running = Running::Abandoned,
             }
             out.push(Output::Cancel(*id));

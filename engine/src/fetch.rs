@@ -49,6 +49,7 @@ impl Engine {
             base: None,
             charged_bytes: 0,
             used: None,
+            untouched_from: 0,
             chunks: std::collections::BTreeMap::new(),
             waiters: BTreeSet::new(),
             download: DownloadState::new(size_bytes, self.config.max_retries, self.now),
@@ -161,9 +162,10 @@ impl Engine {
             return None;
         }
         let next = whole.into_iter().filter_map(|id| {
-            let content = self.contents.get(&id)?;
+            let link = self.link_to(self.contents.get(&id)?.peer);
+            let content = self.contents.get_mut(&id)?;
             let chunk = content.next_untouched()?;
-            let can_come = self.link_to(content.peer).is_some() || content.claims(chunk);
+            let can_come = link.is_some() || content.claims(chunk);
             (content.opening == Opening::Done && can_come).then_some((content.chunks.len(), id, chunk))
         });
         let (_, id, chunk) = next.min_by_key(|(open, ..)| *open)?;
@@ -307,7 +309,7 @@ impl Engine {
                 out.push(Output::Notice(Notice::StoreFailed { content: id, error }));
                 self.totals.store_failures += 1;
                 self.refused(id, chunk, error, out);
-                if error == StoreError::NoSpace && self.make_room(ROOM_BYTES, out) {
+                if error == StoreError::NoSpace && self.make_room_soon(out) {
                     self.try_refused_again(id, chunk);
                 }
             }
@@ -322,6 +324,19 @@ impl Engine {
         self.set_phase(id, chunk, Phase::StoreBackoff(at, error));
         self.wake(id, out);
         self.let_go_of(id, chunk_range(chunk, u64::MAX), out);
+    }
+
+    /// Lets something go, unless that was done a moment ago: chunks that are refused come many at once.
+    fn make_room_soon(&mut self, out: &mut Vec<Output>) -> bool {
+        let again_at = self.room_made_at.map(|at| at + self.config.retry_base);
+        if again_at.is_some_and(|at| at > self.now) {
+            return true;
+        }
+        let went = self.make_room(ROOM_BYTES, out);
+        if went {
+            self.room_made_at = Some(self.now);
+        }
+        went
     }
 
     /// There is room again: what was refused need not wait for long.
@@ -407,11 +422,11 @@ impl Engine {
             Patience::SomeLeft => {}
             Patience::NobodyWaited if fetch.download.can_retry() => {}
             Patience::NobodyWaited => {
-                self.stop_prefetch(id);
+                self.give_up_prefetch(id, out);
                 return self.forget_chunk(id, chunk, out);
             }
             Patience::NoneLeft => {
-                self.stop_prefetch(id);
+                self.give_up_prefetch(id, out);
                 out.push(Output::Notice(Notice::FetchFailed { peer, path, chunk, error }));
                 return self.forget_chunk(id, chunk, out);
             }
@@ -547,7 +562,7 @@ impl Engine {
                 self.timers.unset(stall_at, Timer::Stall(effect));
             }
             Running::Store { ahead_bytes, .. } | Running::Verify { ahead_bytes, .. } => self.ahead_bytes -= ahead_bytes,
-            Running::Compare { stall_at, .. } => self.timers.unset(stall_at, Timer::Stall(effect)),
+            Running::Compare(comparison) => self.timers.unset(comparison.stall_at, Timer::Stall(effect)),
             Running::Abandoned => return,
             Running::Dial { .. } | Running::Watch { .. } | Running::Resume { .. } | Running::Save { .. } => {}
         }
@@ -557,10 +572,11 @@ impl Engine {
     }
 
     /// A chunk is not on its way any more, and not present either: whoever wants it begins anew.
-    fn forget_chunk(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
+    pub(crate) fn forget_chunk(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
         self.drop_requests(id, chunk, true, out);
         let Some(content) = self.contents.get_mut(&id) else { return };
         let Some(fetch) = content.take_chunk(chunk) else { return };
+        self.cache.note_idle();
         match fetch.phase {
             Phase::Backoff(at) | Phase::StoreBackoff(at, _) => self.timers.unset(at, Timer::Retry(id, chunk)),
             Phase::Storing(effect) | Phase::Verifying(effect) => self.abandon(effect, false, out),

@@ -292,7 +292,7 @@ impl Engine {
         let from = self.tree.path_of(ino);
         self.tree.rename(ino, parent, name.clone());
         if let Some(from) = from {
-            self.move_pins(&from, self.tree.path_of(ino), out);
+            self.move_stored(&from, ino, out);
         }
         self.invalidate_name(old_parent, old_name, out);
         self.invalidate_name(parent, name, out);

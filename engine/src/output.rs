@@ -42,6 +42,8 @@ pub enum Errno {
     ReadOnly,
     /// `ENOSPC`: the disk of the store is full.
     NoSpace,
+    /// `ENOBUFS`: there are as many of these as there can be.
+    TooMany,
 }
 
 /// A successful answer.
@@ -294,6 +296,13 @@ pub enum Effect {
         /// Which.
         content: ContentId,
     },
+    /// The owner has a content elsewhere now: whoever looks into the store is to find it so. Needs no `Done`.
+    Moved {
+        /// Which content.
+        content: ContentId,
+        /// Where it is.
+        path: RelPath,
+    },
     /// Remove what the store holds from an earlier life under this key. Needs no `Done`.
     Evict {
         /// Which bytes.
@@ -354,6 +363,7 @@ impl Effect {
             Effect::DropFrames { .. }
             | Effect::Rebase { .. }
             | Effect::DropBase { .. }
+            | Effect::Moved { .. }
             | Effect::Evict { .. }
             | Effect::CloseStreams { .. }
             | Effect::Discard { .. }

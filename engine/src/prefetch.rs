@@ -4,52 +4,87 @@
 use crate::content::Content;
 use crate::engine::Engine;
 use crate::ids::{ContentId, Ino};
-use crate::output::Output;
+use crate::output::{Effect, Output};
+use crate::time::Time;
+use crate::timers::Timer;
+use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
+
+/// Files that one step looks at, at most, to find one that has to be fetched.
+const LOOKED_AT_ONCE: usize = 256;
+
+/// The pause until the next are looked at: others have their turn.
+const REST_AFTER: Duration = Duration::from_millis(1);
 
 /// Files to be fetched whole.
 #[derive(Debug, Default)]
 pub(crate) struct Prefetch {
     /// Those that are being fetched, at most [`crate::Config::max_prefetches`].
     pub(crate) active: BTreeSet<ContentId>,
-    /// Those whose turn has not come. One that is gone, or here, when it comes is passed over.
+    /// Those whose turn has not come, each once. One that is gone, or here, when it comes is passed over.
     queue: VecDeque<Ino>,
+    queued: BTreeSet<Ino>,
+    /// When the rest of the queue is looked at, if it was too long for one step.
+    pub(crate) rest_at: Option<Time>,
+}
+
+impl Prefetch {
+    fn push_back(&mut self, ino: Ino) {
+        if self.queued.insert(ino) {
+            self.queue.push_back(ino);
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Ino> {
+        let ino = self.queue.pop_front()?;
+        self.queued.remove(&ino);
+        Some(ino)
+    }
 }
 
 impl Engine {
     /// Has every file at and below an entry fetched.
     pub(crate) fn prefetch_below(&mut self, top: Ino) {
-        let files = self.tree.within(top).into_iter().filter(|ino| self.identity_of(*ino).is_some());
-        self.prefetch.queue.extend(files.collect::<Vec<_>>());
+        for ino in self.tree.within(top) {
+            if self.identity_of(ino).is_some() {
+                self.prefetch.push_back(ino);
+            }
+        }
     }
 
     /// Has a file fetched before those that only are pinned.
     pub(crate) fn prefetch_first(&mut self, ino: Ino) {
-        self.prefetch.queue.push_front(ino);
+        if self.prefetch.queued.insert(ino) {
+            self.prefetch.queue.push_front(ino);
+        }
     }
 
     /// Has a file fetched if it is pinned: it is new, or its bytes are.
     pub(crate) fn prefetch_if_pinned(&mut self, ino: Ino) {
         if !self.cache.pins().is_empty() && self.is_pinned_now(ino) {
-            self.prefetch.queue.push_back(ino);
+            self.prefetch.push_back(ino);
         }
     }
 
     /// A peer is there (again): what is pinned and was given up is tried once more.
     pub(crate) fn prefetch_pinned(&mut self) {
         let pinned: Vec<Ino> = self.cache.pins().iter().filter_map(|pin| self.tree.resolve(pin.names())).collect();
-        let before = std::mem::take(&mut self.prefetch.queue);
         for top in pinned {
             self.prefetch_below(top);
         }
-        let known: BTreeSet<Ino> = self.prefetch.queue.iter().copied().collect();
-        self.prefetch.queue.extend(before.into_iter().filter(|ino| !known.contains(ino)));
     }
 
     /// Takes files off the queue while there are fewer under way than may be.
     pub(crate) fn fill_prefetch(&mut self, out: &mut Vec<Output>) {
-        while self.prefetch.active.len() < self.config.max_prefetches {
-            let Some(ino) = self.prefetch.queue.pop_front() else { return };
+        let mut looked_at = 0;
+        while self.prefetch.active.len() < self.config.max_prefetches && self.prefetch.rest_at.is_none() {
+            looked_at += 1;
+            if looked_at > LOOKED_AT_ONCE && !self.prefetch.queue.is_empty() {
+                let at = self.now + REST_AFTER;
+                self.prefetch.rest_at = Some(at);
+                return self.timers.set(at, Timer::Prefetch);
+            }
+            let Some(ino) = self.prefetch.pop_front() else { return };
             let wanted = self.tree.get(ino).is_some_and(|node| node.opens.count() > 0 && self.config.prefetch_on_open)
                 || self.is_pinned_now(ino);
             if !wanted {
@@ -65,6 +100,13 @@ impl Engine {
     /// Whether a content is being fetched whole for nobody in particular.
     pub(crate) fn is_prefetched(&self, id: ContentId) -> bool {
         self.prefetch.active.contains(&id)
+    }
+
+    /// A content cannot be had now. Nobody else may be there to close what was opened for it.
+    pub(crate) fn give_up_prefetch(&mut self, id: ContentId, out: &mut Vec<Output>) {
+        if self.prefetch.active.remove(&id) && !self.is_open(id) {
+            self.effect_unreported(Effect::CloseStreams { content: id }, out);
+        }
     }
 
     /// A content is whole, or gone, or cannot be had.
@@ -93,7 +135,7 @@ impl Engine {
         for id in ended {
             self.stop_prefetch(id);
             self.abandon_fetches(id, out);
-            self.effect_unreported(crate::output::Effect::CloseStreams { content: id }, out);
+            self.effect_unreported(Effect::CloseStreams { content: id }, out);
         }
     }
 

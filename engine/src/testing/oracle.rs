@@ -189,7 +189,13 @@ impl World {
     fn check_error(&self, asked: &Asked, errno: Errno) {
         let unexplained = match errno {
             Errno::Io | Errno::Stale | Errno::NoSpace => !self.is_hurt() && self.trouble_at + AFTERMATH < asked.at,
-            Errno::NoEntry | Errno::BadHandle | Errno::NotDir | Errno::IsDir | Errno::Invalid | Errno::ReadOnly => {
+            Errno::NoEntry
+            | Errno::TooMany
+            | Errno::BadHandle
+            | Errno::NotDir
+            | Errno::IsDir
+            | Errno::Invalid
+            | Errno::ReadOnly => {
                 matches!(asked.request, Request::Read { .. } | Request::FetchAll { .. })
             }
         };

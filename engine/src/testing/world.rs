@@ -256,6 +256,10 @@ impl World {
                 self.hosts[at].store.drop_base(content);
                 None
             }
+            Effect::Moved { content, path } => {
+                self.hosts[at].store.note_path(content, path);
+                None
+            }
             Effect::Evict { key } => {
                 self.hosts[at].store.evict(key);
                 None
