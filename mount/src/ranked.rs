@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// before the node's, so that nobody who holds that one waits for a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rank {
-    /// Making the place of a content in the store.
+    /// Making the file of a content.
     Making,
     /// Saving what is stored.
     Saving,

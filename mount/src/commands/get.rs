@@ -73,8 +73,15 @@ pub(super) async fn run(state: Option<PathBuf>, args: GetArgs) -> Result<(), Fai
     let output = args.output.canonicalize()?;
     let store = Arc::new(DiskStore::open(&output).map_err(Failure::failed)?);
     let mut stop = pin!(stop_signal());
-    let joined = join(&ticket, transport, store as Arc<dyn Store>, Config::default());
-    let node = interruptible(stop.as_mut(), joined.map_err(Failure::from)).await?;
+    let joined = join(&ticket, transport, store.clone() as Arc<dyn Store>, Config::default());
+    let node = match interruptible(stop.as_mut(), joined.map_err(Failure::from)).await {
+        Ok(node) => node,
+        Err(failure) => {
+            // Nothing was changed: what is stored need not be looked through for that at the next start.
+            store.close().await?;
+            return Err(failure);
+        }
+    };
     let result = interruptible(stop, fetch(&node, &tops, &output)).await;
     node.shut_down().await;
     result
@@ -213,9 +220,13 @@ fn say(errno: Errno) -> String {
     match errno {
         Errno::Stale | Errno::NoEntry => "the owner changed it or does not share it any more; try again",
         Errno::NoSpace => "the disk is full",
-        Errno::Io | Errno::BadHandle | Errno::NotDir | Errno::IsDir | Errno::Invalid | Errno::ReadOnly => {
-            "its bytes could not be had from the owner in time"
-        }
+        Errno::Io
+        | Errno::BadHandle
+        | Errno::NotDir
+        | Errno::IsDir
+        | Errno::Invalid
+        | Errno::ReadOnly
+        | Errno::TooMany => "its bytes could not be had from the owner in time",
     }
     .to_owned()
 }

@@ -87,8 +87,15 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
         ..Config::default()
     };
     let mut stop = pin!(stop_signal());
-    let joined = join(&ticket, transport, store as Arc<dyn Store>, config);
-    let node = interruptible(stop.as_mut(), joined.map_err(Failure::from)).await?;
+    let joined = join(&ticket, transport, store.clone() as Arc<dyn Store>, config);
+    let node = match interruptible(stop.as_mut(), joined.map_err(Failure::from)).await {
+        Ok(node) => node,
+        Err(failure) => {
+            // Nothing was changed: what is stored need not be looked through for that at the next start.
+            store.close().await?;
+            return Err(failure);
+        }
+    };
     let host = Arc::new(KernelHost::new(node.clone(), store_dir.clone()));
     let mountpoint = args.mountpoint.clone();
     let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, options)).await;

@@ -12,6 +12,11 @@ use farshore_engine::{ChunkBitmap, ContentIdentity, ContentKey, Resumed};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often it is tried to open what the store holds, and the pause in between: together half a second.
+const RESUME_ATTEMPTS: u32 = 5;
+const RESUME_PAUSE: Duration = Duration::from_millis(125);
 
 /// The frames of one chunk that are in memory.
 type Frames = [Option<Frame>; FRAMES_PER_CHUNK as usize];
@@ -24,9 +29,6 @@ pub(super) struct Content {
     identity: ContentIdentity,
     frames: Ranked<BTreeMap<u64, Frames>>,
     place: Ranked<Place>,
-    /// Held while its place in the store is made. The place itself is locked for moments only: who holds the node's lock
-    /// waits for it.
-    making: Ranked<()>,
 }
 
 /// Where the bytes of a content are stored.
@@ -48,7 +50,6 @@ impl Content {
             identity,
             frames: Ranked::new(Rank::Content, BTreeMap::new()),
             place: Ranked::new(Rank::Content, place),
-            making: Ranked::new(Rank::Making, ()),
         }
     }
 
@@ -126,17 +127,11 @@ impl Content {
 
     /// Where it is stored, made now if nothing of it was.
     pub(super) fn stored_in(&self, store: &dyn Store) -> io::Result<Arc<dyn Stored>> {
-        let _making = self.making.lock();
-        let path = {
-            let place = self.place.lock();
-            if let Some(stored) = &place.stored {
-                return Ok(stored.clone());
-            }
-            place.path.clone()
-        };
-        let made = store.create(&self.identity, &path)?;
         let mut place = self.place.lock();
-        made.note_path(&place.path);
+        if let Some(stored) = &place.stored {
+            return Ok(stored.clone());
+        }
+        let made = store.create(&self.identity, &place.path)?;
         place.take(made.clone());
         Ok(made)
     }
@@ -150,11 +145,11 @@ impl Content {
         base: Option<ContentKey>,
     ) -> (Option<Resumed>, Option<ChunkBitmap>) {
         let own = match own {
-            true => opened(store.resume(self.identity.key(), Some(&self.identity)).await),
+            true => opened(store, self.identity.key(), Some(&self.identity)).await,
             false => None,
         };
         let base = match base {
-            Some(key) => opened(store.resume(key, None).await),
+            Some(key) => opened(store, key, None).await,
             None => None,
         };
         let mut place = self.place.lock();
@@ -227,9 +222,17 @@ impl Place {
     }
 }
 
-fn opened(found: io::Result<Found>) -> Found {
-    found.unwrap_or_else(|error| {
-        tracing::warn!("what was stored of a file cannot be opened, and is fetched again: {error}");
-        None
-    })
+/// What the store holds under a key. A disk that fails may do so for a moment only (too many files are open, say).
+async fn opened(store: &dyn Store, key: ContentKey, expected: Option<&ContentIdentity>) -> Found {
+    for attempt in 1.. {
+        match store.resume(key, expected).await {
+            Ok(found) => return found,
+            Err(error) if attempt == RESUME_ATTEMPTS => {
+                tracing::warn!("what was stored of a file cannot be opened, and is fetched again: {error}");
+                return None;
+            }
+            Err(_) => tokio::time::sleep(RESUME_PAUSE).await,
+        }
+    }
+    None
 }

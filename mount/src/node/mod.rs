@@ -294,10 +294,13 @@ impl Node {
     }
 
     fn carry_out(&self, todo: Todo) {
-        if let Some(pins) = todo.pins
-            && let Err(error) = self.store.save_pins(&pins)
-        {
-            tracing::warn!("what is pinned cannot be written down, and is forgotten at the end: {error}");
+        if let Some(pins) = todo.pins {
+            let store = self.store.clone();
+            self.store.later(Box::new(move || {
+                if let Err(error) = store.save_pins(&pins) {
+                    tracing::warn!("what is pinned cannot be written down, and is forgotten at the end: {error}");
+                }
+            }));
         }
         for (answer, result) in todo.answers {
             answer(result);
@@ -305,10 +308,14 @@ impl Node {
         for (id, effect) in todo.effects {
             self.begin(id, effect);
         }
-        // Contents that were let go of are dropped here, without the lock: that removes files.
-        drop((todo.dropped, todo.dropped_bases));
-        for key in todo.evicted {
-            self.store.evict(key);
+        let (gone, evicted) = ((todo.dropped, todo.dropped_bases), todo.evicted);
+        if !(gone.0.is_empty() && gone.1.is_empty() && evicted.is_empty()) {
+            let store = self.store.clone();
+            // Removes files.
+            self.store.later(Box::new(move || {
+                drop(gone);
+                evicted.into_iter().for_each(|key| store.evict(key));
+            }));
         }
     }
 

@@ -10,6 +10,7 @@
 //!
 //! A file that is not complete never stands under a name of its own, so it cannot be taken for a whole one.
 
+mod chores;
 mod descriptors;
 mod dir;
 mod home;
@@ -24,6 +25,7 @@ mod verify;
 
 pub use verify::{Verdict, VerifiedFile};
 
+use self::chores::Chores;
 pub(super) use self::dir::full;
 use self::home::Home;
 use self::lock::LockError;
@@ -49,6 +51,7 @@ pub const KEPT_MODE_BITS: u16 = 0o1777;
 #[derive(Debug)]
 pub struct DiskStore {
     home: Arc<Home>,
+    chores: Chores,
 }
 
 /// Why a store cannot be opened.
@@ -123,7 +126,7 @@ impl DiskStore {
         if let Err(error) = home.check_room() {
             tracing::warn!("nothing more is fetched into the store {}: {error}", dir.display());
         }
-        Ok(DiskStore { home: Arc::new(home) })
+        Ok(DiskStore { home: Arc::new(home), chores: Chores::default() })
     }
 }
 
@@ -134,7 +137,7 @@ impl Store for DiskStore {
 
     fn create(&self, identity: &ContentIdentity, path: &RelPath) -> io::Result<Arc<dyn Stored>> {
         let _open = self.home.enter()?;
-        Ok(DiskStored::create(&self.home, identity, path)?)
+        Ok(DiskStored::create(&self.home, identity, path))
     }
 
     fn resume(&self, key: ContentKey, expected: Option<&ContentIdentity>) -> BoxFuture<'static, io::Result<Found>> {
@@ -181,9 +184,16 @@ impl Store for DiskStore {
         pins::save(&self.home, pins)
     }
 
+    fn later(&self, chore: Box<dyn FnOnce() + Send>) {
+        self.chores.add(chore);
+    }
+
     fn close(&self) -> BoxFuture<'static, io::Result<()>> {
-        let home = Arc::clone(&self.home);
-        Box::pin(blocking(move || saving::close(&home)))
+        let (home, chores) = (Arc::clone(&self.home), self.chores.clone());
+        Box::pin(blocking(move || {
+            chores.finish();
+            saving::close(&home)
+        }))
     }
 
     fn space(&self) -> io::Result<Space> {

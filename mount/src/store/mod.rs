@@ -64,6 +64,12 @@ pub trait Store: Send + Sync + 'static {
     /// Removes what it holds under `key`, unless somebody has it open.
     fn evict(&self, key: ContentKey);
 
+    /// Does something soon that may wait for the disk, and that nobody waits for: after what was given before, and before
+    /// [`Store::close`] has ended.
+    fn later(&self, chore: Box<dyn FnOnce() + Send>) {
+        chore();
+    }
+
     /// The end: saves everything that is not saved, also what was let go of, and says that this stop is clean. After that
     /// nothing is written any more: whoever tries is refused.
     ///

@@ -135,11 +135,14 @@ pub(super) fn close(home: &Arc<Home>) -> io::Result<()> {
         return Ok(());
     }
     let mut contents = home.open_contents();
+    let mut failures = Failures::default();
     for key in home.unsettled() {
-        contents.extend(DiskStored::resume(home, key, None, Purpose::LookAfter)?);
+        // One that cannot be opened keeps this stop from being clean, and none of the others from being saved.
+        contents.extend(failures.note(DiskStored::resume(home, key, None, Purpose::LookAfter)).flatten());
     }
     let contents: Vec<&DiskStored> = contents.iter().map(|stored| &**stored).collect();
-    save(home, &contents)?;
+    failures.note(save(home, &contents));
+    failures.end()?;
     // What was removed must not come back beside something else that has its name.
     home.partial.sync_names()?;
     let mark = home.private.create(CLEAN)?;

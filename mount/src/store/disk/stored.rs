@@ -42,6 +42,8 @@ pub(super) struct DiskStored {
     naming: Ranked<()>,
     /// Where it has a name of its own, and as which file; then it has none in the private place any more.
     kept: OnceLock<(PathBuf, Inode)>,
+    /// Whether its file is there.
+    is_made: Ranked<bool>,
     /// Its key, unless somebody had that when this one was made. Given back after everything else is done.
     reserved: Option<Reserved>,
 }
@@ -59,23 +61,16 @@ pub(super) enum Purpose {
 type Inode = (u64, u64);
 
 impl DiskStored {
-    /// Makes room for a content of which nothing is here.
-    pub(super) fn create(home: &Arc<Home>, identity: &ContentIdentity, path: &RelPath) -> io::Result<Arc<DiskStored>> {
+    /// A content of which nothing is here. Its file is made when something is written: making it waits for the disk, and
+    /// this is called where nobody may.
+    pub(super) fn create(home: &Arc<Home>, identity: &ContentIdentity, path: &RelPath) -> Arc<DiskStored> {
         let (key, number) = (identity.key(), home.next_number());
         let reserved = home.reserve(key);
         let name = match &reserved {
-            Some(_) => {
-                home.remove(key)?;
-                names::partial(key)
-            }
+            Some(_) => names::partial(key),
             None => names::second(key, number),
         };
-        let file = home.partial.create(&name)?;
-        let stored = DiskStored::new(home, number, name, Ledger::new(identity, path), reserved);
-        // If this fails, dropping the content removes its file.
-        home.partial.set_len(&stored.name, &file, identity.size_bytes)?;
-        home.descriptors.get(number, || Ok(file))?;
-        Ok(stored.announced())
+        DiskStored::new(home, number, name, Ledger::new(identity, path), reserved, false).announced()
     }
 
     /// Opens what lies under a key; `None` if somebody else has it open, or it cannot be used.
@@ -106,7 +101,8 @@ impl DiskStored {
         purpose: Purpose,
     ) -> Result<Arc<DiskStored>, LoadError> {
         let key = reserved.key();
-        let mut stored = DiskStored::new(home, home.next_number(), names::partial(key), loaded.ledger, Some(reserved));
+        let mut stored =
+            DiskStored::new(home, home.next_number(), names::partial(key), loaded.ledger, Some(reserved), true);
         match purpose {
             Purpose::Use => home.touch(key),
             Purpose::LookAfter => stored.used_at = Some(loaded.used_at),
@@ -123,7 +119,14 @@ impl DiskStored {
         Ok(stored.announced())
     }
 
-    fn new(home: &Arc<Home>, number: u64, name: String, ledger: Ledger, reserved: Option<Reserved>) -> DiskStored {
+    fn new(
+        home: &Arc<Home>,
+        number: u64,
+        name: String,
+        ledger: Ledger,
+        reserved: Option<Reserved>,
+        is_made: bool,
+    ) -> DiskStored {
         DiskStored {
             number,
             name,
@@ -134,6 +137,7 @@ impl DiskStored {
             is_discarded: AtomicBool::new(false),
             naming: Ranked::new(Rank::Naming, ()),
             kept: OnceLock::new(),
+            is_made: Ranked::new(Rank::Making, is_made),
             reserved,
         }
     }
@@ -197,12 +201,35 @@ impl DiskStored {
         })
     }
 
+    /// Makes its file, if it is not there, and removes what was held of the content.
+    fn make(&self) -> io::Result<()> {
+        let mut is_made = self.is_made.lock();
+        if *is_made {
+            return Ok(());
+        }
+        if let Some(reserved) = &self.reserved {
+            self.home.remove(reserved.key())?;
+        }
+        let file = self.home.partial.create(&self.name)?;
+        // From here on dropping the content removes it.
+        *is_made = true;
+        let made = self.home.partial.set_len(&self.name, &file, self.size_bytes);
+        if let Err(error) = made {
+            *is_made = false;
+            self.home.partial.remove(&self.name)?;
+            return Err(error);
+        }
+        self.home.descriptors.get(self.number, || Ok(file))?;
+        Ok(())
+    }
+
     fn write_now(&self, chunk: u64, frames: Vec<Bytes>) -> io::Result<()> {
         let _open = self.home.enter()?;
         let hash = hash_chunk(chunk, &frames, self.size_bytes)?;
         if self.kept.get().is_some() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the content was kept and belongs to others now"));
         }
+        self.make()?;
         let range = chunk_range(chunk, self.size_bytes);
         self.home.room.take(range.end - range.start, &self.home.partial)?;
         self.ledger().forget(chunk);
@@ -297,6 +324,8 @@ impl DiskStored {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(directory, flags, Mode::empty())?;
         let absolute = std::path::absolute(target)?;
+        // An empty file has no chunks that were written.
+        self.make()?;
         let file = self.file()?;
         finish(&file, mode, modified)?;
         match publish(self.home.partial.as_fd(), self.name.as_ref(), directory.as_fd(), name) {
@@ -373,8 +402,9 @@ impl Drop for DiskStored {
         }
         let ledger = self.ledger.get_mut();
         let is_nothing = ledger.is_empty() && !ledger.was_saved();
+        let is_made = *self.is_made.get_mut();
         let removed = match &self.reserved {
-            Some(reserved) if is_nothing || *self.is_discarded.get_mut() => self.home.remove(reserved.key()),
+            Some(reserved) if *self.is_discarded.get_mut() || is_nothing && is_made => self.home.remove(reserved.key()),
             Some(reserved) => {
                 if ledger.is_changed() {
                     let nothing = Ledger::new(ledger.identity(), &RelPath::ROOT);
@@ -382,7 +412,8 @@ impl Drop for DiskStored {
                 }
                 Ok(())
             }
-            None => self.home.partial.remove(&self.name),
+            None if is_made => self.home.partial.remove(&self.name),
+            None => Ok(()),
         };
         if let Err(error) = removed {
             tracing::warn!(%error, content = self.name, "a content cannot be removed from the store");
