@@ -170,7 +170,7 @@ impl Engine {
     /// A chunk of a content has become present.
     pub(crate) fn note_present(&mut self, id: ContentId, out: &mut Vec<Output>) {
         self.charge(id);
-        let may_go = |content: &Content| content.used.is_some() && !self.cache.is_pinned(&self.current_path(content));
+        let may_go = |content: &Content| content.used.is_some() && !self.is_pinned_now(content.ino);
         if self.contents.get(&id).is_some_and(may_go) {
             self.cache.note_idle();
         }
@@ -269,9 +269,7 @@ impl Engine {
             Item::Content(id) => {
                 let stays = self.contents.get(&id).is_none_or(|content| {
                     // What is under way could not be told from what comes after.
-                    !content.chunks.is_empty()
-                        || content.charged_bytes == 0
-                        || self.cache.is_pinned(&self.current_path(content))
+                    !content.chunks.is_empty() || content.charged_bytes == 0 || self.is_pinned_now(content.ino)
                 });
                 if stays {
                     return false;
@@ -296,11 +294,12 @@ impl Engine {
                 self.cache.move_held(key, path);
             }
         }
-        let is_file = |path: &RelPath| {
-            let ino = self.tree.resolve(path.names());
-            ino.is_some_and(|ino| self.identity_of(ino).is_some())
+        // With an empty file nothing has anything in common.
+        let has_bytes = |path: &RelPath| {
+            let identity = self.tree.resolve(path.names()).and_then(|ino| self.identity_of(ino));
+            identity.is_some_and(|identity| identity.size_bytes > 0)
         };
-        let unknown = |held: &&Held| !known.contains_key(&held.key) && !is_file(&held.path);
+        let unknown = |held: &&Held| !known.contains_key(&held.key) && !has_bytes(&held.path);
         let gone: Vec<ContentKey> = self.cache.held().filter(unknown).map(|held| held.key).collect();
         for key in gone {
             self.let_held_go(&key, out);
@@ -390,7 +389,6 @@ impl Engine {
             self.cache.move_held(&key, path);
         }
         for inner in self.tree.within(top) {
-            self.prefetch_if_pinned(inner);
             let (id, path) = (self.tree.get(inner).and_then(|node| node.content), self.tree.path_of(inner));
             let (Some(id), Some(path)) = (id, path) else { continue };
             let Some(content) = self.contents.get_mut(&id) else { continue };

@@ -294,6 +294,7 @@ impl Engine {
         if let Some(from) = from {
             self.move_stored(&from, ino, out);
         }
+        self.prefetch_if_pinned(ino);
         self.invalidate_name(old_parent, old_name, out);
         self.invalidate_name(parent, name, out);
         // What now lies deeper than a path may be cannot be named any more, neither here nor by those who follow.

@@ -59,10 +59,10 @@ impl Engine {
         }
     }
 
-    /// Has a file fetched if it is pinned: it is new, or its bytes are.
+    /// Has every file at and below an entry fetched if that is pinned: it is new there, or its bytes are.
     pub(crate) fn prefetch_if_pinned(&mut self, ino: Ino) {
         if !self.cache.pins().is_empty() && self.is_pinned_now(ino) {
-            self.prefetch.push_back(ino);
+            self.prefetch_below(ino);
         }
     }
 
@@ -143,7 +143,8 @@ impl Engine {
         self.prefetch = Prefetch::default();
     }
 
-    fn is_pinned_now(&self, ino: Ino) -> bool {
+    /// Whether an entry has a name that is pinned.
+    pub(crate) fn is_pinned_now(&self, ino: Ino) -> bool {
         self.tree.path_of(ino).is_some_and(|path| self.cache.is_pinned(&path))
     }
 }

@@ -74,4 +74,12 @@ scenarios! {
     broken => "broken",
     slow_disk => "slow-disk",
     swamped => "swamped",
+    ten_crashes => "ten-crashes",
+    clean_stop => "clean-stop",
+    damaged => "damaged",
+    edited_while_down => "edited-while-down",
+    edited_while_open => "edited-while-open",
+    small_cache => "small-cache",
+    full_then_room => "full-then-room",
+    pinned => "pinned",
 }

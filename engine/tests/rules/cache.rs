@@ -168,6 +168,53 @@ fn what_the_owner_has_no_more_does_not_stay() {
 }
 
 #[test]
+fn what_was_kept_of_a_file_that_is_empty_now_does_not_stay() {
+    let mut pair = Pair::new(&FILES);
+    ask(&mut pair, Request::Pin { path: path("dir") }).unwrap();
+    pair.drive();
+    assert_eq!(stored(&pair), ["dir/d"]);
+    pair.cut();
+    pair.edit("dir/d", 0);
+    pair.restart_follower(Pair::FOLLOWER, true);
+    pair.heal();
+    let listed = |world: &World| world.hosts[Pair::FOLLOWER].engine.view().peers().any(|peer| peer.listed);
+    assert!(pair.drive_bounded(Duration::from_secs(60), listed));
+    assert!(stored(&pair).is_empty(), "no version of it has anything in common with it");
+    pair.settle();
+}
+
+#[test]
+fn what_has_lost_its_pinned_name_does_not_stay() {
+    let mut pair = with_cache(1);
+    ask(&mut pair, Request::Pin { path: path("dir/d") }).unwrap();
+    let handle = pair.open("dir/d");
+    pair.drive();
+    pair.rename("c", "dir/d");
+    pair.drive();
+    // The kernel still knows what had the name before.
+    pair.release(Pair::FOLLOWER, handle).unwrap();
+    use_file(&mut pair, "a");
+    let stored_bytes = pair.hosts[Pair::FOLLOWER].engine.view().stored_bytes();
+    assert_eq!(stored_bytes, 2 * CHUNK, "what has the name now");
+    assert!(stored(&pair) == ["dir/d"]);
+    pair.settle();
+}
+
+#[test]
+fn what_is_renamed_to_below_a_pin_is_fetched() {
+    let mut pair = Pair::new(&FILES);
+    pair.create("other/e", 3 * CHUNK);
+    ask(&mut pair, Request::Pin { path: path("dir") }).unwrap();
+    pair.drive();
+    pair.rename("a", "dir/a");
+    pair.rename("other", "dir/other");
+    pair.drive();
+    pair.drive_for(Duration::from_secs(1));
+    assert_eq!(stored(&pair), ["dir/a", "dir/d", "dir/other/e"]);
+    pair.settle();
+}
+
+#[test]
 fn a_full_disk_has_room_when_something_may_go() {
     let mut pair = Pair::new(&FILES);
     use_file(&mut pair, "a");

@@ -153,13 +153,14 @@ impl MemoryStore {
         lock(&self.shelf)
     }
 
-    fn open(&self, key: Option<ContentKey>, ledger: Ledger, chunks: Chunks) -> Arc<MemoryStored> {
+    fn open(&self, key: Option<ContentKey>, ledger: Ledger, chunks: Chunks, is_made: bool) -> Arc<MemoryStored> {
         Arc::new(MemoryStored {
             key,
             size_bytes: ledger.size_bytes(),
             shelf: Arc::clone(&self.shelf),
             state: Mutex::new(State { ledger, chunks }),
             is_gone: AtomicBool::new(false),
+            is_made: AtomicBool::new(is_made),
         })
     }
 
@@ -182,7 +183,7 @@ impl MemoryStore {
             (None, Some(_) | None) => return Ok(None),
         };
         let resumed = ledger.resumed();
-        let stored = self.open(Some(key), ledger, chunks);
+        let stored = self.open(Some(key), ledger, chunks, true);
         shelf.in_use.insert(key, Arc::downgrade(&stored));
         Ok(resumed.map(|resumed| (stored as Arc<dyn Stored>, resumed)))
     }
@@ -276,11 +277,10 @@ impl Store for MemoryStore {
         let key = identity.key();
         let ledger = Ledger::new(identity, path);
         if shelf.in_use.contains_key(&key) {
-            return Ok(self.open(None, ledger, Chunks::new()));
+            return Ok(self.open(None, ledger, Chunks::new(), true));
         }
-        shelf.remove(key);
         shelf.uses += 1;
-        let stored = self.open(Some(key), ledger, Chunks::new());
+        let stored = self.open(Some(key), ledger, Chunks::new(), false);
         shelf.in_use.insert(key, Arc::downgrade(&stored));
         Ok(stored)
     }
@@ -344,6 +344,8 @@ struct MemoryStored {
     state: Mutex<State>,
     /// Discarded, or kept under another name.
     is_gone: AtomicBool,
+    /// Something was written, or it was there already.
+    is_made: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -439,6 +441,9 @@ impl MemoryStored {
         let mut state = lock(&self.state);
         let mut shelf = lock(&self.shelf);
         shelf.check_open()?;
+        if let Some(key) = self.key.filter(|_| !self.is_made.swap(true, Ordering::AcqRel)) {
+            shelf.remove(key);
+        }
         let len: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
         let before = state.chunks.get(&chunk).map_or(0, |frames| frames.iter().map(|frame| frame.len() as u64).sum());
         let used_bytes = (shelf.used_bytes - before).saturating_add(len);

@@ -35,7 +35,8 @@ pub trait Store: Send + Sync + 'static {
     /// told in the log, removed, and left out.
     fn held(&self) -> Vec<Held>;
 
-    /// Makes room for a content, which its owner has at `path`. What was held of it is removed. If somebody has the same
+    /// A content of which nothing is here, which its owner has at `path`. What is held of it is removed when the first of it
+    /// is written, and room is made then: this does not wait for the disk. If somebody has the same
     /// content open already, this one is a second one of its own, which is not saved, and goes when it is dropped.
     ///
     /// # Errors

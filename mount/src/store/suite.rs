@@ -533,7 +533,7 @@ pub async fn creating_begins_anew(subject: &mut dyn Subject) {
     // Nothing is written this time.
     drop(some(subject, 1, id.size_bytes, &[]).await);
     close(subject).await;
-    assert!(resume(subject, &id).await.is_none());
+    assert_eq!(resumed(subject, &id).await.1, [1], "what was held is still there");
 }
 
 /// A rename by the owner is remembered with the next save.
