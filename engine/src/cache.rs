@@ -36,6 +36,8 @@ pub(crate) struct Cache {
     last_use: u64,
     /// What is stored in all, in bytes.
     stored_bytes: u64,
+    /// Contents of which nothing was stored when that was last looked at, and that nobody had open.
+    empty: BTreeSet<ContentId>,
     /// Nothing that could go may go: it was looked for in vain, and nothing has changed since.
     is_exhausted: bool,
     /// Paths that stay, with all that is below them.
@@ -162,6 +164,7 @@ impl Engine {
         let bytes = content.stored_bytes();
         self.cache.stored_bytes = self.cache.stored_bytes + bytes - content.charged_bytes;
         content.charged_bytes = bytes;
+        self.note_empty(id);
     }
 
     /// A chunk of a content has become present.
@@ -191,6 +194,44 @@ impl Engine {
             content.used = Some(place);
             self.cache.note_idle();
             self.cache.order.insert(place, Item::Content(id));
+            self.note_empty(id);
+        }
+    }
+
+    fn note_empty(&mut self, id: ContentId) {
+        if self.contents.get(&id).is_some_and(|content| content.used.is_some() && content.charged_bytes == 0) {
+            self.cache.empty.insert(id);
+        }
+    }
+
+    /// Forgets what nobody has open and of which nothing is stored or on its way: looking at many files must not cost
+    /// memory for as long as the mount lives.
+    pub(crate) fn forget_unused(&mut self, out: &mut Vec<Output>) {
+        if self.stopping || self.cache.empty.is_empty() {
+            return;
+        }
+        for id in std::mem::take(&mut self.cache.empty) {
+            let Some(content) = self.contents.get(&id) else { continue };
+            if self.is_unused(id, content) {
+                self.discard_of_entry(id, out);
+            } else {
+                self.note_empty(id);
+            }
+        }
+    }
+
+    /// Whether nothing would be lost with a content.
+    pub(crate) fn is_unused(&self, id: ContentId, content: &Content) -> bool {
+        let is_nothing = content.charged_bytes == 0 && content.chunks.is_empty() && content.opening == Opening::Done;
+        is_nothing && content.used.is_some() && !self.is_prefetched(id)
+    }
+
+    /// Lets go of a content whose entry stays.
+    fn discard_of_entry(&mut self, id: ContentId, out: &mut Vec<Output>) {
+        if let Some(content) = self.discard(id, out)
+            && let Some(node) = self.tree.get_mut(content.ino)
+        {
+            node.content = None;
         }
     }
 
@@ -233,11 +274,7 @@ impl Engine {
                 if stays {
                     return false;
                 }
-                if let Some(content) = self.discard(id, out)
-                    && let Some(node) = self.tree.get_mut(content.ino)
-                {
-                    node.content = None;
-                }
+                self.discard_of_entry(id, out);
             }
         }
         true

@@ -1,6 +1,6 @@
 //! What must hold of the whole state, after every step. Run in tests, in the simulator and under the fuzzer.
 
-use crate::chunk::FrameSet;
+use crate::chunk::{FrameSet, frames_range};
 use crate::content::{Content, Phase};
 use crate::engine::{Engine, Running};
 use crate::ids::{ContentId, Ino};
@@ -56,6 +56,9 @@ impl Engine {
             assert!(*chunk < total, "content {id} fetches chunk {chunk} of {total}");
             assert!(!content.has(*chunk), "chunk {chunk} of content {id} is present and on its way");
             let all = content.all_frames(*chunk);
+            let arrived = fetch.arrived.runs().map(|run| frames_range(*chunk, &run, content.size_bytes));
+            let arrived_bytes: u64 = arrived.map(|range| range.end - range.start).sum();
+            assert_eq!(fetch.download.downloaded_bytes(), arrived_bytes, "bytes of chunk {chunk} are counted twice");
             assert!(all.contains(fetch.arrived), "chunk {chunk} of content {id} has more frames than it can");
             match &fetch.phase {
                 Phase::Queued => {
@@ -98,10 +101,13 @@ impl Engine {
         } else {
             assert_eq!(content.charged_bytes, content.stored_bytes(), "content {id} is miscounted");
         }
+        let have_bytes = content.bitmap.as_ref().map_or(0, |bitmap| bitmap.have_bytes());
+        assert_eq!(content.download.downloaded_bytes(), have_bytes, "content {id} counts other bytes than it has");
         let both = content.claimed.iter().flat_map(|claimed| claimed.present()).find(|chunk| content.has(*chunk));
         assert_eq!(both, None, "a chunk of content {id} is present and not verified");
         let is_open = self.tree.get(content.ino).is_some_and(|node| node.opens.count() > 0);
         assert!(!(is_open && content.used.is_some()), "content {id} is open and may go");
+        assert!(self.stopping || !self.is_unused(id, content), "content {id} is remembered for nothing");
         for waiter in &content.waiters {
             let waits_for = self.waiting.get(waiter).and_then(Waiting::waiter).map(|waiter| waiter.content);
             assert_eq!(waits_for, Some(id), "request {waiter} is said to wait for content {id}");

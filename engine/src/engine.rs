@@ -166,6 +166,7 @@ impl Engine {
             Input::Tick => {}
         }
         self.fetch_ahead(out);
+        self.forget_unused(out);
     }
 
     /// The earliest moment at which a [`Input::Tick`] would change anything, and what it would be.

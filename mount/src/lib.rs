@@ -11,6 +11,7 @@ pub mod kernel_host;
 pub mod net;
 pub mod node;
 pub mod notices;
+mod ranked;
 pub mod sharing;
 pub mod state;
 pub mod store;

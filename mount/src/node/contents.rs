@@ -1,6 +1,7 @@
 //! The bytes of one content: those in the store, and those still in memory because they have only just come.
 
 use super::answers::Bytes;
+use crate::ranked::{Rank, Ranked};
 use crate::store::{Found, Store, Stored};
 use bytes::Bytes as Frame;
 use farshore_engine::chunk::{
@@ -10,7 +11,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::{ChunkBitmap, ContentIdentity, ContentKey, Resumed};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often it is tried to open what the store holds, and the pause in between: together half a second.
@@ -26,8 +27,8 @@ type Frames = [Option<Frame>; FRAMES_PER_CHUNK as usize];
 /// for those who read them without it, and is held for moments.
 pub(super) struct Content {
     identity: ContentIdentity,
-    frames: Mutex<BTreeMap<u64, Frames>>,
-    place: Mutex<Place>,
+    frames: Ranked<BTreeMap<u64, Frames>>,
+    place: Ranked<Place>,
 }
 
 /// Where the bytes of a content are stored.
@@ -45,12 +46,16 @@ struct Place {
 impl Content {
     pub(super) fn new(identity: ContentIdentity, path: RelPath) -> Content {
         let place = Place { path, stored: None, base: None, is_discarded: false };
-        Content { identity, frames: Mutex::default(), place: Mutex::new(place) }
+        Content {
+            identity,
+            frames: Ranked::new(Rank::Content, BTreeMap::new()),
+            place: Ranked::new(Rank::Content, place),
+        }
     }
 
     /// The owner has it at `path` now.
     pub(super) fn note_path(&self, path: &RelPath) {
-        let mut place = lock(&self.place);
+        let mut place = self.place.lock();
         if place.path != *path {
             place.path = path.clone();
             if let Some(stored) = &place.stored {
@@ -61,7 +66,7 @@ impl Content {
 
     /// Keeps a verified frame in memory.
     pub(super) fn keep_frame(&self, chunk: u64, frame: u32, bytes: Frame) {
-        if let Some(slot) = lock(&self.frames).entry(chunk).or_default().get_mut(frame as usize) {
+        if let Some(slot) = self.frames.lock().entry(chunk).or_default().get_mut(frame as usize) {
             *slot = Some(bytes);
         }
     }
@@ -69,7 +74,7 @@ impl Content {
     /// All frames of a chunk of a content of `size_bytes`, in order; `None` if they are not all in memory, down to the
     /// last byte.
     pub(super) fn whole_chunk(&self, chunk: u64, size_bytes: u64) -> Option<Vec<Frame>> {
-        let held = lock(&self.frames).get(&chunk)?.clone();
+        let held = self.frames.lock().get(&chunk)?.clone();
         let bytes = chunk_range(chunk, size_bytes);
         let frames = FrameSet::all(bytes.end - bytes.start).len();
         let whole = (0..frames).zip(held).map(|(frame, held)| {
@@ -81,12 +86,12 @@ impl Content {
 
     /// How many frames are in memory.
     pub(super) fn held_frames(&self) -> usize {
-        lock(&self.frames).values().flatten().flatten().count()
+        self.frames.lock().values().flatten().flatten().count()
     }
 
     /// Lets go of the frames of a chunk.
     pub(super) fn drop_frames(&self, chunk: u64) {
-        let mut frames = lock(&self.frames);
+        let mut frames = self.frames.lock();
         frames.remove(&chunk);
         if frames.is_empty() {
             // An empty map keeps the room that it once needed, for each of a great many files.
@@ -98,7 +103,7 @@ impl Content {
     /// before they are copied. A content that is wholly stored needs no allocation.
     pub(super) fn bytes(self: &Arc<Self>, offset: u64, len: u32) -> Bytes {
         let range = offset..offset + u64::from(len);
-        let frames = lock(&self.frames);
+        let frames = self.frames.lock();
         let mut captured = Vec::new();
         if !frames.is_empty() {
             for chunk in chunks_touched(&range) {
@@ -117,12 +122,12 @@ impl Content {
 
     /// Where it is stored, if any of it is.
     pub(super) fn stored(&self) -> Option<Arc<dyn Stored>> {
-        lock(&self.place).stored.clone()
+        self.place.lock().stored.clone()
     }
 
     /// Where it is stored, made now if nothing of it was.
     pub(super) fn stored_in(&self, store: &dyn Store) -> io::Result<Arc<dyn Stored>> {
-        let mut place = lock(&self.place);
+        let mut place = self.place.lock();
         if let Some(stored) = &place.stored {
             return Ok(stored.clone());
         }
@@ -147,7 +152,7 @@ impl Content {
             Some(key) => opened(store, key, None).await,
             None => None,
         };
-        let mut place = lock(&self.place);
+        let mut place = self.place.lock();
         let own = own.map(|(stored, resumed)| {
             stored.note_path(&place.path);
             place.take(stored);
@@ -163,7 +168,7 @@ impl Content {
     /// Takes over from `before` what it has stored, or, if `older`, what it would have been compared with, to be compared
     /// with from now on. The rest of it goes.
     pub(super) fn rebase(&self, before: &Content, older: bool) {
-        let mut before = lock(&before.place);
+        let mut before = before.place.lock();
         // Whoever reads from it goes on doing so.
         let stored = before.stored.clone();
         let (kept, gone) = if older { (before.base.take(), stored) } else { (stored, before.base.take()) };
@@ -173,18 +178,18 @@ impl Content {
             gone.discard();
         }
         if let Some(kept) = kept {
-            lock(&self.place).take_base(kept);
+            self.place.lock().take_base(kept);
         }
     }
 
     /// What of another version it can be compared with.
     pub(super) fn base(&self) -> Option<Arc<dyn Stored>> {
-        lock(&self.place).base.clone()
+        self.place.lock().base.clone()
     }
 
     /// It has been compared. What is returned is to be dropped where a disk may be waited for.
     pub(super) fn take_base(&self) -> Option<Arc<dyn Stored>> {
-        let base = lock(&self.place).base.take();
+        let base = self.place.lock().base.take();
         if let Some(base) = &base {
             base.discard();
         }
@@ -193,7 +198,7 @@ impl Content {
 
     /// Nobody will ask for it again: what is stored goes with the last reference.
     pub(super) fn discard(&self) {
-        let mut place = lock(&self.place);
+        let mut place = self.place.lock();
         place.is_discarded = true;
         for stored in place.stored.iter().chain(&place.base) {
             stored.discard();
@@ -230,8 +235,4 @@ async fn opened(store: &dyn Store, key: ContentKey, expected: Option<&ContentIde
         }
     }
     None
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,6 +17,7 @@ pub use serving::Admission;
 use self::core::{Core, Todo};
 use crate::folder::Folder;
 use crate::net::transport::Transport;
+use crate::ranked::{Rank, Ranked, RankedGuard};
 use crate::store::Store;
 use farshore_engine::path::RelPath;
 use farshore_engine::{
@@ -25,7 +26,7 @@ use farshore_engine::{
 use farshore_proto::Hello;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, oneshot};
@@ -63,7 +64,7 @@ pub struct Route {
 
 /// One device's part in one share, running.
 pub struct Node {
-    core: Mutex<Core>,
+    core: Ranked<Core>,
     started_at: Instant,
     runtime: Runtime,
     /// Rung when the next timer is earlier than the one that is waited for.
@@ -87,7 +88,7 @@ impl Node {
     pub fn start(parts: Parts) -> Arc<Node> {
         let epoch = parts.config.epoch;
         let node = Arc::new_cyclic(|this| Node {
-            core: Mutex::new(Core::new(Engine::new(parts.config, parts.seed, Time::ZERO))),
+            core: Ranked::new(Rank::Node, Core::new(Engine::new(parts.config, parts.seed, Time::ZERO))),
             started_at: Instant::now(),
             runtime: Runtime::current(),
             timer_moved: Arc::new(Notify::new()),
@@ -325,9 +326,9 @@ impl Node {
         Time::from_micros(self.started_at.elapsed().as_micros() as u64)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Core> {
+    fn lock(&self) -> RankedGuard<'_, Core> {
         // A panic under the lock is a bug in the engine or here. What is left is still consistent enough to unmount.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.lock()
     }
 }
 

@@ -60,6 +60,7 @@ macro_rules! store_laws {
             creating_begins_anew,
             the_path_is_where_it_was_last_seen,
             what_was_used_last_is_the_newest,
+            what_is_pinned_is_remembered,
             after_the_end_nothing_is_changed,
         );
     };
@@ -588,6 +589,18 @@ async fn pass_time(subject: &dyn Subject, keys: &[ContentKey]) {
             return;
         }
         tokio::task::yield_now().await;
+    }
+}
+
+/// The list of pins is durable at once, and names need not be text.
+pub async fn what_is_pinned_is_remembered(subject: &mut dyn Subject) {
+    assert_eq!(subject.store().pins(), []);
+    let pins = [RelPath::ROOT, RelPath::parse(b"dir/caf\xe9 \xff\n").expect("a path")];
+    for kept in [&pins[1..], &pins[..1], &pins[..], &[]] {
+        subject.store().save_pins(kept).expect("nothing is wrong with the disk");
+        assert_eq!(subject.store().pins(), kept);
+        subject.restart();
+        assert_eq!(subject.store().pins(), kept, "after a crash");
     }
 }
 

@@ -212,6 +212,24 @@ fn what_is_in_the_way_is_left_alone() {
     assert_eq!(mode(&out.join("fine")), 0o755, "what a peer sent runs with the rights of whoever fetched it");
 }
 
+/// What a peer names like that must not end up among the downloads that are under way, where it would be believed.
+#[test]
+fn the_place_of_the_downloads_is_nobody_elses() {
+    let world = World::new();
+    let folder = world.new_dir("folder");
+    fs::create_dir_all(folder.join(".farshore/partial")).unwrap();
+    for name in [".farshore/clean", ".farshore/partial/1.kdbitmap", "a.kdbitmap", "fine"] {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    let share = world.share(&folder);
+    let out = world.new_dir("out");
+    let ended = Process::run(get(&world, &share.ticket, &[])).has_code(1);
+    ended.also_says(&[".farshore/clean", "left out"]).also_says(&[".farshore/partial/1.kdbitmap", "left out"]);
+    let mut left = files_below(&out);
+    left.sort();
+    assert_eq!(left, [out.join("a.kdbitmap"), out.join("fine")]);
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }

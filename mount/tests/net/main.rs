@@ -6,6 +6,7 @@ mod hashes;
 mod hello;
 mod leases;
 mod liars;
+mod locks;
 mod loss;
 mod memory;
 mod owner;

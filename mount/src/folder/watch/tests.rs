@@ -361,6 +361,41 @@ fn names_need_not_be_text() {
     rig.settle();
 }
 
+/// A folder belongs to whoever shares it, also one into which `farshore get` has fetched something.
+#[test]
+fn names_that_the_store_uses_are_names_like_others() {
+    const NAMES: [&str; 4] = [".farshore/partial/1", ".farshore/lock", "a.kdbitmap", ".farshore-1-0.tmp"];
+    let rig = Rig::with(|rig| {
+        rig.mkdir(".farshore/partial");
+        NAMES.iter().for_each(|name| rig.write(name, b"mine"));
+    });
+    let told: Vec<RelPath> = rig.heard.0.lock().unwrap().tree.keys().cloned().collect();
+    assert!(NAMES.iter().all(|name| told.contains(&path(name))), "{told:?}");
+    assert!(rig.skipped().is_empty());
+}
+
+/// What is told of a path that is about to be looked at must not come after its end.
+#[test]
+fn an_edit_right_before_a_removal_leaves_no_ghost() {
+    let rig = Rig::with(|rig| {
+        rig.mkdir("d");
+        rig.write("f", b"1");
+        rig.write("d/g", b"1");
+    });
+    for _ in 0..5 {
+        rig.write("f", b"22");
+        rig.write("d/g", b"22");
+        fs::remove_file(rig.at("f")).unwrap();
+        fs::remove_dir_all(rig.at("d")).unwrap();
+        rig.settle();
+        assert!(rig.heard.0.lock().unwrap().tree.is_empty());
+        rig.mkdir("d");
+        rig.write("d/g", b"new");
+        rig.write("f", b"new");
+        rig.settle();
+    }
+}
+
 #[test]
 fn pipes_and_sockets_are_left_out_and_reported_once() {
     let rig = Rig::with(|rig| {

@@ -8,6 +8,7 @@ use super::room::{Room, reserve_bytes};
 use super::stored::DiskStored;
 use super::trouble::Trouble;
 use super::{PRIVATE, Stored, closed};
+use crate::ranked::{Rank, Ranked, RankedGuard};
 use crate::store::foreign;
 use crate::store::ledger::Ledger;
 use farshore_engine::chunk::{CHUNK_SIZE, chunk_range};
@@ -23,7 +24,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 /// Files of contents that are open at once.
 const OPEN_FILES: usize = 256;
@@ -43,8 +44,8 @@ pub(super) struct Home {
     /// Whether the store was closed. Read while the disk is changed, written by who closes.
     gate: RwLock<bool>,
     /// One at a time saves.
-    pub(super) saving: Mutex<()>,
-    shelf: Mutex<Shelf>,
+    pub(super) saving: Ranked<()>,
+    shelf: Ranked<Shelf>,
     /// Held until all else is done.
     lock: OwnedFd,
 }
@@ -112,8 +113,8 @@ impl Home {
             room: Room::default(),
             numbers: AtomicU64::new(0),
             gate: RwLock::new(false),
-            saving: Mutex::default(),
-            shelf: Mutex::default(),
+            saving: Ranked::new(Rank::Saving, ()),
+            shelf: Ranked::new(Rank::Shelf, Shelf::default()),
             lock,
         };
         home.begin().map_err(io_error)?;
@@ -350,8 +351,8 @@ impl Home {
         }
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shelf(&self) -> RankedGuard<'_, Shelf> {
+        self.shelf.lock()
     }
 }
 

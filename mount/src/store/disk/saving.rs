@@ -9,7 +9,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// If more contents than this are saved at once, everything on the file system is made durable in one call: for many
 /// small files that is far cheaper than one after the other.
@@ -27,7 +27,7 @@ struct Saving<'a> {
 /// # Errors
 /// The first of the errors. Contents that had none are saved all the same.
 pub(super) fn save(home: &Home, contents: &[&DiskStored]) -> io::Result<()> {
-    let _alone = home.saving.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = home.saving.lock();
     let mut failures = Failures::default();
     // Each once, though it was given twice.
     let contents: BTreeMap<u64, &DiskStored> = contents.iter().map(|stored| (stored.number(), *stored)).collect();

@@ -3,6 +3,7 @@
 use super::dir::full;
 use super::home::{Home, LoadError, Loaded, Reserved};
 use super::{KEPT_MODE_BITS, Stored, blocking, names};
+use crate::ranked::{Rank, Ranked, RankedGuard};
 use crate::store::ledger::Ledger;
 use crate::store::publish::{copy_to, publish};
 use crate::store::{check_read, hash_chunk};
@@ -19,7 +20,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The most slices that the kernel takes at once.
@@ -33,16 +34,16 @@ pub(super) struct DiskStored {
     name: String,
     size_bytes: u64,
     home: Arc<Home>,
-    ledger: Mutex<Ledger>,
+    ledger: Ranked<Ledger>,
     /// When it was used last, if nobody uses it now: it is only looked after.
     used_at: Option<Timespec>,
     is_discarded: AtomicBool,
     /// Held while its sidecar gets its name, or it gets one of its own.
-    naming: Mutex<()>,
+    naming: Ranked<()>,
     /// Where it has a name of its own, and as which file; then it has none in the private place any more.
     kept: OnceLock<(PathBuf, Inode)>,
     /// Whether its file is there.
-    is_made: Mutex<bool>,
+    is_made: Ranked<bool>,
     /// Its key, unless somebody had that when this one was made. Given back after everything else is done.
     reserved: Option<Reserved>,
 }
@@ -131,12 +132,12 @@ impl DiskStored {
             name,
             size_bytes: ledger.size_bytes(),
             home: Arc::clone(home),
-            ledger: Mutex::new(ledger),
+            ledger: Ranked::new(Rank::Ledger, ledger),
             used_at: None,
             is_discarded: AtomicBool::new(false),
-            naming: Mutex::default(),
+            naming: Ranked::new(Rank::Naming, ()),
             kept: OnceLock::new(),
-            is_made: Mutex::new(is_made),
+            is_made: Ranked::new(Rank::Making, is_made),
             reserved,
         }
     }
@@ -177,14 +178,13 @@ impl DiskStored {
         self.ledger().resumed()
     }
 
-    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // Nothing between two steps can panic.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn ledger(&self) -> RankedGuard<'_, Ledger> {
+        self.ledger.lock()
     }
 
     /// Nobody gives the content or its sidecar another name while this is held.
-    pub(super) fn naming(&self) -> MutexGuard<'_, ()> {
-        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn naming(&self) -> RankedGuard<'_, ()> {
+        self.naming.lock()
     }
 
     /// Its file, opened anew if it was closed to make room for others.
@@ -203,7 +203,7 @@ impl DiskStored {
 
     /// Makes its file, if it is not there, and removes what was held of the content.
     fn make(&self) -> io::Result<()> {
-        let mut is_made = self.is_made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_made = self.is_made.lock();
         if *is_made {
             return Ok(());
         }
@@ -400,9 +400,9 @@ impl Drop for DiskStored {
         if self.kept.get().is_some() {
             return;
         }
-        let ledger = self.ledger.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let ledger = self.ledger.get_mut();
         let is_nothing = ledger.is_empty() && !ledger.was_saved();
-        let is_made = *self.is_made.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let is_made = *self.is_made.get_mut();
         let removed = match &self.reserved {
             Some(reserved) if *self.is_discarded.get_mut() || is_nothing && is_made => self.home.remove(reserved.key()),
             Some(reserved) => {
