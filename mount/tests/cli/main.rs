@@ -9,6 +9,7 @@ mod changes;
 mod demo;
 mod doctor;
 mod fetching;
+mod kills;
 mod mountpoints;
 mod outages;
 mod peers;
