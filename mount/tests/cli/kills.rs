@@ -33,6 +33,9 @@ const EARLY_PERCENT: u64 = 20;
 /// How soon that is.
 const EARLY: Duration = Duration::from_millis(400);
 
+/// Small files that are read at once.
+const AT_ONCE: usize = 8;
+
 /// How long a download may take that is not held up, but slow.
 const AT_LAST: Duration = Duration::from_secs(3600);
 
@@ -201,14 +204,18 @@ fn read_through(original: &Path, shown: &Path, lives: &Lives) {
     }
 }
 
-/// Reads everything.
+/// Reads everything: the large file, and beside that small ones, some at a time.
 fn read_all(folder: &Path, root: &Path, small_files: u64, lives: &Lives) {
-    thread::scope(|scope| {
-        scope.spawn(|| read_through(&folder.join("large"), &root.join("large"), lives));
-        for file in 0..small_files {
+    let next = AtomicU64::new(0);
+    let read_small_ones = || {
+        while let Some(file) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|file| *file < small_files) {
             let name = format!("small/{file}");
             read_through(&folder.join(&name), &root.join(&name), lives);
         }
+    };
+    thread::scope(|scope| {
+        (0..AT_ONCE).for_each(|_| drop(scope.spawn(read_small_ones)));
+        read_through(&folder.join("large"), &root.join("large"), lives);
     });
 }
 

@@ -6,6 +6,7 @@
 
 mod admission;
 mod changes;
+mod copies;
 mod demo;
 mod doctor;
 mod fetching;
@@ -16,6 +17,7 @@ mod peers;
 mod process;
 mod programs;
 mod readers;
+mod restarts;
 mod sharing;
 mod status;
 mod stopping;
