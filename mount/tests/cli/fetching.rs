@@ -248,6 +248,8 @@ fn an_interrupted_download_goes_on_where_it_stood() {
     let folder = world.new_dir("folder");
     write_noise(&folder.join("large"), 1, LARGE_BYTES);
     fs::write(folder.join("small"), "small").unwrap();
+    fs::create_dir_all(folder.join("private/within")).unwrap();
+    set_mode(&folder.join("private"), 0o700);
     let share = world.share(&folder);
     let out = world.path("out");
     for signal in [Signal::INT, Signal::TERM] {

@@ -2,10 +2,11 @@
 //! again on what the one before it left.
 //!
 //! Nothing that is read may be wrong, nothing wrong may stay in the store, and little may be fetched twice. The tests here
-//! are short. Longer ones are asked for through the environment, and what they measured is printed with `--nocapture`:
+//! are short. Longer ones are asked for through the environment, and what they measured is printed with `--nocapture`. What
+//! was not saved for a second is lost, so the link has to be slow for the kills to be some seconds apart:
 //!
 //! ```sh
-//! FARSHORE_KILLS=200 FARSHORE_KILLS_LARGE_MIB=1024 FARSHORE_KILLS_SMALL_FILES=2000 FARSHORE_KILLS_KIB_PER_SECOND=8192 \
+//! FARSHORE_KILLS=200 FARSHORE_KILLS_LARGE_MIB=1024 FARSHORE_KILLS_SMALL_FILES=2000 FARSHORE_KILLS_KIB_PER_SECOND=1024 \
 //!     cargo test --release -p farshore --test cli -- kills --nocapture
 //! ```
 //!
@@ -28,6 +29,10 @@ use std::time::{Duration, Instant};
 /// Of the content, in percent: what all lives may fetch together, with all that is said besides.
 const MOST_PERCENT: u64 = 110;
 
+/// A short story has too little content for its kills. There, each of a reader may also cost what comes in this time: that
+/// which was not saved yet, and chunks of which a part has come.
+const UNSAVED: Duration = Duration::from_millis(1500);
+
 /// How many kills come so soon after a start that it may not have been over, in percent.
 const EARLY_PERCENT: u64 = 20;
 /// How soon that is.
@@ -46,6 +51,7 @@ struct Plan {
     small_files: u64,
     bytes_per_second: u64,
     seed: u64,
+    is_short: bool,
 }
 
 impl Plan {
@@ -57,10 +63,11 @@ impl Plan {
         };
         let plan = Plan {
             kills: asked("", 8),
-            large_bytes: asked("_LARGE_MIB", 60) << 20,
+            large_bytes: asked("_LARGE_MIB", 48) << 20,
             small_files: asked("_SMALL_FILES", 200),
             bytes_per_second: asked("_KIB_PER_SECOND", 8192) << 10,
             seed: asked("_SEED", u64::from(std::process::id())),
+            is_short: env::var_os("FARSHORE_KILLS").is_none(),
         };
         println!("{plan:?}");
         plan
@@ -146,11 +153,18 @@ impl<'a> Story<'a> {
         let Story { kills, of_readers, content_bytes, begun, .. } = self;
         let passed_bytes = self.valve.passed_bytes();
         let percent = passed_bytes * 100 / content_bytes;
+        let Plan { bytes_per_second, is_short, seed, .. } = self.plan;
+        let unsaved_bytes =
+            if is_short { of_readers * bytes_per_second * UNSAVED.as_millis() as u64 / 1000 } else { 0 };
+        let most_bytes = content_bytes * MOST_PERCENT / 100 + unsaved_bytes;
         println!(
             "{kills} kills, {of_readers} of the reader, in {:.1} s: {passed_bytes} bytes fetched of {content_bytes}, {percent} %",
             begun.elapsed().as_secs_f32()
         );
-        assert!(percent < MOST_PERCENT, "{percent} % of the content was fetched; seed {}", self.plan.seed);
+        assert!(
+            passed_bytes < most_bytes,
+            "{passed_bytes} bytes were fetched, at most {most_bytes} may be; seed {seed}"
+        );
     }
 }
 

@@ -238,7 +238,7 @@ impl Drop for Disk {
 
 #[test]
 fn a_store_on_a_full_or_read_only_disk_is_told_at_the_start() {
-    for (flags, reason) in [(MountFlags::RDONLY, "read-only"), (MountFlags::empty(), "full")] {
+    for (flags, reason) in [(MountFlags::RDONLY, "Read-only"), (MountFlags::empty(), "full")] {
         let Some(place) = Place::new(1, 1000) else { return };
         let Some(disk) = Disk::new(&place.world, 4 << 20, flags) else { return };
         if flags.is_empty() {
