@@ -57,10 +57,12 @@ impl Engine {
         }
     }
 
+    /// Bytes came over the connection: it is worth something.
     pub(crate) fn note_frame_from(&mut self, peer: PeerId) {
         let now = self.now;
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.last_frame_at = Some(now);
+            peer.failures = 0;
         }
     }
 

@@ -1,5 +1,6 @@
 //! A peer that is away is called again for ever, less and less often, and at once when the network may be back.
 
+use crate::CHUNK;
 use core::time::Duration;
 use farshore_engine::testing::Hand;
 use farshore_engine::*;
@@ -91,6 +92,22 @@ fn a_connection_over_which_nothing_came_does_not() {
     }
     assert!(dial(&hand.pass(Duration::from_secs(2))).is_none());
     assert!(dial(&hand.pass(Duration::from_secs(3))).is_some());
+}
+
+#[test]
+fn a_connection_over_which_bytes_came_begins_the_waits_anew() {
+    let mut hand = Hand::following(Config::default(), &[("a", CHUNK)]);
+    let handle = hand.open("a");
+    let (_, out) = hand.read(handle, 0, CHUNK as u32);
+    let mut fetches = Hand::fetches(&out);
+    // A link that is cut again and again moves a little each time, and there is nothing new to tell.
+    for frame in 0..3 {
+        hand.arrive(fetches[0].effect, frame..frame + 1);
+        hand.lose_link(&fetches);
+        let out = hand.pass(Duration::from_millis(200));
+        assert!(dial(&out).is_some(), "after cut {frame}");
+        fetches = Hand::fetches(&hand.connect(&out));
+    }
 }
 
 #[test]

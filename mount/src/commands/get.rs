@@ -3,6 +3,9 @@
 //! A file appears under its own name when it is whole, verified and on disk, with its mode and time. What is there
 //! already is not overwritten: the same size and time counts as fetched, anything else is told and left alone.
 
+mod unfinished;
+
+use self::unfinished::UnfinishedDirs;
 use super::ls::parse_path;
 use super::{Failure, interruptible, prepare, stop_signal};
 use crate::joining::join;
@@ -91,6 +94,7 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
     let wanted = list(node, tops)?;
     let total_bytes: u64 = wanted.iter().filter(|one| matches!(one.record.kind, Kind::File { .. })).map(size).sum();
     let tally = Tally::default();
+    let mut unfinished = UnfinishedDirs::open(output)?;
     let bar = progress_bar(total_bytes);
     let draw = async {
         loop {
@@ -105,7 +109,7 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
     let work = async {
         let mut made = Vec::new();
         for dir in &dirs {
-            let outcome = make_dir(output, dir);
+            let outcome = make_dir(output, &mut unfinished, dir);
             if matches!(outcome, Ok(Outcome::Fetched)) {
                 made.push(dir);
             }
@@ -122,9 +126,10 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
         for dir in made.iter().rev() {
             note(&tally, &bar, dir, set_meta(output, dir));
         }
+        unfinished.forget()
     };
     tokio::select! {
-        () = work => {}
+        forgotten = work => forgotten?,
         () = draw => {}
     }
     bar.finish_and_clear();
@@ -259,14 +264,19 @@ fn check_parents(output: &Path, path: &RelPath) -> Result<(), String> {
     Ok(())
 }
 
-fn make_dir(output: &Path, wanted: &Wanted) -> Result<Outcome, String> {
+fn make_dir(output: &Path, unfinished: &mut UnfinishedDirs, wanted: &Wanted) -> Result<Outcome, String> {
     check_name(&wanted.path)?;
     check_parents(output, &wanted.path)?;
     let path = target(output, &wanted.path);
+    let is_ours = unfinished.has(&wanted.path);
+    if !is_ours && fs::symlink_metadata(&path).is_err() {
+        unfinished.add(&wanted.path).map_err(|error| error.to_string())?;
+    }
     match fs::create_dir(&path) {
         Ok(()) => Ok(Outcome::Fetched),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             match fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+                true if is_ours => Ok(Outcome::Fetched),
                 true => Ok(Outcome::WasThere),
                 false => Err("something that is not a directory is there already; it was left alone".to_owned()),
             }

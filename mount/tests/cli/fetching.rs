@@ -1,7 +1,7 @@
 //! `ls` and `get`: what a share holds, and having it, without a mount.
 
 use crate::process::{Process, eventually};
-use crate::tree::{Sight, assert_same, hash, hash_file, set_mode, walk, write_noise, write_zoo};
+use crate::tree::{Sight, assert_same, below, hash, hash_file, set_mode, walk, write_noise, write_zoo};
 use crate::valve::Valve;
 use crate::world::{World, files_below};
 use farshore_engine::chunk::CHUNK_SIZE;
@@ -31,13 +31,6 @@ fn get(world: &World, ticket: &str, paths: &[&str]) -> Command {
 fn fetched(out: &Path) -> BTreeMap<PathBuf, Sight> {
     let mut found = walk(out).unwrap();
     found.retain(|path, _| !path.starts_with(".farshore") && !path.as_os_str().is_empty());
-    found
-}
-
-/// Everything below a folder, and not the folder.
-fn below(folder: &Path) -> BTreeMap<PathBuf, Sight> {
-    let mut found = walk(folder).unwrap();
-    found.remove(Path::new(""));
     found
 }
 
@@ -273,6 +266,8 @@ fn an_interrupted_download_goes_on_where_it_stood() {
     let folder = world.new_dir("folder");
     write_noise(&folder.join("large"), 1, LARGE_BYTES);
     fs::write(folder.join("small"), "small").unwrap();
+    fs::create_dir_all(folder.join("private/within")).unwrap();
+    set_mode(&folder.join("private"), 0o700);
     let share = world.share(&folder);
     let out = world.path("out");
     for signal in [Signal::INT, Signal::TERM] {

@@ -6,15 +6,18 @@
 
 mod admission;
 mod changes;
+mod copies;
 mod demo;
 mod doctor;
 mod fetching;
+mod kills;
 mod mountpoints;
 mod outages;
 mod peers;
 mod process;
 mod programs;
 mod readers;
+mod restarts;
 mod sharing;
 mod status;
 mod stopping;
