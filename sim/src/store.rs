@@ -1,11 +1,12 @@
 //! A store in memory that can be slow, full or broken, and that knows what was never written.
 
 use bytes::Bytes;
-use farshore::store::{Found, Space, Store, Stored};
+use farshore::store::{Found, KnownTree, Space, Store, Stored};
 use farshore_engine::chunk::{CHUNK_SIZE, chunk_range};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ContentIdentity, ContentKey, Held};
+use farshore_engine::{ContentIdentity, ContentKey, Held, PeerId};
+use farshore_proto::TreeFile;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -113,6 +114,14 @@ impl Store for SimStore {
 
     fn save_pins(&self, _: &[RelPath]) -> io::Result<()> {
         Ok(())
+    }
+
+    fn tree(&self, _: PeerId) -> Option<TreeFile> {
+        None
+    }
+
+    fn save_tree(&self, _: KnownTree) -> BoxFuture<'static, io::Result<()>> {
+        async { Ok(()) }.boxed()
     }
 
     fn close(&self) -> BoxFuture<'static, io::Result<()>> {

@@ -5,7 +5,7 @@
 
 use super::ls::parse_path;
 use super::{Failure, interruptible, prepare, stop_signal};
-use crate::joining::join;
+use crate::joining::{Absence, join};
 use crate::node::Node;
 use crate::store::{DiskStore, KEPT_MODE_BITS, PRIVATE, Store};
 use clap::Args;
@@ -73,8 +73,8 @@ pub(super) async fn run(state: Option<PathBuf>, args: GetArgs) -> Result<(), Fai
     let output = args.output.canonicalize()?;
     let store = Arc::new(DiskStore::open(&output).map_err(Failure::failed)?);
     let mut stop = pin!(stop_signal());
-    let joined = join(&ticket, transport, store as Arc<dyn Store>, Config::default());
-    let node = interruptible(stop.as_mut(), joined.map_err(Failure::from)).await?;
+    let joined = join(&ticket, transport, store as Arc<dyn Store>, Config::default(), Absence::IsAnError);
+    let node = interruptible(stop.as_mut(), joined.map_err(Failure::from)).await?.node;
     let result = interruptible(stop, fetch(&node, &tops, &output)).await;
     node.shut_down().await;
     result
