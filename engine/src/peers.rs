@@ -142,8 +142,12 @@ impl Engine {
         }
     }
 
-    /// The network may be back: nobody is waited for any longer.
+    /// The network may be back: nobody is waited for any longer, and whoever is being dialled is tried again soon if that
+    /// attempt came too early.
     pub(crate) fn redial_all(&mut self, out: &mut Vec<Output>) {
+        for peer in self.peers.values_mut() {
+            peer.failures = 0;
+        }
         let waiting: Vec<(PeerId, Time)> = self
             .peers
             .iter()

@@ -6,8 +6,9 @@ use crate::notices;
 use crate::sharing::random_u64;
 use crate::store::Store;
 use crate::ticket::Ticket;
+use crate::waking;
 use farshore_engine::{Config, DialError, Link, Notice, PeerId};
-use farshore_proto::Hello;
+use farshore_proto::{Hello, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -97,7 +98,7 @@ pub async fn join(
         folder: None,
         admission: Arc::new(Nobody),
         peers: BTreeMap::from([(ticket.owner(), route)]),
-        remembered: (absence == Absence::IsBridged).then(|| ticket.owner()),
+        remembered: (absence == Absence::IsBridged).then(|| TreeId { owner: ticket.owner(), share: ticket.share() }),
     });
     let (sender, mut outcomes) = mpsc::unbounded_channel();
     let has_joined = Arc::new(AtomicBool::new(false));
@@ -113,6 +114,7 @@ pub async fn join(
             let _ = sender.send(outcome);
         }
     }));
+    waking::try_when_worth_it(Arc::downgrade(&node));
     node.follow_peers();
     let result = match node.recalled_at_unix_seconds() {
         Some(known_unix_seconds) => told_in_time(&node, &mut outcomes).await.map(|is_told| {

@@ -25,7 +25,7 @@ pub use codec::{UNREADABLE, fault_of};
 pub use hello::{Hello, Secret, ShareId, Welcome, choose_version};
 pub use read::{Fetch, Frame, Hash, Hashes, Open, ReadReply, ReadRequest, Refusal};
 pub use tree::{batches, parse_batch};
-pub use tree_file::{TreeFile, TreeFileError};
+pub use tree_file::{TreeFile, TreeFileError, TreeId};
 pub use verify::{Asked, AskedHashes};
 
 /// The first protocol version that this program speaks.

@@ -6,7 +6,7 @@
 
 use crate::codec::decode;
 use crate::tree::{batches, parse_batch};
-use crate::{MAX_REPLY_BYTES, v1};
+use crate::{MAX_REPLY_BYTES, ShareId, v1};
 use farshore_engine::{PeerFault, PeerId, Position, Remembered, TreeUpdate};
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_128;
@@ -19,17 +19,26 @@ pub const MAX_TREE_BYTES: u64 = 512 * 1024 * 1024;
 
 const MAGIC: [u8; 4] = *b"FSTR";
 /// Bytes before the first message.
-const HEADER_BYTES: usize = 56;
+const HEADER_BYTES: usize = 72;
 /// Bytes of the length before each message.
 const LENGTH_BYTES: usize = 4;
 /// Bytes of the checksum at the end.
 const CHECKSUM_BYTES: usize = 16;
 
+/// Which tree: an owner may have several shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TreeId {
+    /// Whose tree it is.
+    pub owner: PeerId,
+    /// Of which share.
+    pub share: ShareId,
+}
+
 /// A tree, and what has to be known to show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeFile {
-    /// Whose tree it is.
-    pub owner: PeerId,
+    /// Which tree it is.
+    pub id: TreeId,
     /// When it was so, in seconds since 1970-01-01 UTC.
     pub known_unix_seconds: u64,
     /// The tree.
@@ -60,6 +69,9 @@ pub enum TreeFileError {
     /// It is the tree of somebody else.
     #[error("it is the tree of {0:?}")]
     WrongOwner(PeerId),
+    /// It is the tree of another share.
+    #[error("it is the tree of share {0}")]
+    WrongShare(ShareId),
     /// A message is longer than any is, or than what is left of the file.
     #[error("a message of {0} bytes does not fit")]
     MessageLength(u32),
@@ -85,7 +97,8 @@ impl TreeFile {
         let mut bytes = Vec::new();
         bytes.extend(MAGIC);
         bytes.extend([TREE_VERSION, 0, 0, 0]);
-        bytes.extend(self.owner.0);
+        bytes.extend(self.id.owner.0);
+        bytes.extend(self.id.share.0);
         bytes.extend(self.known_unix_seconds.to_le_bytes());
         bytes.extend((updates.len() as u64).to_le_bytes());
         debug_assert_eq!(bytes.len(), HEADER_BYTES);
@@ -100,11 +113,11 @@ impl TreeFile {
         Ok(bytes)
     }
 
-    /// The tree of `owner` that these bytes are.
+    /// The tree `id` that these bytes are.
     ///
     /// # Errors
     /// The first rule that they break.
-    pub fn decode(bytes: &[u8], owner: PeerId) -> Result<TreeFile, TreeFileError> {
+    pub fn decode(bytes: &[u8], id: TreeId) -> Result<TreeFile, TreeFileError> {
         let len = bytes.len() as u64;
         check_len(len)?;
         let (body, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(TreeFileError::TooShort(len))?;
@@ -121,9 +134,12 @@ impl TreeFile {
         if header[5..8] != [0; 3] {
             return Err(TreeFileError::Reserved);
         }
-        let found = PeerId(field(header, 8));
-        if found != owner {
-            return Err(TreeFileError::WrongOwner(found));
+        let found = TreeId { owner: PeerId(field(header, 8)), share: ShareId(field(header, 40)) };
+        if found.owner != id.owner {
+            return Err(TreeFileError::WrongOwner(found.owner));
+        }
+        if found.share != id.share {
+            return Err(TreeFileError::WrongShare(found.share));
         }
         let mut listing = Listing::default();
         while !messages.is_empty() {
@@ -131,10 +147,10 @@ impl TreeFile {
         }
         let updates = listing.updates;
         let tree = listing.end()?;
-        if updates != u64::from_le_bytes(field(header, 48)) {
+        if updates != u64::from_le_bytes(field(header, 64)) {
             return Err(TreeFileError::Count);
         }
-        Ok(TreeFile { owner, known_unix_seconds: u64::from_le_bytes(field(header, 40)), tree })
+        Ok(TreeFile { id, known_unix_seconds: u64::from_le_bytes(field(header, 56)), tree })
     }
 }
 

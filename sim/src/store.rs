@@ -5,8 +5,8 @@ use farshore::store::{Found, KnownTree, Space, Store, Stored};
 use farshore_engine::chunk::{CHUNK_SIZE, chunk_range};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ContentIdentity, ContentKey, Held, PeerId};
-use farshore_proto::TreeFile;
+use farshore_engine::{ContentIdentity, ContentKey, Held};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -116,7 +116,7 @@ impl Store for SimStore {
         Ok(())
     }
 
-    fn tree(&self, _: PeerId) -> Option<TreeFile> {
+    fn tree(&self, _: TreeId) -> Option<TreeFile> {
         None
     }
 

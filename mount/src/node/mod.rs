@@ -24,7 +24,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::{
     Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
 };
-use farshore_proto::Hello;
+use farshore_proto::{Hello, TreeId};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -52,8 +52,8 @@ pub struct Parts {
     pub admission: Arc<dyn Admission>,
     /// Where the peers to follow can be reached, in the order in which to try, and how to introduce ourselves.
     pub peers: BTreeMap<PeerId, Route>,
-    /// The one of them whose tree the store remembers, if one is.
-    pub remembered: Option<PeerId>,
+    /// The tree that the store remembers, that of one of them, if one is.
+    pub remembered: Option<TreeId>,
 }
 
 /// How to reach a peer.

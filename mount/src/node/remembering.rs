@@ -5,8 +5,8 @@
 
 use super::Node;
 use crate::store::KnownTree;
-use farshore_engine::{Input, Link, PeerId, Position};
-use farshore_proto::TreeFile;
+use farshore_engine::{Input, Link, Position};
+use farshore_proto::{TreeFile, TreeId};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -17,7 +17,7 @@ const REMEMBER_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The tree that is remembered.
 pub(super) struct Remembering {
-    peer: PeerId,
+    id: TreeId,
     /// Rung when the peer has told something.
     news: Arc<Notify>,
     /// Held by who writes.
@@ -33,8 +33,8 @@ struct Written {
 }
 
 impl Remembering {
-    pub(super) fn new(peer: PeerId) -> Remembering {
-        Remembering { peer, news: Arc::default(), written: tokio::sync::Mutex::default() }
+    pub(super) fn new(id: TreeId) -> Remembering {
+        Remembering { id, news: Arc::default(), written: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn note_news(&self) {
@@ -47,12 +47,12 @@ impl Node {
     /// seconds since 1970.
     pub(super) fn recall(&self) -> Option<u64> {
         let remembering = self.remembering.as_ref()?;
-        let TreeFile { known_unix_seconds, tree, .. } = self.store.tree(remembering.peer)?;
+        let TreeFile { known_unix_seconds, tree, .. } = self.store.tree(remembering.id)?;
         // Nobody writes yet.
         if let Ok(mut written) = remembering.written.try_lock() {
             written.position = Some(tree.position());
         }
-        self.step(Input::Remembered { peer: remembering.peer, remembered: tree });
+        self.step(Input::Remembered { peer: remembering.id.owner, remembered: tree });
         Some(known_unix_seconds)
     }
 
@@ -61,13 +61,13 @@ impl Node {
         let Some(remembering) = &self.remembering else { return false };
         let mut written = remembering.written.lock().await;
         let snapshot = self.view(|view| {
-            let position = view.peers().find(|peer| peer.peer == remembering.peer)?.position;
+            let position = view.peers().find(|peer| peer.peer == remembering.id.owner)?.position;
             let is_new = !written.is_over && written.position != Some(position);
-            is_new.then(|| view.snapshot(remembering.peer))?
+            is_new.then(|| view.snapshot(remembering.id.owner))?
         });
         let Some(snapshot) = snapshot else { return false };
         written.position = Some(snapshot.position());
-        self.write_tree(KnownTree::now(remembering.peer, snapshot)).await;
+        self.write_tree(KnownTree::now(remembering.id, snapshot)).await;
         true
     }
 
@@ -76,13 +76,13 @@ impl Node {
     pub(super) fn last_known(&self) -> Option<KnownTree> {
         let remembering = self.remembering.as_ref()?;
         let snapshot = self.view(|view| {
-            let peer = view.peers().find(|peer| peer.peer == remembering.peer)?;
+            let peer = view.peers().find(|peer| peer.peer == remembering.id.owner)?;
             let is_up = matches!(peer.link, Link::Up(_));
             let written = remembering.written.try_lock();
             let is_written = written.is_ok_and(|written| written.position == Some(peer.position));
-            (is_up || !is_written).then(|| view.snapshot(remembering.peer))?
+            (is_up || !is_written).then(|| view.snapshot(remembering.id.owner))?
         });
-        Some(KnownTree::now(remembering.peer, snapshot?))
+        Some(KnownTree::now(remembering.id, snapshot?))
     }
 
     /// Writes down what is known at the end, and nothing after that.

@@ -33,8 +33,8 @@ use self::stored::{DiskStored, Purpose};
 use self::trouble::Trouble;
 use super::{Found, KnownTree, Space, Store, Stored, closed};
 use farshore_engine::path::RelPath;
-use farshore_engine::{ContentIdentity, ContentKey, Held, PeerId};
-use farshore_proto::TreeFile;
+use farshore_engine::{ContentIdentity, ContentKey, Held};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -184,8 +184,8 @@ impl Store for DiskStore {
         pins::save(&self.home, pins)
     }
 
-    fn tree(&self, owner: PeerId) -> Option<TreeFile> {
-        tree::load(&self.home, owner).unwrap_or_else(|error| {
+    fn tree(&self, id: TreeId) -> Option<TreeFile> {
+        tree::load(&self.home, id).unwrap_or_else(|error| {
             tracing::warn!(
                 "what was known of the share's tree is of no use, and its owner has to list it anew: {error}"
             );

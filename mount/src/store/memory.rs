@@ -10,8 +10,8 @@ use farshore_engine::chunk::{CHUNK_SIZE, chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
 use farshore_engine::sidecar::Sidecar;
-use farshore_engine::{ContentIdentity, ContentKey, Held, PeerId};
-use farshore_proto::TreeFile;
+use farshore_engine::{ContentIdentity, ContentKey, Held};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -326,8 +326,8 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn tree(&self, owner: PeerId) -> Option<TreeFile> {
-        self.shelf().tree.clone().filter(|tree| tree.owner == owner)
+    fn tree(&self, id: TreeId) -> Option<TreeFile> {
+        self.shelf().tree.clone().filter(|tree| tree.id == id)
     }
 
     fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>> {

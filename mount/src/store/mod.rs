@@ -18,8 +18,8 @@ use bytes::Bytes;
 use farshore_engine::chunk::chunk_range;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ContentIdentity, ContentKey, Held, PeerId, Resumed, Snapshot};
-use farshore_proto::TreeFile;
+use farshore_engine::{ContentIdentity, ContentKey, Held, Resumed, Snapshot};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::io;
@@ -82,8 +82,8 @@ pub trait Store: Send + Sync + 'static {
     /// What the disk says. Then those before are.
     fn save_pins(&self, pins: &[RelPath]) -> io::Result<()>;
 
-    /// What was known of the tree of `owner` when that was last written down. What cannot be used is told in the log.
-    fn tree(&self, owner: PeerId) -> Option<TreeFile>;
+    /// What was known of the tree `id` when that was last written down. What cannot be used is told in the log.
+    fn tree(&self, id: TreeId) -> Option<TreeFile>;
 
     /// Writes down what is known of a tree, in the place of the one before. Durable when it returns.
     ///
@@ -98,28 +98,28 @@ pub trait Store: Send + Sync + 'static {
     fn space(&self) -> io::Result<Space>;
 }
 
-/// What is known of a peer's tree, to be written down.
+/// What is known of a share's tree, to be written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownTree {
-    owner: PeerId,
+    id: TreeId,
     known_unix_seconds: u64,
     snapshot: Snapshot,
 }
 
 impl KnownTree {
-    /// The tree of `owner` as it is known now.
+    /// The tree `id` as it is known now.
     #[must_use]
-    pub fn now(owner: PeerId, snapshot: Snapshot) -> KnownTree {
+    pub fn now(id: TreeId, snapshot: Snapshot) -> KnownTree {
         // Before 1970 no clock is right.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        KnownTree { owner, known_unix_seconds: since.as_secs(), snapshot }
+        KnownTree { id, known_unix_seconds: since.as_secs(), snapshot }
     }
 
     /// What is written. Takes a moment for a large tree.
     #[must_use]
     pub fn into_file(self) -> TreeFile {
-        let KnownTree { owner, known_unix_seconds, snapshot } = self;
-        TreeFile { owner, known_unix_seconds, tree: snapshot.into_remembered() }
+        let KnownTree { id, known_unix_seconds, snapshot } = self;
+        TreeFile { id, known_unix_seconds, tree: snapshot.into_remembered() }
     }
 }
 

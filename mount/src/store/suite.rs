@@ -9,6 +9,7 @@ use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::{
     Command, Config, ContentIdentity, ContentKey, Engine, Input, PeerId, Remembered, Resumed, Time, Trust,
 };
+use farshore_proto::{ShareId, TreeId};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -617,15 +618,16 @@ pub async fn after_the_end_nothing_is_changed(subject: &mut dyn Subject) {
 mod tests;
 
 /// What is known of a tree of `files` files after event `seq`.
-pub fn known_tree(owner: PeerId, seq: u64, files: u64) -> KnownTree {
+pub fn known_tree(id: TreeId, seq: u64, files: u64) -> KnownTree {
     let file = |number: u64| (path(&format!("{number:08}")), record(number));
     let entries = (0..files).map(file).collect();
     let remembered = Remembered::new(Position { epoch: 1, seq }, seq, entries).expect("this is a tree");
     let mut engine = Engine::new(Config::default(), 1, Time::ZERO);
-    for input in [Input::Remembered { peer: owner, remembered }, Input::Command(Command::Follow { peer: owner })] {
+    for input in [Input::Remembered { peer: id.owner, remembered }, Input::Command(Command::Follow { peer: id.owner })]
+    {
         engine.step(Time::ZERO, input, &mut Vec::new());
     }
-    KnownTree::now(owner, engine.view().snapshot(owner).expect("it is followed"))
+    KnownTree::now(id, engine.view().snapshot(id.owner).expect("it is followed"))
 }
 
 fn record(number: u64) -> Record {
@@ -634,22 +636,23 @@ fn record(number: u64) -> Record {
 
 /// Also in one that begins after a crash.
 pub async fn the_tree_that_was_known_last_is_there_in_the_next_life(subject: &mut dyn Subject) {
-    let (owner, other) = (PeerId([7; 32]), PeerId([8; 32]));
-    assert_eq!(subject.store().tree(owner), None);
+    let id = TreeId { owner: PeerId([7; 32]), share: ShareId([1; 16]) };
+    let other = TreeId { share: ShareId([2; 16]), ..id };
+    assert_eq!(subject.store().tree(id), None);
     for (seq, files, ends_well) in [(1, 3, false), (2, 0, true), (3, 2_000, false)] {
-        let known = known_tree(owner, seq, files);
+        let known = known_tree(id, seq, files);
         let file = known.clone().into_file();
         let store = subject.store();
-        store.save_tree(known_tree(owner, seq + 10, 1)).await.unwrap();
+        store.save_tree(known_tree(id, seq + 10, 1)).await.unwrap();
         store.save_tree(known).await.unwrap();
-        assert_eq!(store.tree(owner).as_ref(), Some(&file));
+        assert_eq!(store.tree(id).as_ref(), Some(&file));
         if ends_well {
             store.close().await.unwrap();
-            assert!(store.save_tree(known_tree(owner, 9, 1)).await.is_err(), "the store is closed");
+            assert!(store.save_tree(known_tree(id, 9, 1)).await.is_err(), "the store is closed");
         }
         drop(store);
         subject.restart();
-        assert_eq!(subject.store().tree(owner), Some(file));
-        assert_eq!(subject.store().tree(other), None, "it is the tree of one owner");
+        assert_eq!(subject.store().tree(id), Some(file));
+        assert_eq!(subject.store().tree(other), None, "it is the tree of one share");
     }
 }

@@ -1,8 +1,7 @@
 //! What was known of the tree of the share, in a file of its own: `docs/TREE.md`.
 
 use super::home::Home;
-use farshore_engine::PeerId;
-use farshore_proto::tree_file::{TreeFile, TreeFileError, check_len};
+use farshore_proto::tree_file::{TreeFile, TreeFileError, TreeId, check_len};
 use std::io;
 
 /// The file.
@@ -21,7 +20,7 @@ pub(super) enum LoadError {
 }
 
 /// What was written down last; `None` if nothing ever was.
-pub(super) fn load(home: &Home, owner: PeerId) -> Result<Option<TreeFile>, LoadError> {
+pub(super) fn load(home: &Home, id: TreeId) -> Result<Option<TreeFile>, LoadError> {
     let file = match home.private.open(TREE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
@@ -31,7 +30,7 @@ pub(super) fn load(home: &Home, owner: PeerId) -> Result<Option<TreeFile>, LoadE
     check_len(len)?;
     let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
     home.private.read_exact(&file, &mut bytes, 0)?;
-    Ok(Some(TreeFile::decode(&bytes, owner)?))
+    Ok(Some(TreeFile::decode(&bytes, id)?))
 }
 
 /// Replaces what was written down. Durable when it returns: there is always a whole tree, this one or the one before.
