@@ -142,8 +142,10 @@ impl World {
         let is_news = matches!(input, Input::Peer(..));
         self.hosts[at].engine.step(self.now, input, &mut out);
         self.hosts[at].engine.check();
-        // At moments that are as good as any.
-        if is_news && self.hosts[at].engine.totals.steps.is_multiple_of(REMEMBER_EVERY) {
+        // At moments that are as good as any, and when events are still to be told for the second time.
+        let engine = &self.hosts[at].engine;
+        let is_unsettled = engine.peers.values().any(|peer| peer.settled > peer.position.seq);
+        if is_news && (is_unsettled || engine.totals.steps.is_multiple_of(REMEMBER_EVERY)) {
             self.remember(at);
         }
         for output in out {
