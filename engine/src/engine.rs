@@ -6,7 +6,7 @@
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::content::Content;
-use crate::event::Observation;
+use crate::event::{Observation, Position};
 use crate::handles::HandleTable;
 use crate::ids::{ContentId, EffectId, LinkId, PeerId, ReqId};
 use crate::input::{Command, Done, Input, PeerEvent};
@@ -45,6 +45,9 @@ pub struct Engine {
     /// Bytes that nobody waits for and that are under way or being written.
     pub(crate) ahead_bytes: u64,
     pub(crate) peers: BTreeMap<PeerId, Peer>,
+    /// Where in the events of peers that are not followed yet their remembered trees stand, and what of those may be told
+    /// for the second time.
+    pub(crate) remembered: BTreeMap<PeerId, (Position, u64)>,
     pub(crate) share: Share,
     pub(crate) cache: Cache,
     pub(crate) saving: Saving,
@@ -122,6 +125,7 @@ impl Engine {
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             peers: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             cache: Cache::default(),
             saving: Saving::default(),
             prefetch: Prefetch::default(),
@@ -164,6 +168,7 @@ impl Engine {
             Input::Observed(observation) => self.on_observed(observation, out),
             Input::Command(command) => self.on_command(command, out),
             Input::Tick => {}
+            Input::Remembered { peer, remembered } => self.on_remembered(peer, remembered, out),
         }
         self.fetch_ahead(out);
         self.forget_unused(out);

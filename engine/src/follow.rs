@@ -26,12 +26,27 @@ impl Engine {
         if self.link_to(peer) != Some(link) {
             return;
         }
+        let is_all = updates.is_empty();
         for update in updates {
             if let Err(fault) = self.apply(peer, update, out) {
                 return self.on_fault(peer, link, fault, out);
             }
         }
         self.note_news_from(peer);
+        if is_all {
+            self.on_told_all(peer, out);
+        }
+    }
+
+    /// A peer has nothing more to tell. If its tree was remembered, it now is known as a whole.
+    fn on_told_all(&mut self, id: PeerId, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.listed || peer.listing.is_some() || peer.position.epoch == 0 {
+            return;
+        }
+        peer.listed = true;
+        self.let_unknown_go(out);
+        out.push(Output::Notice(Notice::Listed { peer: id }));
     }
 
     fn apply(&mut self, id: PeerId, update: TreeUpdate, out: &mut Vec<Output>) -> Result<(), PeerFault> {
@@ -108,7 +123,7 @@ impl Engine {
     }
 
     /// A path has this record now.
-    fn put(
+    pub(crate) fn put(
         &mut self,
         peer: PeerId,
         path: &RelPath,

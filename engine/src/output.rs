@@ -407,7 +407,8 @@ pub enum Notice {
         /// Why.
         error: DialError,
     },
-    /// A peer's listing is whole: the tree shows all of it.
+    /// A peer's listing is whole, or the peer has told all that happened since its tree was remembered: the tree shows all
+    /// of it.
     Listed {
         /// Whose.
         peer: PeerId,

@@ -25,7 +25,7 @@ pub(crate) struct Peer {
     pub(crate) settled: u64,
     /// Its listing, while it is being told.
     pub(crate) listing: Option<Listing>,
-    /// Whether its tree has been told as a whole, ever.
+    /// Whether its tree has been told as a whole in this life.
     pub(crate) listed: bool,
     /// When it was last connected, until it has told us something since.
     silent_since: Option<Time>,
@@ -74,10 +74,11 @@ impl Engine {
         if self.stopping || self.peers.contains_key(&id) {
             return;
         }
+        let (position, settled) = self.remembered.remove(&id).unwrap_or_default();
         let peer = Peer {
             link: Link::Waiting(self.now),
-            position: Position::default(),
-            settled: 0,
+            position,
+            settled,
             listing: None,
             listed: false,
             silent_since: None,
@@ -143,8 +144,12 @@ impl Engine {
         }
     }
 
-    /// The network may be back: nobody is waited for any longer.
+    /// The network may be back: nobody is waited for any longer, and whoever is being dialled is tried again soon if that
+    /// attempt came too early.
     pub(crate) fn redial_all(&mut self, out: &mut Vec<Output>) {
+        for peer in self.peers.values_mut() {
+            peer.failures = 0;
+        }
         let waiting: Vec<(PeerId, Time)> = self
             .peers
             .iter()

@@ -38,7 +38,7 @@ pub struct Totals {
 /// A look at an engine. See the methods.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
-    engine: &'a Engine,
+    pub(crate) engine: &'a Engine,
 }
 
 /// A peer that is followed.
@@ -50,7 +50,8 @@ pub struct PeerView {
     pub link: Link,
     /// Where we stand in its events.
     pub position: Position,
-    /// Whether its tree has been told as a whole, ever.
+    /// Whether its tree has been told as a whole in this life: by a listing, or, if it was remembered from an earlier life,
+    /// by all that has happened since. Until then, what is remembered is shown.
     pub listed: bool,
 }
 

@@ -16,3 +16,4 @@ pub mod sharing;
 pub mod state;
 pub mod store;
 pub mod ticket;
+pub mod waking;

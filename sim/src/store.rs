@@ -7,11 +7,12 @@
 
 use crate::lots::Lots;
 use bytes::Bytes;
-use farshore::store::{Found, MemoryStore, Space, Store, Stored};
+use farshore::store::{Found, KnownTree, MemoryStore, Space, Store, Stored};
 use farshore_engine::chunk::{chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
 use farshore_engine::{ChunkBitmap, ContentIdentity, ContentKey, Held, Resumed, Trust};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::any::Any;
@@ -277,6 +278,19 @@ impl Store for SimStore {
     fn save_pins(&self, pins: &[RelPath]) -> io::Result<()> {
         self.disk().check()?;
         self.memory().save_pins(pins)
+    }
+
+    fn tree(&self, id: TreeId) -> Option<TreeFile> {
+        self.memory().tree(id)
+    }
+
+    fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        async move {
+            let memory = store.memory();
+            store.step_of_save(memory.save_tree(tree)).await
+        }
+        .boxed()
     }
 
     fn space(&self) -> io::Result<Space> {

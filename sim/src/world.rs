@@ -420,6 +420,7 @@ fn start_reader(place: &Place, host: &'static str, number: u8, store: SimStore, 
         folder: None,
         admission: Arc::new(Anybody),
         peers: BTreeMap::from([(OWNER, route)]),
+        remembered: None,
     });
     record(&node, &place.history, host, Some(life));
     node.follow_peers();
@@ -448,6 +449,7 @@ async fn live_as_owner(place: Place, running: OwnerNode, life: u64) -> turmoil::
         folder: Some(Arc::new(folder.clone())),
         admission: Arc::new(Anybody),
         peers: BTreeMap::new(),
+        remembered: None,
     });
     record(&node, &history, OWNER_HOST, None);
     *lock(&running.0) = Arc::downgrade(&node);

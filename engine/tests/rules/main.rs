@@ -23,6 +23,7 @@ mod read_ahead;
 mod readdir;
 mod redial;
 mod regressions;
+mod remembered;
 mod resume;
 mod retries;
 mod saving;

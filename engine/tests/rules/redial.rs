@@ -68,6 +68,21 @@ fn the_network_may_be_back() {
 }
 
 #[test]
+fn an_attempt_that_was_under_way_when_the_network_came_back_is_followed_by_another_one_soon() {
+    let mut hand = hand();
+    let mut out = Vec::new();
+    for _ in 0..10 {
+        if let Some(again) = dial(&out) {
+            refused(&mut hand, again);
+        }
+        out = hand.pass(Duration::from_secs(5));
+    }
+    hand.give(Input::Command(Command::NetworkChanged));
+    refused(&mut hand, dial(&out).unwrap());
+    assert!(dial(&hand.pass(Duration::from_millis(200))).is_some());
+}
+
+#[test]
 fn a_connection_over_which_news_came_begins_the_waits_anew() {
     let mut hand = hand();
     for _ in 0..10 {

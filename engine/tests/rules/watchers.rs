@@ -37,10 +37,13 @@ fn who_knows_nothing_is_told_everything_at_once() {
 }
 
 #[test]
-fn who_knows_everything_waits_for_the_next_event() {
+fn who_knows_everything_is_told_so_once_and_waits_for_the_next_event() {
     let mut hand = Hand::new(Config::default());
     let at = WatchCursor::at(hand.engine.view().position());
     let (id, out) = watch(&mut hand, at);
+    let (updates, cursor) = news(&out, id).unwrap();
+    assert_eq!(updates, [], "that is all");
+    let (id, out) = watch(&mut hand, cursor);
     assert!(news(&out, id).is_none());
     hand.pass(Duration::from_secs(19));
     let out = file(&mut hand, "a", 1);

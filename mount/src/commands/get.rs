@@ -8,7 +8,7 @@ mod unfinished;
 use self::unfinished::UnfinishedDirs;
 use super::ls::parse_path;
 use super::{Failure, interruptible, prepare, stop_signal};
-use crate::joining::join;
+use crate::joining::{Absence, join};
 use crate::node::Node;
 use crate::store::{DiskStore, KEPT_MODE_BITS, PRIVATE, Store};
 use clap::Args;
@@ -76,9 +76,9 @@ pub(super) async fn run(state: Option<PathBuf>, args: GetArgs) -> Result<(), Fai
     let output = args.output.canonicalize()?;
     let store = Arc::new(DiskStore::open(&output).map_err(Failure::failed)?);
     let mut stop = pin!(stop_signal());
-    let joined = join(&ticket, transport, store.clone() as Arc<dyn Store>, Config::default());
+    let joined = join(&ticket, transport, store.clone() as Arc<dyn Store>, Config::default(), Absence::IsAnError);
     let node = match interruptible(stop.as_mut(), joined.map_err(Failure::from)).await {
-        Ok(node) => node,
+        Ok(joined) => joined.node,
         Err(failure) => {
             // Nothing was changed: what is stored need not be looked through for that at the next start.
             store.close().await?;

@@ -159,7 +159,12 @@ impl Node {
         let ended = match on.watch(position).await {
             Ok(mut watch) => loop {
                 match watch.next().await {
-                    Ok(updates) => self.step(Input::Peer(peer, PeerEvent::Tree { link, updates })),
+                    Ok(updates) => {
+                        self.step(Input::Peer(peer, PeerEvent::Tree { link, updates }));
+                        if let Some(remembering) = &self.remembering {
+                            remembering.note_news();
+                        }
+                    }
                     Err(ended) => break ended,
                 }
             },

@@ -8,6 +8,7 @@ mod answers;
 mod contents;
 mod core;
 mod effects;
+mod remembering;
 mod serving;
 
 pub use self::core::{Recorder, Step};
@@ -15,6 +16,7 @@ pub use answers::{Answer, Bytes};
 pub use serving::Admission;
 
 use self::core::{Core, Todo};
+use self::remembering::Remembering;
 use crate::folder::Folder;
 use crate::net::transport::Transport;
 use crate::ranked::{Rank, Ranked, RankedGuard};
@@ -23,10 +25,10 @@ use farshore_engine::path::RelPath;
 use farshore_engine::{
     Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
 };
-use farshore_proto::Hello;
+use farshore_proto::{Hello, TreeId};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, oneshot};
@@ -51,6 +53,8 @@ pub struct Parts {
     pub admission: Arc<dyn Admission>,
     /// Where the peers to follow can be reached, in the order in which to try, and how to introduce ourselves.
     pub peers: BTreeMap<PeerId, Route>,
+    /// The tree that the store remembers, that of one of them, if one is.
+    pub remembered: Option<TreeId>,
 }
 
 /// How to reach a peer.
@@ -75,6 +79,9 @@ pub struct Node {
     admission: Arc<dyn Admission>,
     peers: BTreeMap<PeerId, Route>,
     epoch: u64,
+    remembering: Option<Remembering>,
+    /// When what the store remembered of the tree was so, if it did.
+    recalled_at_unix_seconds: OnceLock<u64>,
     /// Ourselves, for tasks that outlive a call.
     this: std::sync::Weak<Node>,
 }
@@ -98,10 +105,18 @@ impl Node {
             admission: parts.admission,
             peers: parts.peers,
             epoch,
+            remembering: parts.remembered.map(Remembering::new),
+            recalled_at_unix_seconds: OnceLock::new(),
             this: this.clone(),
         });
         let (held, pins) = (node.store.held(), node.store.pins());
         node.step(Input::Held { held, pins });
+        if let Some(at) = node.recall() {
+            node.recalled_at_unix_seconds.get_or_init(|| at);
+        }
+        if node.remembering.is_some() {
+            node.runtime.spawn(remembering::run_remembering(Arc::downgrade(&node)));
+        }
         node.runtime.spawn(run_timers(Arc::downgrade(&node), node.timer_moved.clone(), node.started_at));
         node
     }
@@ -111,6 +126,13 @@ impl Node {
         for peer in self.peers.keys() {
             self.step(Input::Command(Command::Follow { peer: *peer }));
         }
+    }
+
+    /// When what the store remembered of the tree was so, in seconds since 1970; `None` if it remembered nothing. It is shown
+    /// until its owner says more.
+    #[must_use]
+    pub fn recalled_at_unix_seconds(&self) -> Option<u64> {
+        self.recalled_at_unix_seconds.get().copied()
     }
 
     /// From now on, `sink` hears every notice.
@@ -252,6 +274,7 @@ impl Node {
     /// Ends everything: whoever waits gets an error, connections are closed. Returns when that has ended, or after three
     /// seconds.
     pub async fn shut_down(&self) {
+        let known = self.last_known();
         // Taken away first, so that hanging up leaves them to us.
         let links = std::mem::take(&mut self.lock().links);
         self.step(Input::Command(Command::Shutdown));
@@ -268,6 +291,7 @@ impl Node {
         let left = self.lock().end();
         drop(left);
         self.timer_moved.notify_one();
+        self.end_remembering(known).await;
         if let Err(error) = self.store.close().await {
             tracing::warn!(
                 "what was downloaded was not all written down: {error}; it is looked through at the next start"
@@ -366,5 +390,8 @@ impl Drop for Node {
     fn drop(&mut self) {
         // The timer task looks whether there still is a node.
         self.timer_moved.notify_one();
+        if let Some(remembering) = &self.remembering {
+            remembering.note_news();
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! <dir>/.farshore/lock                     held by the process that uses the store; its text is that process's number
 //! <dir>/.farshore/clean                    there while no process uses the store, if the last one ended well
 //! <dir>/.farshore/pins                     the paths that are pinned
+//! <dir>/.farshore/tree                     what was known of the tree of the share: docs/TREE.md
 //! <dir>/.farshore/partial/<key>            the bytes of one content, with holes where none have come yet
 //! <dir>/.farshore/partial/<key>.kdbitmap   what is known of them: docs/SIDECAR.md
 //! ```
@@ -20,6 +21,7 @@ mod pins;
 mod room;
 mod saving;
 mod stored;
+mod tree;
 mod trouble;
 mod verify;
 
@@ -31,9 +33,10 @@ use self::home::Home;
 use self::lock::LockError;
 use self::stored::{DiskStored, Purpose};
 use self::trouble::Trouble;
-use super::{Found, Space, Store, Stored, closed};
+use super::{Found, KnownTree, Space, Store, Stored, closed};
 use farshore_engine::path::RelPath;
 use farshore_engine::{ContentIdentity, ContentKey, Held};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -186,6 +189,20 @@ impl Store for DiskStore {
 
     fn later(&self, chore: Box<dyn FnOnce() + Send>) {
         self.chores.add(chore);
+    }
+
+    fn tree(&self, id: TreeId) -> Option<TreeFile> {
+        tree::load(&self.home, id).unwrap_or_else(|error| {
+            tracing::warn!(
+                "what was known of the share's tree is of no use, and its owner has to list it anew: {error}"
+            );
+            None
+        })
+    }
+
+    fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>> {
+        let home = Arc::clone(&self.home);
+        Box::pin(blocking(move || tree::save(&home, &tree.into_file())))
     }
 
     fn close(&self) -> BoxFuture<'static, io::Result<()>> {

@@ -4,13 +4,14 @@
 //! store begins ([`MemoryStore::next_life`]), as it may be on a disk.
 
 use super::ledger::Ledger;
-use super::{Found, Space, Store, Stored, check_read, closed, foreign, hash_chunk};
+use super::{Found, KnownTree, Space, Store, Stored, check_read, closed, foreign, hash_chunk};
 use bytes::Bytes;
 use farshore_engine::chunk::{CHUNK_SIZE, chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
 use farshore_engine::sidecar::Sidecar;
 use farshore_engine::{ContentIdentity, ContentKey, Held};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +62,7 @@ struct Shelf {
     saved: BTreeMap<ContentKey, Saved>,
     kept: BTreeMap<PathBuf, KeptFile>,
     pins: Vec<RelPath>,
+    tree: Option<TreeFile>,
     /// Counts uses, so that they have an order.
     uses: u64,
     is_closed: bool,
@@ -91,6 +93,7 @@ impl MemoryStore {
             saved,
             kept,
             pins: Vec::new(),
+            tree: None,
             uses,
             is_closed: false,
         };
@@ -108,6 +111,7 @@ impl MemoryStore {
         }
         let next = MemoryStore::with(shelf.room_bytes, saved, shelf.kept.clone());
         next.shelf().pins.clone_from(&shelf.pins);
+        next.shelf().tree.clone_from(&shelf.tree);
         next
     }
 
@@ -320,6 +324,20 @@ impl Store for MemoryStore {
         shelf.check_open()?;
         shelf.pins = pins.to_vec();
         Ok(())
+    }
+
+    fn tree(&self, id: TreeId) -> Option<TreeFile> {
+        self.shelf().tree.clone().filter(|tree| tree.id == id)
+    }
+
+    fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let mut shelf = store.shelf();
+            shelf.check_open()?;
+            shelf.tree = Some(tree.into_file());
+            Ok(())
+        })
     }
 
     fn close(&self) -> BoxFuture<'static, io::Result<()>> {

@@ -18,12 +18,14 @@ use bytes::Bytes;
 use farshore_engine::chunk::chunk_range;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ContentIdentity, ContentKey, Held, Resumed};
+use farshore_engine::{ContentIdentity, ContentKey, Held, Resumed, Snapshot};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 use xxhash_rust::xxh3::Xxh3;
 
 /// What was found under a key, and the content to go on with.
@@ -87,11 +89,45 @@ pub trait Store: Send + Sync + 'static {
     /// What the disk says. Then those before are.
     fn save_pins(&self, pins: &[RelPath]) -> io::Result<()>;
 
+    /// What was known of the tree `id` when that was last written down. What cannot be used is told in the log.
+    fn tree(&self, id: TreeId) -> Option<TreeFile>;
+
+    /// Writes down what is known of a tree, in the place of the one before. Durable when it returns.
+    ///
+    /// # Errors
+    /// What the disk says; [`io::ErrorKind::FileTooLarge`] if there is too much of it. Then the one before is there.
+    fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>>;
+
     /// How much room there is.
     ///
     /// # Errors
     /// What the disk says.
     fn space(&self) -> io::Result<Space>;
+}
+
+/// What is known of a share's tree, to be written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownTree {
+    id: TreeId,
+    known_unix_seconds: u64,
+    snapshot: Snapshot,
+}
+
+impl KnownTree {
+    /// The tree `id` as it is known now.
+    #[must_use]
+    pub fn now(id: TreeId, snapshot: Snapshot) -> KnownTree {
+        // Before 1970 no clock is right.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        KnownTree { id, known_unix_seconds: since.as_secs(), snapshot }
+    }
+
+    /// What is written. Takes a moment for a large tree.
+    #[must_use]
+    pub fn into_file(self) -> TreeFile {
+        let KnownTree { id, known_unix_seconds, snapshot } = self;
+        TreeFile { id, known_unix_seconds, tree: snapshot.into_remembered() }
+    }
 }
 
 /// The room of a store.

@@ -5,6 +5,7 @@
 //! loudly that they were skipped where it is missing.
 
 mod admission;
+mod away;
 mod changes;
 mod copies;
 mod demo;

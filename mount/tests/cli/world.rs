@@ -100,10 +100,10 @@ impl World {
         Mount { process: Some(Process::start(command)), path: mountpoint.to_owned() }
     }
 
-    /// What the stores of the reader's mounts hold, all shares together, besides their locks.
+    /// What the stores of the reader's mounts hold of files, all shares together: all but their locks and their trees.
     pub(crate) fn stored_files(&self) -> Vec<PathBuf> {
         let mut files = files_below(&self.path("state of reader/store"));
-        files.retain(|file| !file.ends_with(".farshore/lock"));
+        files.retain(|file| !file.ends_with(".farshore/lock") && !file.ends_with(".farshore/tree"));
         files
     }
 }
