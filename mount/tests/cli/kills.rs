@@ -31,7 +31,7 @@ const MOST_PERCENT: u64 = 110;
 
 /// A short story has too little content for its kills. There, each of a reader may also cost what comes in this time: that
 /// which was not saved yet, and chunks of which a part has come.
-const UNSAVED: Duration = Duration::from_millis(1500);
+const UNSAVED: Duration = Duration::from_millis(700);
 
 /// How many kills come so soon after a start that it may not have been over, in percent.
 const EARLY_PERCENT: u64 = 20;
