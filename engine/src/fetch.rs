@@ -611,7 +611,7 @@ impl Engine {
     }
 
     /// Whether a request waits that needs bytes of a chunk.
-    fn is_waited_for(&self, id: ContentId, chunk: u64) -> bool {
+    pub(crate) fn is_waited_for(&self, id: ContentId, chunk: u64) -> bool {
         self.contents.get(&id).is_some_and(|content| {
             let mut waiters = content.waiters.iter().filter_map(|waiter| self.waiting.get(waiter)?.waiter());
             waiters.any(|waiter| !FrameSet::touched(chunk, &waiter.range(content.size_bytes)).is_empty())

@@ -258,9 +258,10 @@ impl Engine {
 
     fn replace_content(&mut self, ino: Ino, out: &mut Vec<Output>) {
         self.handles.restart(ino);
-        let Some(old) = self.tree.get_mut(ino).and_then(|node| node.content.take()) else { return };
-        let waiters = self.supersede(ino, old, out);
+        // Also if nothing of it was ever here: it may have been empty.
         self.prefetch_if_pinned(ino);
+        let old = self.tree.get_mut(ino).and_then(|node| node.content.take());
+        let waiters = old.map(|old| self.supersede(ino, old, out)).unwrap_or_default();
         if self.tree.get(ino).is_some_and(|node| node.opens.count() > 0) {
             self.lease(ino, out);
         }

@@ -418,7 +418,8 @@ impl Engine {
     fn park_comparison(&mut self, id: ContentId, chunks: Vec<u64>, asked: &[u64], out: &mut Vec<Output>) {
         for chunk in chunks {
             self.set_phase(id, chunk, Phase::Parked);
-            if !asked.contains(&chunk) {
+            // Somebody may have begun to wait for it since.
+            if !asked.contains(&chunk) && !self.is_waited_for(id, chunk) {
                 self.forget_chunk(id, chunk, out);
             }
         }

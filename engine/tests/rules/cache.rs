@@ -350,3 +350,14 @@ fn there_are_only_so_many_pins() {
     assert_eq!(pin("b"), Some(Err(Errno::TooMany)));
     assert_eq!(pin("a"), Some(Ok(Reply::Pinned)), "it is one of them");
 }
+
+#[test]
+fn a_pinned_file_that_was_empty_is_fetched_when_it_is_not_any_more() {
+    let mut pair = Pair::new(&[("dir/a", 0)]);
+    ask(&mut pair, Request::Pin { path: path("dir") }).unwrap();
+    pair.drive();
+    pair.edit("dir/a", 3 * CHUNK);
+    pair.drive();
+    assert_eq!(stored(&pair), ["dir/a"]);
+    pair.settle();
+}

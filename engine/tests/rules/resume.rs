@@ -344,3 +344,21 @@ fn a_comparison_waits_for_what_the_owner_brings_before_it() {
     assert!(stalls(&hand.pass(Duration::from_secs(11))));
     hand.ask(Request::Release { handle });
 }
+
+#[test]
+fn a_read_of_what_came_along_with_a_comparison_survives_the_loss_of_the_link() {
+    let (mut hand, handle, _, _) = hand_with_both(Trust::Claimed);
+    // The comparison is about both chunks, and was begun for the first.
+    let (read, out) = hand.read(handle, CHUNK, 10);
+    assert!(out.is_empty(), "{out:?}");
+    let link = hand.link;
+    hand.give(Input::Peer(Hand::PEER, PeerEvent::LinkDown { link }));
+    let out = hand.pass(Duration::from_secs(1));
+    let out = hand.connect(&out);
+    let compare = out.iter().find_map(|output| match output {
+        Output::Effect(id, Effect::Compare { chunks, .. }) if chunks.contains(&1) => Some(*id),
+        _ => None,
+    });
+    let out = hand.give(Input::Done(compare.unwrap_or_else(|| panic!("{out:?}")), Done::Compared(Ok(vec![0, 1]))));
+    assert!(matches!(Hand::reply(&out, read), Some(Ok(_))));
+}
