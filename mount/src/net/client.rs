@@ -280,23 +280,19 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next updates, at least one. Waits for them. Cancel safe.
+    /// The next updates. None at all mean that the peer has nothing more to tell for now, which whoever begins to follow it
+    /// has to know. Waits for them. Cancel safe.
     ///
     /// # Errors
     /// Why nothing will come any more.
     pub async fn next(&mut self) -> Result<Vec<TreeUpdate>, WatchEnd> {
-        loop {
-            let silence = Duration::from_secs(MAX_WATCH_SILENCE_SECONDS);
-            let batch = match timeout(silence, self.inbound.message()).await {
-                Ok(Ok(Some(batch))) => batch,
-                Ok(Ok(None)) | Err(_) => return Err(Lost::stream(&self.line).into()),
-                Ok(Err(status)) => return Err(Lost::why(&status, &self.line).await.into()),
-            };
-            let updates = parse_batch(batch).map_err(WatchEnd::Fault)?;
-            if !updates.is_empty() {
-                return Ok(updates);
-            }
-        }
+        let silence = Duration::from_secs(MAX_WATCH_SILENCE_SECONDS);
+        let batch = match timeout(silence, self.inbound.message()).await {
+            Ok(Ok(Some(batch))) => batch,
+            Ok(Ok(None)) | Err(_) => return Err(Lost::stream(&self.line).into()),
+            Ok(Err(status)) => return Err(Lost::why(&status, &self.line).await.into()),
+        };
+        parse_batch(batch).map_err(WatchEnd::Fault)
     }
 }
 

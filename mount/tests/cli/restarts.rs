@@ -131,7 +131,14 @@ fn a_cache_stays_within_its_size_also_over_restarts() {
     }
     // A size that was lowered meanwhile holds at once.
     let mount = place.mount(&["--cache-size", "1K"]);
-    eventually("there is nothing more", || place.stored_bytes() <= 12 * 8192);
+    eventually("there is nothing more", || {
+        let stored = place.stored_bytes();
+        if stored <= 12 * 8192 {
+            Ok(())
+        } else {
+            Err(format!("{stored} bytes are stored: {:?}", place.world.stored_files()))
+        }
+    });
     mount.stop();
 }
 
