@@ -7,6 +7,7 @@
 //! <dir>/.farshore/tree                     what was known of the tree of the share: docs/TREE.md
 //! <dir>/.farshore/partial/<key>            the bytes of one content, with holes where none have come yet
 //! <dir>/.farshore/partial/<key>.kdbitmap   what is known of them: docs/SIDECAR.md
+//! <dir>/.farshore/partial/<key>.kdbitmap.soon   the same between two saves, made durable by nobody
 //! ```
 //!
 //! A file that is not complete never stands under a name of its own, so it cannot be taken for a whole one.
@@ -20,6 +21,7 @@ mod names;
 mod pins;
 mod room;
 mod saving;
+mod soon;
 mod stored;
 mod tree;
 mod trouble;

@@ -51,6 +51,7 @@ pub(super) fn save(home: &Home, contents: &[&DiskStored]) -> io::Result<()> {
     }
     for saving in savings {
         saving.stored.ledger().saved(saving.draft.revision);
+        saving.stored.remove_saved_soon(home);
     }
     failures.end()
 }

@@ -235,6 +235,7 @@ impl DiskStored {
         self.ledger().forget(chunk);
         self.write_all(range.start, frames)?;
         self.ledger().record(chunk, hash);
+        self.write_soon(&self.home);
         Ok(())
     }
 
@@ -300,11 +301,13 @@ impl DiskStored {
         for chunk in chunks {
             let hash = self.hash_of(chunk);
             let bytes = self.bytes_of(chunk)?.filter(|bytes| Some(xxh3_64(bytes)) == hash);
-            self.ledger().forget(chunk);
-            if let (Some(bytes), Some(hash)) = (bytes, hash) {
-                self.write_all(chunk_range(chunk, self.size_bytes).start, vec![bytes.into()])?;
-                self.ledger().record(chunk, hash);
-            }
+            let (Some(bytes), Some(hash)) = (bytes, hash) else {
+                self.ledger().forget(chunk);
+                continue;
+            };
+            // It stays known meanwhile: these are the bytes that it has.
+            self.write_all(chunk_range(chunk, self.size_bytes).start, vec![bytes.into()])?;
+            self.ledger().record(chunk, hash);
         }
         Ok(())
     }
@@ -342,14 +345,14 @@ impl DiskStored {
             // Whoever keeps it at the same time has lost the race for the name already.
             let _ = self.kept.set((absolute, kept));
         }
-        self.remove_sidecar();
+        self.remove_sidecars();
         rustix::fs::fsync(&directory).map_err(full)
     }
 
     /// Of a content that the store holds no more. If that fails, the next start removes it.
-    fn remove_sidecar(&self) {
+    fn remove_sidecars(&self) {
         let Some(reserved) = &self.reserved else { return };
-        if let Err(error) = self.home.partial.remove(&names::sidecar(reserved.key())) {
+        if let Err(error) = self.home.remove_sidecars(reserved.key()) {
             tracing::warn!(%error, content = self.name, "a sidecar cannot be removed from the store");
         }
     }

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod faults;
+mod soon;
 
 use super::{DiskStore, OpenError, Verdict, VerifiedFile};
 use crate::store::suite::{identity, known_tree, path, sample, write};

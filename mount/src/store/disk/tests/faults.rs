@@ -71,7 +71,7 @@ impl Bench<'_> {
     }
 }
 
-const LEN: u64 = CHUNK_SIZE + 700;
+const LEN: u64 = CHUNK_SIZE * 2 + 700;
 const TREE: TreeId = TreeId { owner: PeerId([3; 32]), share: ShareId([4; 16]) };
 
 /// Two lives of a store, of which the first ends well or not.
@@ -82,6 +82,8 @@ async fn two_lives(bench: &mut Bench<'_>, bytes: &Bytes, ends_well: bool) {
         let store = bench.open();
         let stored = bench.create(&store, &id);
         bench.attempt(|| write(&stored, bytes, 1)).await;
+        // The second one is written down at once, which may fail and nobody is told.
+        bench.attempt(|| write(&stored, bytes, 2)).await;
         bench.attempt(|| store.save(vec![Arc::clone(&stored)])).await;
         // More at once than are saved one by one.
         let mut many = vec![Arc::clone(&stored)];
