@@ -187,6 +187,10 @@ impl World {
     }
 
     fn check_error(&self, asked: &Asked, errno: Errno) {
+        if matches!(asked.request, Request::PeerOpen { .. }) {
+            // A follower that has something open that was removed long ago asks whether it still can be had.
+            return;
+        }
         let unexplained = match errno {
             Errno::Io | Errno::Stale | Errno::NoSpace => !self.is_hurt() && self.trouble_at + AFTERMATH < asked.at,
             Errno::NoEntry
