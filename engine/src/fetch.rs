@@ -496,17 +496,22 @@ impl Engine {
         self.fetch_failed(id, chunk, FetchError::StreamLost, out);
     }
 
-    /// The peer is back: what was parked is asked for, first of all what somebody waits for.
+    /// The peer is back: what was parked is asked for, first of all what somebody waits for. So is what failed and would be
+    /// tried again later: a new connection is a reason to try at once, and it may not last.
     pub(crate) fn unpark(&mut self, peer: PeerId, out: &mut Vec<Output>) {
         let parked: Vec<(ContentId, u64)> = self
             .contents
             .iter()
             .filter(|(_, content)| content.peer == peer)
             .flat_map(|(id, content)| content.chunks.iter().map(|(chunk, fetch)| (*id, *chunk, &fetch.phase)))
-            .filter(|(.., phase)| **phase == Phase::Parked)
+            .filter(|(.., phase)| matches!(phase, Phase::Parked | Phase::Backoff(_)))
             .map(|(id, chunk, _)| (id, chunk))
             .collect();
         for (id, chunk) in parked {
+            let phase = self.contents.get(&id).and_then(|content| Some(content.chunks.get(&chunk)?.phase.clone()));
+            if let Some(Phase::Backoff(at)) = phase {
+                self.timers.unset(at, Timer::Retry(id, chunk));
+            }
             let needed = self.contents.get(&id).and_then(|content| self.needed_by_waiters(content, chunk));
             if needed.is_some() {
                 self.issue(id, chunk, needed, out);
