@@ -193,8 +193,6 @@ pub(in crate::net) struct Visitor {
     pub(super) peer: PeerId,
     /// One permit for each chunk of this connection that is in memory.
     pub(super) chunks: Arc<Semaphore>,
-    /// One permit, for the stream that sends what nobody waits for.
-    pub(super) turn: Arc<Semaphore>,
     /// When the connection ends.
     pub(super) line: LineEnd,
     phase: watch::Sender<Phase>,
@@ -223,8 +221,7 @@ impl Visitor {
     ) -> Line<Arc<Visitor>> {
         let (phase, seen) = watch::channel(Phase::Outside { place });
         let chunks = Arc::new(Semaphore::new(MAX_CHUNKS_IN_MEMORY));
-        let turn = Arc::new(Semaphore::new(1));
-        let visitor = |line| Arc::new(Visitor { peer: conn.peer, chunks, turn, line, phase });
+        let visitor = |line| Arc::new(Visitor { peer: conn.peer, chunks, line, phase });
         let hang_up = async move {
             tokio::select! {
                 biased;

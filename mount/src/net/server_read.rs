@@ -1,10 +1,6 @@
 //! One read stream of a peer: requests wait in two queues, the urgent before the others, and are answered one at a
 //! time from one read of the file each. Who asks for the hashes of many chunks waits in its queue again between two.
 //!
-//! Streams of one connection share its bandwidth. What nobody waits for is sent one chunk after the other, on whichever
-//! stream it was asked for first: so that chunks become whole as early as they can, and a reader that is cut off has
-//! lost a part of one, rather than of as many as there are streams.
-//!
 //! Everything happens when the network asks for the next reply. So a peer that does not take its replies costs one
 //! chunk and one queue, both bounded, and its requests wait in the flow-control window.
 
@@ -22,7 +18,6 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, Stream};
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -115,18 +110,6 @@ struct Current {
     /// What has not been sent yet.
     data: Bytes,
     _permit: OwnedSemaphorePermit,
-    turn: Turn,
-}
-
-/// The right to send what nobody waits for, which one stream of a connection has at a time.
-enum Turn {
-    /// Somebody waits for it: it is sent at once.
-    NotNeeded,
-    /// It keeps its place among those who wait.
-    Awaited(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send + Sync>>),
-    Taken {
-        _permit: Option<OwnedSemaphorePermit>,
-    },
 }
 
 impl Current {
@@ -150,20 +133,6 @@ impl Reading {
                 return Ok(Some(ReadReply::Done { request }));
             }
             if let Some(mut current) = self.current.take() {
-                if let Turn::Awaited(turn) = &mut current.turn {
-                    tokio::select! {
-                        biased;
-                        permit = turn => {
-                            current.turn = Turn::Taken { _permit: permit };
-                            self.current = Some(current);
-                        }
-                        message = next_message(&mut self.inbound) => {
-                            self.current = Some(current);
-                            self.take(message?)?;
-                        }
-                    }
-                    continue;
-                }
                 let Some(reply) = current.next_reply() else {
                     return Ok(Some(ReadReply::Done { request: current.request }));
                 };
@@ -248,15 +217,10 @@ impl Reading {
     /// Reads what is asked for. Answers only if that cannot be had.
     async fn begin(&mut self, fetch: Fetch) -> Result<Option<ReadReply>, Status> {
         let range = fetch.range(self.size_bytes).map_err(|fault| self.blame(fault))?;
-        let Fetch { request, frames, chunk: _, urgent } = fetch;
+        let Fetch { request, frames, chunk: _, urgent: _ } = fetch;
         Ok(match self.read(range).await? {
             Ok((data, permit)) => {
-                let turn = match urgent {
-                    true => Turn::NotNeeded,
-                    // Never closed.
-                    false => Turn::Awaited(Box::pin(self.visitor.turn.clone().acquire_owned().map(Result::ok))),
-                };
-                self.current = Some(Current { request, next_frame: frames.start, data, _permit: permit, turn });
+                self.current = Some(Current { request, next_frame: frames.start, data, _permit: permit });
                 None
             }
             Err(reason) => Some(ReadReply::Refused { request, reason }),
@@ -301,14 +265,6 @@ impl Reading {
 
     fn blame(&self, fault: PeerFault) -> Status {
         blame(self.visitor.peer, fault)
-    }
-}
-
-/// The next thing that the peer asks; for ever if it has nothing more to ask.
-async fn next_message(inbound: &mut Option<Streaming<v1::ReadRequest>>) -> Result<Option<v1::ReadRequest>, Status> {
-    match inbound {
-        Some(inbound) => inbound.message().await,
-        None => std::future::pending().await,
     }
 }
 

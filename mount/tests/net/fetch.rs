@@ -7,8 +7,7 @@ use farshore::net::cancel_pair;
 use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, chunk_range};
 use farshore_engine::{ContentId, FetchError};
 use futures_util::future::join_all;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Lets what was sent arrive. The clock only moves when nothing else does, so this is exact.
@@ -90,35 +89,6 @@ async fn what_is_urgent_overtakes() {
     assert_eq!(urgent.unwrap(), content(80 * CHUNK_SIZE..80 * CHUNK_SIZE + FRAME_SIZE));
     let order: Vec<u64> = file.reads.lock().unwrap().iter().map(|range| range.start / CHUNK_SIZE).collect();
     assert_eq!(order, [0, 80, 4, 8, 12, 16, 20, 24, 28, 32, 36]);
-}
-
-/// A reader that is cut off has lost a part of one chunk, and not of one on each stream.
-#[tokio::test(start_paused = true)]
-async fn what_nobody_waits_for_becomes_whole_one_chunk_after_the_other() {
-    let owner = Owner::new();
-    let size_bytes = 40 * CHUNK_SIZE;
-    owner.put("a", 1, size_bytes);
-    let running = start(owner).await;
-    let link = dial(&running.network).await.unwrap();
-    let wanted = wanted(1, "a", 1, size_bytes);
-    let arrived = Mutex::new(BTreeMap::<u64, u32>::new());
-    let most_begun = Mutex::new(0);
-    let chunks = (0..40).map(|chunk| {
-        let (canceller, cancel) = cancel_pair();
-        let (arrived, most_begun) = (&arrived, &most_begun);
-        let on_frame = move |_, _| {
-            let mut arrived = arrived.lock().unwrap();
-            *arrived.entry(chunk).or_default() += 1;
-            let begun = arrived.values().filter(|frames| **frames < 4).count();
-            let mut most = most_begun.lock().unwrap();
-            *most = begun.max(*most);
-        };
-        let fetched = link.fetch(&wanted, chunk, 0..4, false, cancel, on_frame);
-        async move { (fetched.await, canceller).0 }
-    });
-    assert!(within(join_all(chunks)).await.iter().all(Result::is_ok));
-    // The end of one and the beginning of the next come over two streams, whose tasks may run in either order.
-    assert!(*most_begun.lock().unwrap() <= 2, "{} chunks were begun at once", most_begun.lock().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
