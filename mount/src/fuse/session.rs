@@ -187,6 +187,8 @@ impl Serving {
         self.sending.stop();
         self.ending.set(match result {
             Ok(()) => Ended::Unmounted,
+            // The kernel says so if it is unmounted before the first request was answered.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ended::Unmounted,
             Err(error) => {
                 tracing::error!(%error, path = %self.mount.path.display(), "serving the mount failed");
                 Ended::Failed(error.to_string())
