@@ -26,7 +26,7 @@ impl Engine {
         timers += self.check_running();
         timers += self.check_peers();
         timers += self.check_saving();
-        timers += usize::from(self.prefetch.rest_at.is_some());
+        timers += usize::from(self.prefetch.rest_at.is_some()) + usize::from(self.prefetch.again_at.is_some());
         self.cache.check(&self.contents);
         assert_eq!(timers, self.timers.len(), "a timer is set that nothing waits for");
     }

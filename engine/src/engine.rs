@@ -195,6 +195,7 @@ impl Engine {
             Timer::Stall(effect) => self.on_stall(effect, out),
             // The step goes on with it.
             Timer::Prefetch => self.prefetch.rest_at = None,
+            Timer::PrefetchAgain => self.on_prefetch_again(),
             Timer::Save => self.on_save_due(out),
             Timer::Redial(peer) => self.on_redial(peer, out),
         }

@@ -16,6 +16,9 @@ const LOOKED_AT_ONCE: usize = 256;
 /// The pause until the next are looked at: others have their turn.
 const REST_AFTER: Duration = Duration::from_millis(1);
 
+/// How long a file that could not be had is left alone: nobody waits for it, and nobody else would try again.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+
 /// Files to be fetched whole.
 #[derive(Debug, Default)]
 pub(crate) struct Prefetch {
@@ -26,6 +29,9 @@ pub(crate) struct Prefetch {
     queued: BTreeSet<Ino>,
     /// When the rest of the queue is looked at, if it was too long for one step.
     pub(crate) rest_at: Option<Time>,
+    /// Those that could not be had, and when they are queued again.
+    given_up: BTreeSet<Ino>,
+    pub(crate) again_at: Option<Time>,
 }
 
 impl Prefetch {
@@ -66,7 +72,7 @@ impl Engine {
         }
     }
 
-    /// A peer is there (again): what is pinned and was given up is tried once more.
+    /// A peer is there (again): what is pinned is tried at once, whatever became of it before.
     pub(crate) fn prefetch_pinned(&mut self) {
         let pinned: Vec<Ino> = self.cache.pins().iter().filter_map(|pin| self.tree.resolve(pin.names())).collect();
         for top in pinned {
@@ -102,10 +108,29 @@ impl Engine {
         self.prefetch.active.contains(&id)
     }
 
-    /// A content cannot be had now. Nobody else may be there to close what was opened for it.
+    /// A content cannot be had now. If it is pinned, it is tried again later; what is only open has whoever reads it. Nobody
+    /// else may be there to close what was opened for it.
     pub(crate) fn give_up_prefetch(&mut self, id: ContentId, out: &mut Vec<Output>) {
-        if self.prefetch.active.remove(&id) && !self.is_open(id) {
+        if !self.prefetch.active.remove(&id) {
+            return;
+        }
+        let ino = self.contents.get(&id).map(|content| content.ino);
+        self.prefetch.given_up.extend(ino.filter(|ino| self.is_pinned_now(*ino)));
+        if self.prefetch.again_at.is_none() && !self.prefetch.given_up.is_empty() {
+            let at = self.now + AGAIN_AFTER;
+            self.prefetch.again_at = Some(at);
+            self.timers.set(at, Timer::PrefetchAgain);
+        }
+        if !self.is_open(id) {
             self.effect_unreported(Effect::CloseStreams { content: id }, out);
+        }
+    }
+
+    /// What could not be had is queued again. What nobody wants any more is passed over when its turn comes.
+    pub(crate) fn on_prefetch_again(&mut self) {
+        self.prefetch.again_at = None;
+        for ino in std::mem::take(&mut self.prefetch.given_up) {
+            self.prefetch.push_back(ino);
         }
     }
 

@@ -139,7 +139,8 @@ impl Host {
         let waits = |asked: &Asked| !matches!(asked.request, Request::PeerWatch { .. });
         let works = |job: &Job| !matches!(job, Job::Dial { .. } | Job::Watch { .. });
         let saves = !self.engine.saving.unsaved.is_empty() || self.engine.saving.at.is_some();
-        !saves && !self.asked.values().any(waits) && !self.jobs.values().any(works) && !self.watcher.busy
+        let retries = self.engine.prefetch.again_at.is_some();
+        !saves && !retries && !self.asked.values().any(waits) && !self.jobs.values().any(works) && !self.watcher.busy
     }
 }
 

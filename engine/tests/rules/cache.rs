@@ -2,7 +2,7 @@
 
 use crate::CHUNK;
 use core::time::Duration;
-use farshore_engine::testing::{Hand, Pair, World, path};
+use farshore_engine::testing::{Hand, Pair, Spoil, World, path};
 use farshore_engine::*;
 
 const FILES: [(&str, u64); 4] = [("a", 2 * CHUNK), ("b", 2 * CHUNK), ("c", 2 * CHUNK), ("dir/d", 2 * CHUNK)];
@@ -359,5 +359,18 @@ fn a_pinned_file_that_was_empty_is_fetched_when_it_is_not_any_more() {
     pair.edit("dir/a", 3 * CHUNK);
     pair.drive();
     assert_eq!(stored(&pair), ["dir/a"]);
+    pair.settle();
+}
+
+/// The connection stays, so that nothing else would be a reason to try again.
+#[test]
+fn a_pinned_file_that_its_owner_could_not_read_for_a_while_is_fetched_later() {
+    let mut pair = Pair::new(&[("a", CHUNK)]);
+    pair.spoils.extend(std::iter::repeat_n(Spoil::Refuse(FetchError::OwnerIo), 5));
+    ask(&mut pair, Request::Pin { path: path("a") }).unwrap();
+    pair.drive_for(Duration::from_secs(8));
+    assert!(pair.spoils.is_empty() && stored(&pair).is_empty(), "all attempts have failed");
+    pair.drive_for(Duration::from_secs(12));
+    assert_eq!(stored(&pair), ["a"]);
     pair.settle();
 }
