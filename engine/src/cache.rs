@@ -42,9 +42,21 @@ pub(crate) struct Cache {
     is_exhausted: bool,
     /// Paths that stay, with all that is below them.
     pins: BTreeSet<RelPath>,
+    /// Whether every path does.
+    keeps_all: bool,
 }
 
 impl Cache {
+    /// Nothing is held. If it `keeps_all`, everything is as if it was pinned.
+    pub(crate) fn new(keeps_all: bool) -> Cache {
+        Cache { keeps_all, ..Cache::default() }
+    }
+
+    /// Whether anything stays.
+    pub(crate) fn has_pins(&self) -> bool {
+        self.keeps_all || !self.pins.is_empty()
+    }
+
     fn next_use(&mut self) -> u64 {
         self.last_use += 1;
         self.last_use
@@ -107,6 +119,9 @@ impl Cache {
     /// Whether a path stays whatever happens.
     pub(crate) fn is_pinned(&self, path: &RelPath) -> bool {
         let names = path.names();
+        if self.keeps_all {
+            return true;
+        }
         if self.pins.len() <= names.len() {
             return self.pins.iter().any(|pin| pin.is_prefix_of(path));
         }
@@ -178,6 +193,7 @@ impl Engine {
             self.drop_base(id, out);
             self.effect_unreported(Effect::CloseStreams { content: id }, out);
             self.stop_prefetch(id);
+            self.note_whole(id);
         }
         self.note_unsaved(id, self.save_interval(id));
         self.trim(out);

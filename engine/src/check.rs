@@ -25,7 +25,7 @@ impl Engine {
         timers += self.check_waiting();
         timers += self.check_running();
         timers += self.check_peers();
-        timers += self.check_saving();
+        timers += self.check_saving() + self.check_folder();
         timers += usize::from(self.prefetch.rest_at.is_some()) + usize::from(self.prefetch.again_at.is_some());
         self.cache.check(&self.contents);
         assert_eq!(timers, self.timers.len(), "a timer is set that nothing waits for");
@@ -176,6 +176,7 @@ impl Engine {
                 | Running::Watch { .. }
                 | Running::Resume { .. }
                 | Running::Save { .. }
+                | Running::Apply
                 | Running::Abandoned => {}
             }
         }

@@ -60,6 +60,11 @@ pub struct Config {
     pub watch_batch: usize,
     /// The most entries that peers can make us remember.
     pub max_entries: u64,
+    /// Whether there is a folder of our own into which goes what peers change, and whose changes are merged with theirs. A
+    /// device without one only shows what a peer says.
+    pub keeps_folder: bool,
+    /// Whether all files are fetched whole, as if everything was pinned.
+    pub fetches_all: bool,
 }
 
 impl Default for Config {
@@ -86,6 +91,8 @@ impl Default for Config {
             event_log: 65_536,
             watch_batch: crate::share::WATCH_BATCH,
             max_entries: crate::follow::MAX_ENTRIES,
+            keeps_folder: false,
+            fetches_all: false,
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::peers::Peer;
 use crate::prefetch::Prefetch;
 use crate::reads::Waiting;
 use crate::record::Facts;
+use crate::replica::Replica;
 use crate::rng::Rng;
 use crate::save::Saving;
 use crate::share::Share;
@@ -50,6 +51,7 @@ pub struct Engine {
     /// for the second time.
     pub(crate) remembered: BTreeMap<PeerId, (Position, u64)>,
     pub(crate) share: Share,
+    pub(crate) replica: Replica,
     /// The numbers of our own changes.
     pub(crate) clock: Clock,
     pub(crate) cache: Cache,
@@ -105,6 +107,7 @@ pub(crate) enum Running {
     Save {
         contents: Vec<ContentId>,
     },
+    Apply,
     /// Nobody needs it any more; its end changes nothing.
     Abandoned,
 }
@@ -116,6 +119,7 @@ impl Engine {
     pub fn new(config: Config, seed: u64, now: Time) -> Engine {
         Engine {
             share: Share::new(&config),
+            replica: Replica::default(),
             clock: Clock::new(config.device, config.version_base.max(1)),
             now,
             rng: Rng::new(seed),
@@ -129,7 +133,7 @@ impl Engine {
             ahead_bytes: 0,
             peers: BTreeMap::new(),
             remembered: BTreeMap::new(),
-            cache: Cache::default(),
+            cache: Cache::new(config.fetches_all),
             saving: Saving::default(),
             prefetch: Prefetch::default(),
             room_made_at: None,
@@ -175,6 +179,7 @@ impl Engine {
             Input::Remembered { peer, remembered } => self.on_remembered(peer, remembered, out),
         }
         self.fetch_ahead(out);
+        self.apply_more(out);
         self.forget_unused(out);
     }
 
@@ -199,9 +204,11 @@ impl Engine {
             Timer::Stall(effect) => self.on_stall(effect, out),
             // The step goes on with it.
             Timer::Prefetch => self.prefetch.rest_at = None,
-            Timer::PrefetchAgain => self.on_prefetch_again(),
+            Timer::PrefetchAgain => self.on_prefetch_again(out),
             Timer::Save => self.on_save_due(out),
             Timer::Redial(peer) => self.on_redial(peer, out),
+            // The step goes on with it.
+            Timer::Apply => self.replica.folder.retry_at = None,
         }
     }
 
@@ -230,6 +237,7 @@ impl Engine {
                 self.on_compared(id, comparison, result, out);
             }
             (Running::Save { contents }, Done::Saved(result)) => self.on_saved(contents, result, out),
+            (Running::Apply, Done::Applied(results)) => self.on_applied(results, out),
             (running, done) => panic!("effect {id} ended with {done:?}, but it was {running:?}"),
         }
     }
@@ -281,11 +289,14 @@ impl Engine {
         self.ahead_bytes = 0;
         self.end_prefetch();
         self.saving = Saving::default();
+        self.replica.folder.retry_at = None;
         for (id, running) in &mut self.running {
             match running {
                 Running::Abandoned => continue,
                 // If it connects in spite of this, the connection is hung up.
                 Running::Dial { .. } => {}
+                // What is done in the folder is done to its end.
+                Running::Apply => continue,
                 Running::Watch { .. }
                 | Running::Fetch { .. }
                 | Running::Store { .. }

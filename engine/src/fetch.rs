@@ -422,11 +422,11 @@ impl Engine {
             Patience::SomeLeft => {}
             Patience::NobodyWaited if fetch.download.can_retry() => {}
             Patience::NobodyWaited => {
-                self.give_up_prefetch(id, out);
+                self.give_up_prefetch(id, error, out);
                 return self.forget_chunk(id, chunk, out);
             }
             Patience::NoneLeft => {
-                self.give_up_prefetch(id, out);
+                self.give_up_prefetch(id, error, out);
                 out.push(Output::Notice(Notice::FetchFailed { peer, path, chunk, error }));
                 return self.forget_chunk(id, chunk, out);
             }
@@ -569,7 +569,11 @@ impl Engine {
             Running::Store { ahead_bytes, .. } | Running::Verify { ahead_bytes, .. } => self.ahead_bytes -= ahead_bytes,
             Running::Compare(comparison) => self.timers.unset(comparison.stall_at, Timer::Stall(effect)),
             Running::Abandoned => return,
-            Running::Dial { .. } | Running::Watch { .. } | Running::Resume { .. } | Running::Save { .. } => {}
+            Running::Dial { .. }
+            | Running::Watch { .. }
+            | Running::Resume { .. }
+            | Running::Save { .. }
+            | Running::Apply => {}
         }
         if cancel {
             out.push(Output::Cancel(effect));

@@ -8,8 +8,10 @@ use crate::output::{Notice, Output};
 use crate::path::{Name, RelPath};
 use crate::peers::Peer;
 use crate::record::{Kind, Record};
+use crate::replica::{Renamed, Stated, Telling};
 use crate::tree::{Known, Node, Origin};
 use crate::version::{Dot, Revision};
+use std::collections::BTreeMap;
 
 /// The most entries that one share may have, unless it is set. Peers cannot make us remember more.
 pub const MAX_ENTRIES: u64 = 1 << 24;
@@ -21,6 +23,9 @@ pub(crate) struct Listing {
     mark: u64,
     /// Where we stand when it has ended.
     position: Position,
+    /// What takes the place of files of ours, with all that is below it: it comes last, when it is known what is to become of
+    /// those files.
+    last: BTreeMap<RelPath, Stated>,
 }
 
 impl Engine {
@@ -59,15 +64,21 @@ impl Engine {
                 }
                 let mark = self.next_mark();
                 let peer = self.peers.get_mut(&id).ok_or(PeerFault::OutOfPlace)?;
-                peer.listing = Some(Listing { mark, position });
+                peer.listing = Some(Listing { mark, position, last: BTreeMap::new() });
                 Ok(())
             }
             TreeUpdate::Entry { path, record, revision } => {
                 let mark = self.listing_of(id)?;
+                if self.config.keeps_folder {
+                    return self.merge_entry(id, path, Stated { record: Some(record), revision }, out);
+                }
                 self.put(&path, Known { record, revision, origin: Origin::Peer(id), mark }, false, out)
             }
             TreeUpdate::Removed { path, revision } => {
                 self.listing_of(id)?;
+                if self.config.keeps_folder {
+                    return self.take_over_stated(&path, Stated { record: None, revision }, self.telling_of(id), out);
+                }
                 self.take_away(&path, &revision, out)
             }
             TreeUpdate::End { settled } => self.end_listing(id, settled, out),
@@ -99,13 +110,21 @@ impl Engine {
 
     fn end_listing(&mut self, id: PeerId, settled: u64, out: &mut Vec<Output>) -> Result<(), PeerFault> {
         let peer = self.peers.get_mut(&id).ok_or(PeerFault::OutOfPlace)?;
-        let Listing { mark, position } = peer.listing.take().ok_or(PeerFault::OutOfPlace)?;
+        let Listing { mark, position, last } = peer.listing.take().ok_or(PeerFault::OutOfPlace)?;
         if settled < position.seq {
             return Err(PeerFault::OutOfRange("settled"));
         }
         peer.position = position;
         peer.settled = settled;
         peer.listed = true;
+        if self.config.keeps_folder {
+            for (path, stated) in last {
+                self.take_over_stated(&path, stated, self.telling_of(id), out)?;
+            }
+            // What it does not name may be newer than this listing, and have come from elsewhere: it stays.
+            out.push(Output::Notice(Notice::Listed { peer: id }));
+            return Ok(());
+        }
         let unnamed: Vec<Ino> = self
             .tree
             .iter()
@@ -128,6 +147,12 @@ impl Engine {
         let told_again = seq <= peer.settled;
         peer.position.seq = seq;
         let (origin, mark) = (Origin::Peer(id), self.last_mark);
+        if self.config.keeps_folder {
+            return match self.merge_event(id, change, out) {
+                Err(PeerFault::NoParent) if told_again => Ok(()),
+                merged => merged,
+            };
+        }
         let applied = match change {
             Change::Put { path, record, revision, replaced } => {
                 self.put(&path, Known { record, revision, origin, mark }, replaced && !told_again, out)
@@ -141,6 +166,61 @@ impl Engine {
             // What the listing no longer had, a later event explains.
             Err(PeerFault::NoParent | PeerFault::BelowFile) if told_again => Ok(()),
             applied => applied,
+        }
+    }
+
+    /// What a peer says now. It is later than the beginning of every listing that is being told.
+    fn telling_of(&self, id: PeerId) -> Telling {
+        Telling { origin: Origin::Peer(id), from: Some(id), replaced: false, mark: self.last_mark }
+    }
+
+    /// One path of the listing of a peer with which we merge.
+    fn merge_entry(
+        &mut self,
+        id: PeerId,
+        path: RelPath,
+        stated: Stated,
+        out: &mut Vec<Output>,
+    ) -> Result<(), PeerFault> {
+        let replaces = self.replaces_file(&path, &stated);
+        if let Some(listing) = self.peers.get_mut(&id).and_then(|peer| peer.listing.as_mut()) {
+            let before = listing.last.range(..&path).next_back();
+            if replaces || before.is_some_and(|(above, _)| above.is_prefix_of(&path)) {
+                listing.last.insert(path, stated);
+                return Ok(());
+            }
+        }
+        self.take_over_stated(&path, stated, self.telling_of(id), out)
+    }
+
+    /// Whether a file would go if this was taken over.
+    fn replaces_file(&self, path: &RelPath, stated: &Stated) -> bool {
+        let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
+        node.is_some_and(|node| {
+            let is_file = matches!(node.record.kind, Kind::File { .. });
+            is_file && stated.record.as_ref().is_some_and(|record| record.kind != node.record.kind)
+        })
+    }
+
+    /// A peer with which we merge says what happened.
+    fn merge_event(&mut self, id: PeerId, change: Change, out: &mut Vec<Output>) -> Result<(), PeerFault> {
+        let telling = self.telling_of(id);
+        match change {
+            Change::Put { path, record, revision, replaced } => {
+                let telling = Telling { replaced, ..telling };
+                self.take_over_stated(&path, Stated { record: Some(record), revision }, telling, out)
+            }
+            Change::Remove { path, revision } => {
+                self.take_over_stated(&path, Stated { record: None, revision }, telling, out)
+            }
+            Change::Rename { from, to, record, revision, left, digest } => {
+                check_rename(&from, &to)?;
+                let renamed = self.take_over_rename((&from, &to), (record, revision), (left, digest), telling, out)?;
+                if renamed == Renamed::Otherwise {
+                    self.list_anew(id, out);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -197,13 +277,8 @@ impl Engine {
         replaced: bool,
         out: &mut Vec<Output>,
     ) -> Result<(), PeerFault> {
+        check_rename(from, to)?;
         let Some((parents, name)) = to.split_last() else { return Err(PeerFault::Root) };
-        if from.is_root() {
-            return Err(PeerFault::Root);
-        }
-        if from != to && (from.is_prefix_of(to) || to.is_prefix_of(from)) {
-            return Err(PeerFault::IntoItself);
-        }
         match self.tree.resolve(from.names()) {
             Some(ino) if self.is_same_kind(ino, &known.record) => {
                 known.record.check()?;
@@ -241,7 +316,7 @@ impl Engine {
         }
     }
 
-    fn directory(&self, path: &[Name]) -> Result<Ino, PeerFault> {
+    pub(crate) fn directory(&self, path: &[Name]) -> Result<Ino, PeerFault> {
         let mut at = Ino::ROOT;
         for name in path {
             if !self.tree.get(at).is_some_and(Node::is_dir) {
@@ -252,7 +327,7 @@ impl Engine {
         if self.tree.get(at).is_some_and(Node::is_dir) { Ok(at) } else { Err(PeerFault::BelowFile) }
     }
 
-    fn is_same_kind(&self, ino: Ino, record: &Record) -> bool {
+    pub(crate) fn is_same_kind(&self, ino: Ino, record: &Record) -> bool {
         self.tree
             .get(ino)
             .is_some_and(|node| core::mem::discriminant(&node.record.kind) == core::mem::discriminant(&record.kind))
@@ -360,4 +435,15 @@ impl Engine {
             out.push(Output::Notice(Notice::InvalidateInode { ino: parent, data: true }));
         }
     }
+}
+
+/// A rename is about two paths, of which none is in the other.
+fn check_rename(from: &RelPath, to: &RelPath) -> Result<(), PeerFault> {
+    if from.is_root() || to.is_root() {
+        return Err(PeerFault::Root);
+    }
+    if from != to && (from.is_prefix_of(to) || to.is_prefix_of(from)) {
+        return Err(PeerFault::IntoItself);
+    }
+    Ok(())
 }

@@ -5,8 +5,9 @@ use crate::chunk::FrameSet;
 use crate::event::{Observation, Position, TreeUpdate};
 use crate::fault::PeerFault;
 use crate::ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
+use crate::output::ApplyError;
 use crate::path::{Name, RelPath};
-use crate::record::{FileTime, Stamp};
+use crate::record::{Facts, FileTime, Stamp};
 use crate::remembered::Remembered;
 use crate::stored::{Held, Resumed};
 
@@ -147,8 +148,12 @@ pub struct WatchCursor {
     pub(crate) position: Position,
     /// What was told last, while a listing is under way; the root before the first.
     pub(crate) listing: Option<ToldUpTo>,
+    /// How far the listing has got with what was removed, which comes before that; everything if there is none.
+    pub(crate) removed: Option<Option<RelPath>>,
     /// Whether the peer was told that this is all, once. After that it is told only what happens.
     pub(crate) is_told_all: bool,
+    /// Whether the peer itself said that it stands there.
+    pub(crate) is_said: bool,
 }
 
 /// How far a listing has got.
@@ -164,7 +169,7 @@ impl WatchCursor {
     /// For a peer that says that it stands at `position`.
     #[must_use]
     pub fn at(position: Position) -> WatchCursor {
-        WatchCursor { position, listing: None, is_told_all: false }
+        WatchCursor { position, is_said: true, ..WatchCursor::default() }
     }
 }
 
@@ -190,6 +195,9 @@ pub enum Done {
     Verified(bool),
     /// Of [`crate::Effect::Compare`]: the chunks that are the same, in order. They are stored.
     Compared(Result<Vec<u64>, FetchError>),
+    /// Of [`crate::Effect::Apply`]: for each operation, in their order, what the file system says of what is there now.
+    /// What it says of what was removed does not matter.
+    Applied(Vec<Result<Facts, ApplyError>>),
     /// Of [`crate::Effect::Save`]. Not `Ok` means that any of them may be as it was before.
     Saved(Result<(), StoreError>),
 }

@@ -133,6 +133,7 @@ impl Engine {
         }
         if self.contents.get(&id).is_some_and(Content::is_complete) {
             self.stop_prefetch(id);
+            self.note_whole(id);
         }
         self.charge(id);
         let ino = self.contents.get(&id).map(|content| content.ino);

@@ -34,7 +34,7 @@ impl Engine {
             Request::PeerOpen { peer: _, path, stamp } => self.peer_open(&path, stamp),
             Request::Read { handle, offset, len } => return self.read(id, handle, offset, len, out),
             Request::FetchAll { handle } => return self.fetch_all(id, handle, out),
-            Request::PeerWatch { peer: _, cursor } => return self.peer_watch(id, cursor, out),
+            Request::PeerWatch { peer, cursor } => return self.peer_watch(id, peer, cursor, out),
         };
         self.reply(id, result, out);
     }
@@ -90,9 +90,9 @@ impl Engine {
         if write {
             return Err(Errno::ReadOnly);
         }
-        let local = match node.origin {
-            Origin::Local(_) => Some(self.tree.path_of(ino).ok_or(Errno::Stale)?),
-            Origin::Peer(_) => None,
+        let local = match (node.origin, node.content) {
+            (Origin::Local(_), None) => Some(self.tree.path_of(ino).ok_or(Errno::Stale)?),
+            (Origin::Local(_), Some(_)) | (Origin::Peer(_), _) => None,
         };
         let is_first = self.tree.get_mut(ino).is_some_and(|node| {
             node.opens.open();
@@ -121,6 +121,7 @@ impl Engine {
                 self.abandon_fetches(content, out);
             }
             self.note_use(content, false);
+            self.let_go_of_local(content, out);
             self.force_save();
             self.trim(out);
             if !self.is_prefetched(content) && !self.contents.get(&content).is_some_and(Content::is_complete) {

@@ -82,17 +82,21 @@ mod check;
 mod content;
 mod engine;
 mod fetch;
+mod folder;
 mod follow;
 mod kept;
 mod kernel;
 mod leases;
+mod observed;
 mod peers;
 mod prefetch;
 mod readahead;
 mod reads;
 mod rename;
+mod replica;
 mod rng;
 mod save;
+mod tombstones;
 mod tree;
 
 pub use bitmap::ChunkBitmap;
@@ -106,7 +110,8 @@ pub use identity::{ContentIdentity, ContentKey};
 pub use ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
 pub use input::{Command, DialError, Done, FetchError, Input, PeerEvent, Request, StoreError, Wanted, WatchCursor};
 pub use output::{
-    Attr, AttrKind, DirEntry, DirEntryName, Effect, Errno, Notice, Opened, Output, Reply, ServedFile, Source, Span,
+    Apply, ApplyError, Attr, AttrKind, DirEntry, DirEntryName, Effect, Errno, Notice, Opened, Output, Reply,
+    ServedFile, Source, Span,
 };
 pub use peers::Link;
 pub use remembered::{Remembered, Snapshot};

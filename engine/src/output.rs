@@ -272,6 +272,12 @@ pub enum Effect {
         /// Which chunks, at most 16.
         chunks: core::ops::Range<u64>,
     },
+    /// Do these operations in our own folder, in this order, and report each. There is never more than one batch. An
+    /// operation that finds something else than it expects does nothing; those behind it are done all the same.
+    Apply {
+        /// At most 256.
+        ops: Vec<Apply>,
+    },
     /// Write down what is stored of these contents, so that it is known after whatever happens.
     Save {
         /// Which; one that is gone meanwhile is passed over.
@@ -359,6 +365,7 @@ impl Effect {
             | Effect::Resume { .. }
             | Effect::Verify { .. }
             | Effect::Compare { .. }
+            | Effect::Apply { .. }
             | Effect::Save { .. } => true,
             Effect::DropFrames { .. }
             | Effect::Rebase { .. }
@@ -371,6 +378,117 @@ impl Effect {
             | Effect::OpenStreams { .. } => false,
         }
     }
+}
+
+/// Something to do in our own folder. What is expected at a path is said by the facts that were last seen of it: the
+/// operation is done only if they are the same, for a directory only if its inode is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Apply {
+    /// Make a directory where there is nothing.
+    MakeDir {
+        /// Where.
+        path: RelPath,
+        /// Permission bits.
+        mode: u16,
+        /// When it was last modified.
+        modified: FileTime,
+    },
+    /// Make a symlink.
+    MakeSymlink {
+        /// Where.
+        path: RelPath,
+        /// Its text.
+        target: Box<[u8]>,
+        /// When it was last modified.
+        modified: FileTime,
+        /// What is there now and goes; nothing if `None`.
+        expect: Option<Facts>,
+    },
+    /// Remove a file, a symlink, or a directory that is empty.
+    Remove {
+        /// Where.
+        path: RelPath,
+        /// What is there.
+        expect: Facts,
+    },
+    /// Give a file another name.
+    Rename {
+        /// Where it is.
+        from: RelPath,
+        /// Where it will be.
+        to: RelPath,
+        /// Its permission bits then.
+        mode: u16,
+        /// When it was last modified, then.
+        modified: FileTime,
+        /// What is there.
+        expect: Facts,
+        /// What is where it will be, and goes; nothing if `None`.
+        over: Option<Facts>,
+    },
+    /// Set permission bits and time of what is there.
+    SetAttributes {
+        /// Where.
+        path: RelPath,
+        /// Permission bits.
+        mode: u16,
+        /// When it was last modified.
+        modified: FileTime,
+        /// What is there; any directory if `None`.
+        expect: Option<Facts>,
+    },
+    /// Put a content, all of which is stored, there as a file. It stays in the store until it is discarded.
+    Publish {
+        /// Where.
+        path: RelPath,
+        /// Which content; `None` for an empty file.
+        content: Option<ContentId>,
+        /// Permission bits.
+        mode: u16,
+        /// When it was last modified.
+        modified: FileTime,
+        /// What is there now and goes; nothing if `None`.
+        expect: Option<Facts>,
+    },
+}
+
+impl Apply {
+    /// Where its result is, or where nothing is any more.
+    #[must_use]
+    pub fn target(&self) -> &RelPath {
+        match self {
+            Apply::MakeDir { path, .. }
+            | Apply::MakeSymlink { path, .. }
+            | Apply::Remove { path, .. }
+            | Apply::Rename { to: path, .. }
+            | Apply::SetAttributes { path, .. }
+            | Apply::Publish { path, .. } => path,
+        }
+    }
+
+    /// The one or two paths that it is about.
+    pub fn paths(&self) -> impl Iterator<Item = &RelPath> {
+        let from = match self {
+            Apply::Rename { from, .. } => Some(from),
+            Apply::MakeDir { .. }
+            | Apply::MakeSymlink { .. }
+            | Apply::Remove { .. }
+            | Apply::SetAttributes { .. }
+            | Apply::Publish { .. } => None,
+        };
+        from.into_iter().chain([self.target()])
+    }
+}
+
+/// Why an operation in our folder was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApplyError {
+    /// There is something else than was expected, or its directory is gone.
+    Changed,
+    /// The disk is full.
+    NoSpace,
+    /// The disk failed, or it is not allowed.
+    Io,
 }
 
 /// Something worth knowing: for the kernel's caches, a log, a progress bar or a test's oracle.
@@ -445,6 +563,19 @@ pub enum Notice {
     },
     /// The paths that stay are others now: [`crate::View::pins`]. Whoever drives writes them down.
     PinsChanged,
+    /// The driver is asked to look at a path of our own folder, and to tell what is there, also if that is nothing. A directory
+    /// that the engine has not heard of is read as a whole.
+    LookAt {
+        /// Where.
+        path: RelPath,
+    },
+    /// What a peer changed could not be done in our own folder; it is tried again.
+    ApplyFailed {
+        /// Where.
+        path: RelPath,
+        /// Why.
+        error: ApplyError,
+    },
     /// Something in our own folder cannot be shared as it is.
     NotShared {
         /// Where.

@@ -204,6 +204,16 @@ impl Engine {
         self.hang_up(peer, link, out);
     }
 
+    /// What a peer says cannot be brought together with what we know: the next connection begins with its whole listing.
+    pub(crate) fn list_anew(&mut self, id: PeerId, out: &mut Vec<Output>) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.position = Position::default();
+        }
+        if let Some(link) = self.link_to(id) {
+            self.hang_up(id, link, out);
+        }
+    }
+
     fn hang_up(&mut self, peer: PeerId, link: LinkId, out: &mut Vec<Output>) {
         self.effect_unreported(Effect::HangUp { peer, link }, out);
         self.on_link_down(peer, link, out);

@@ -4,11 +4,12 @@
 use crate::content::Content;
 use crate::engine::Engine;
 use crate::ids::{ContentId, Ino};
+use crate::input::FetchError;
 use crate::output::{Effect, Output};
 use crate::time::Time;
 use crate::timers::Timer;
 use core::time::Duration;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Files that one step looks at, at most, to find one that has to be fetched.
 const LOOKED_AT_ONCE: usize = 256;
@@ -32,6 +33,10 @@ pub(crate) struct Prefetch {
     /// Those that could not be had, and when they are queued again.
     given_up: BTreeSet<Ino>,
     pub(crate) again_at: Option<Time>,
+    /// Those of them that are tried with another peer, and whether this one said that it has not got them.
+    unobtainable: BTreeMap<Ino, bool>,
+    /// How often peers have said so, of each file, while all of them were there.
+    pub(crate) refusals: BTreeMap<Ino, usize>,
 }
 
 impl Prefetch {
@@ -67,14 +72,17 @@ impl Engine {
 
     /// Has every file at and below an entry fetched if that is pinned: it is new there, or its bytes are.
     pub(crate) fn prefetch_if_pinned(&mut self, ino: Ino) {
-        if !self.cache.pins().is_empty() && self.is_pinned_now(ino) {
+        if self.cache.has_pins() && self.is_pinned_now(ino) {
             self.prefetch_below(ino);
         }
     }
 
     /// A peer is there (again): what is pinned is tried at once, whatever became of it before.
     pub(crate) fn prefetch_pinned(&mut self) {
-        let pinned: Vec<Ino> = self.cache.pins().iter().filter_map(|pin| self.tree.resolve(pin.names())).collect();
+        let mut pinned: Vec<Ino> = self.cache.pins().iter().filter_map(|pin| self.tree.resolve(pin.names())).collect();
+        if self.config.fetches_all {
+            pinned = vec![Ino::ROOT];
+        }
         for top in pinned {
             self.prefetch_below(top);
         }
@@ -93,7 +101,7 @@ impl Engine {
             let Some(ino) = self.prefetch.pop_front() else { return };
             let wanted = self.tree.get(ino).is_some_and(|node| node.opens.count() > 0 && self.config.prefetch_on_open)
                 || self.is_pinned_now(ino);
-            if !wanted {
+            if !wanted || self.is_in_folder_elsewhere(ino) {
                 continue;
             }
             let Some(id) = self.content_of(ino, out) else { continue };
@@ -110,7 +118,7 @@ impl Engine {
 
     /// A content cannot be had now. If it is pinned, it is tried again later; what is only open has whoever reads it. Nobody
     /// else may be there to close what was opened for it.
-    pub(crate) fn give_up_prefetch(&mut self, id: ContentId, out: &mut Vec<Output>) {
+    pub(crate) fn give_up_prefetch(&mut self, id: ContentId, error: FetchError, out: &mut Vec<Output>) {
         if !self.prefetch.active.remove(&id) {
             return;
         }
@@ -123,11 +131,17 @@ impl Engine {
         }
         if !self.is_open(id) {
             self.effect_unreported(Effect::CloseStreams { content: id }, out);
+            let is_refused = matches!(error, FetchError::Gone | FetchError::Stale);
+            self.prefetch.unobtainable.extend(ino.filter(|_| self.config.keeps_folder).map(|ino| (ino, is_refused)));
         }
     }
 
     /// What could not be had is queued again. What nobody wants any more is passed over when its turn comes.
-    pub(crate) fn on_prefetch_again(&mut self) {
+    pub(crate) fn on_prefetch_again(&mut self, out: &mut Vec<Output>) {
+        for (ino, is_refused) in std::mem::take(&mut self.prefetch.unobtainable) {
+            self.try_next_source(ino, is_refused, out);
+        }
+        self.prefetch.refusals.retain(|ino, _| self.tree.get(*ino).is_some());
         self.prefetch.again_at = None;
         for ino in std::mem::take(&mut self.prefetch.given_up) {
             self.prefetch.push_back(ino);

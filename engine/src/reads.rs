@@ -26,7 +26,7 @@ pub(crate) enum Waiting {
     /// For all bytes.
     All(Waiter),
     /// For news of our tree.
-    Watch { cursor: WatchCursor, until: Time },
+    Watch { peer: PeerId, cursor: WatchCursor, until: Time },
 }
 
 /// Somebody who waits for bytes.
@@ -138,8 +138,9 @@ impl Engine {
         let ino = file.ino;
         let source = match (node.origin, node.content) {
             // The folder itself knows best where its files end.
-            (Origin::Local(_), _) => return Ok(Some(Span { source: Source::Local(handle), offset, len })),
-            (Origin::Peer(_), Some(content)) => content,
+            (Origin::Local(_), None) => return Ok(Some(Span { source: Source::Local(handle), offset, len })),
+            // What was opened when it was not in our folder is read on as it was opened.
+            (Origin::Local(_) | Origin::Peer(_), Some(content)) => content,
             (Origin::Peer(_), None) => self.content_of(ino, out).ok_or(Errno::Stale)?,
         };
         self.run_ahead(handle, source, &range);

@@ -67,18 +67,12 @@ impl Engine {
     }
 
     /// An entry and everything below it, in the order of their paths from there.
-    fn below(&self, top: Ino) -> Vec<(Vec<Name>, Ino)> {
+    pub(crate) fn below(&self, top: Ino) -> Vec<(Vec<Name>, Ino)> {
         let depth = |path: &RelPath| path.names().len();
         let Some(above) = self.tree.path_of(top).map(|path| depth(&path)) else { return Vec::new() };
         let path_of = |ino| Some((self.tree.path_of(ino)?.names()[above..].to_vec(), ino));
         let mut below: Vec<(Vec<Name>, Ino)> = self.tree.within(top).into_iter().filter_map(path_of).collect();
         below.sort();
         below
-    }
-
-    /// The version of what is at a path, or of its removal; none if nothing was ever known to be there.
-    pub(crate) fn version_at(&self, path: &[Name]) -> Version {
-        let node = self.tree.resolve(path).and_then(|ino| self.tree.get(ino));
-        node.map(|node| node.revision.version.clone()).unwrap_or_default()
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::event::{Change, Position, Seen, SeenKind, TreeUpdate};
-use crate::ids::{Ino, ReqId};
+use crate::ids::{Ino, PeerId, ReqId};
 use crate::input::{ToldUpTo, WatchCursor};
 use crate::output::{Errno, Notice, Output, Reply, ServedFile};
 use crate::path::{Name, RelPath};
@@ -11,7 +11,7 @@ use crate::reads::Waiting;
 use crate::record::{Facts, FileTime, Kind, Record, Stamp};
 use crate::timers::Timer;
 use crate::tree::{Known, Node, Origin};
-use crate::version::{DeviceTag, Revision, Version};
+use crate::version::{DeviceTag, Revision};
 use std::collections::{BTreeSet, VecDeque};
 
 /// The most updates in one answer to a follower.
@@ -22,7 +22,8 @@ pub const WATCH_BATCH: usize = 256;
 pub(crate) struct Share {
     epoch: u64,
     /// The last of these has number `last`.
-    log: VecDeque<Change>,
+    /// Each with who told us, and need not be told.
+    log: VecDeque<(Change, Option<PeerId>)>,
     last: u64,
     capacity: usize,
     /// The last event that renamed a directory: a listing that was under way then may have missed what moved.
@@ -60,7 +61,7 @@ impl Share {
     }
 
     /// Whether a path is left out, or lies below one that is.
-    fn is_left_out(&self, path: &RelPath) -> bool {
+    pub(crate) fn is_left_out(&self, path: &RelPath) -> bool {
         (1..=path.names().len()).any(|depth| self.unshared.contains(&path.names()[..depth]))
     }
 
@@ -68,7 +69,17 @@ impl Share {
         self.unshared.remove(path.names());
     }
 
-    fn append(&mut self, change: Change) {
+    /// The number of the event that comes next.
+    pub(crate) fn next_event(&self) -> u64 {
+        self.last + 1
+    }
+
+    /// The file system said that this was renamed.
+    pub(crate) fn note_moved(&mut self, to: RelPath) {
+        self.moved = Some(to);
+    }
+
+    fn append(&mut self, change: Change, from: Option<PeerId>) {
         self.last += 1;
         if let Change::Rename { record: Record { kind: Kind::Dir, .. }, .. } = change {
             self.last_dir_rename = self.last;
@@ -76,16 +87,19 @@ impl Share {
         if self.log.len() == self.capacity {
             self.log.pop_front();
         }
-        self.log.push_back(change);
+        self.log.push_back((change, from));
     }
 
-    /// The events behind `seq`, oldest first.
-    fn events_after(&self, seq: u64) -> impl Iterator<Item = TreeUpdate> {
+    /// The events behind `seq`, oldest first, for `peer`; `None` for those that came from there.
+    fn events_after(&self, seq: u64, peer: PeerId) -> impl Iterator<Item = (u64, Option<&Change>)> {
         let known = self.last - self.log.len() as u64;
         // A position that can be resumed is at most as old as the log is long.
         let skip = seq.saturating_sub(known) as usize;
         let numbers = seq.max(known) + 1..;
-        self.log.iter().skip(skip).zip(numbers).map(|(change, seq)| TreeUpdate::Event { seq, change: change.clone() })
+        self.log.iter().skip(skip).zip(numbers).map(move |((change, from), seq)| {
+            let is_news = *from != Some(peer);
+            (seq, is_news.then_some(change))
+        })
     }
 }
 
@@ -97,8 +111,14 @@ impl Engine {
         if self.share.is_left_out(path) {
             return;
         }
+        if self.config.keeps_folder {
+            return self.merge_found(path, seen, moved, out);
+        }
         let existing = self.tree.resolve(path.names());
-        let stamp = existing.and_then(|ino| self.tree.get(ino)).and_then(|node| kept_stamp(node, &seen, moved));
+        let stamp = existing.and_then(|ino| self.tree.get(ino)).and_then(|node| match node.origin {
+            Origin::Local(facts) => kept_stamp(&node.record, facts, &seen, moved),
+            Origin::Peer(_) => None,
+        });
         let (record, facts) = record_of(seen, stamp, self.config.device);
         if let Err(reason) = record.check() {
             out.push(Output::Notice(Notice::NotShared { path: path.clone(), reason }));
@@ -129,7 +149,11 @@ impl Engine {
                 let known = Known { record, revision, origin, mark: self.last_mark };
                 self.add(parent, name.clone(), known.clone(), out);
                 let Known { record, revision, .. } = known;
-                self.announce(Change::Put { path: path.clone(), record, revision, replaced: existing.is_some() }, out);
+                self.announce(
+                    Change::Put { path: path.clone(), record, revision, replaced: existing.is_some() },
+                    None,
+                    out,
+                );
             }
         }
     }
@@ -153,16 +177,14 @@ impl Engine {
         self.update(ino, known.clone(), out);
         if changed {
             let Known { record, revision, .. } = known;
-            self.announce(Change::Put { path: path.clone(), record, revision, replaced: false }, out);
+            self.announce(Change::Put { path: path.clone(), record, revision, replaced: false }, None, out);
         }
     }
 
-    /// The state that a change of ours makes of what has this version.
-    fn next_revision(&mut self, before: &Version) -> Revision {
-        Revision::after(before, self.clock.dot_after(before))
-    }
-
     pub(crate) fn on_missing(&mut self, path: RelPath, out: &mut Vec<Output>) {
+        if self.config.keeps_folder {
+            return self.merge_missing(&path, out);
+        }
         let Some(ino) = self.tree.resolve(path.names()) else { return };
         if ino == Ino::ROOT {
             // Only what it held can be gone from the tree; that the folder itself vanished is for the driver to say.
@@ -181,7 +203,7 @@ impl Engine {
         self.lose_inner(ino, out);
         let revision = self.next_revision(&self.version_at(path.names()));
         self.remove(ino, out);
-        self.announce(Change::Remove { path, revision }, out);
+        self.announce(Change::Remove { path, revision }, None, out);
     }
 
     /// What is below an entry is gone.
@@ -191,11 +213,14 @@ impl Engine {
             let Some(path) = self.tree.path_of(ino) else { continue };
             let revision = self.next_revision(&self.version_at(path.names()));
             self.remove(ino, out);
-            self.announce(Change::Remove { path, revision }, out);
+            self.announce(Change::Remove { path, revision }, None, out);
         }
     }
 
     pub(crate) fn on_moved(&mut self, from: RelPath, to: RelPath, out: &mut Vec<Output>) {
+        if self.config.keeps_folder {
+            return self.merge_moved(&from, &to, out);
+        }
         let Some(ino) = self.tree.resolve(from.names()) else { return };
         let Some((parents, name)) = to.split_last() else { return };
         if ino == Ino::ROOT || from == to {
@@ -234,7 +259,7 @@ impl Engine {
         self.share.moved = Some(to.clone());
         if let Some(record) = self.tree.get(ino).map(|node| node.record.clone()) {
             let left = before.with(dot);
-            self.announce(Change::Rename { from, to: to.clone(), record, revision, left, digest }, out);
+            self.announce(Change::Rename { from, to: to.clone(), record, revision, left, digest }, None, out);
         }
         // What came to stand where nothing is offered.
         let within = self.share.unshared.range(to.names().to_vec()..).take_while(|path| path.starts_with(to.names()));
@@ -252,6 +277,9 @@ impl Engine {
     pub(crate) fn on_scan_end(&mut self, path: &RelPath, out: &mut Vec<Output>) {
         let Some(at) = self.share.scans.iter().rposition(|(scanned, _)| scanned == path) else { return };
         let (_, mark) = self.share.scans.remove(at);
+        if self.config.keeps_folder {
+            return self.merge_unseen(path, mark, out);
+        }
         let Some(top) = self.tree.resolve(path.names()) else { return };
         let unseen = |ino: &Ino| *ino != top && self.tree.get(*ino).is_some_and(|node| node.mark < mark);
         let unseen: Vec<Ino> = self.tree.within(top).into_iter().filter(unseen).collect();
@@ -265,7 +293,9 @@ impl Engine {
         if path.is_root() {
             return;
         }
-        if let Some(ino) = self.tree.resolve(path.names())
+        if self.config.keeps_folder {
+            self.merge_missing(&path, out);
+        } else if let Some(ino) = self.tree.resolve(path.names())
             && self.tree.get(ino).is_some_and(|node| matches!(node.origin, Origin::Local(_)))
         {
             self.lose(ino, out);
@@ -273,14 +303,15 @@ impl Engine {
         self.share.unshared.insert(path.names().to_vec());
     }
 
-    fn announce(&mut self, change: Change, out: &mut Vec<Output>) {
+    /// Tells those who follow of a change, but for the one who told us.
+    pub(crate) fn announce(&mut self, change: Change, from: Option<PeerId>, out: &mut Vec<Output>) {
         let (path, record) = match &change {
             Change::Put { path, record, .. } | Change::Rename { to: path, record, .. } => {
                 (path.clone(), Some(record.clone()))
             }
             Change::Remove { path, .. } => (path.clone(), None),
         };
-        self.share.append(change);
+        self.share.append(change, from);
         out.push(Output::Notice(Notice::Announced { path, record }));
         self.tell_followers(out);
     }
@@ -290,19 +321,17 @@ impl Engine {
 ///
 /// The inode's own time also changes when a file is renamed or its mode is set. Where one of these explains it, the
 /// bytes are taken to be the same; anything unexplained is a new version.
-fn kept_stamp(node: &Node, seen: &Seen, moved: bool) -> Option<Stamp> {
-    let (Kind::File { size_bytes, stamp }, Origin::Local(facts)) = (&node.record.kind, node.origin) else {
-        return None;
-    };
+pub(crate) fn kept_stamp(record: &Record, facts: Facts, seen: &Seen, moved: bool) -> Option<Stamp> {
+    let Kind::File { size_bytes, stamp } = &record.kind else { return None };
     let SeenKind::File { size_bytes: seen_bytes } = seen.kind else { return None };
     let untouched = *size_bytes == seen_bytes
-        && node.record.modified == seen.modified
+        && record.modified == seen.modified
         && facts.inode == seen.facts.inode
-        && (facts.changed == seen.facts.changed || moved || node.record.mode != seen.mode);
+        && (facts.changed == seen.facts.changed || moved || record.mode != seen.mode);
     untouched.then_some(*stamp)
 }
 
-fn record_of(seen: Seen, kept: Option<Stamp>, device: DeviceTag) -> (Record, Facts) {
+pub(crate) fn record_of(seen: Seen, kept: Option<Stamp>, device: DeviceTag) -> (Record, Facts) {
     let kind = match seen.kind {
         SeenKind::File { size_bytes } => {
             let stamp = kept.unwrap_or_else(|| seen.facts.stamp(device, size_bytes, seen.modified));
@@ -319,6 +348,9 @@ fn record_of(seen: Seen, kept: Option<Stamp>, device: DeviceTag) -> (Record, Fac
 impl Engine {
     pub(crate) fn peer_open(&self, path: &RelPath, stamp: Stamp) -> Result<Reply, Errno> {
         let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)).ok_or(Errno::NoEntry)?;
+        if let Some(served) = self.serve_behind(path, stamp) {
+            return Ok(Reply::PeerOpened(served));
+        }
         match (&node.record.kind, node.origin) {
             (Kind::File { size_bytes, stamp: ours }, Origin::Local(facts)) if *ours == stamp => {
                 let modified: FileTime = node.record.modified;
@@ -329,8 +361,11 @@ impl Engine {
         }
     }
 
-    pub(crate) fn peer_watch(&mut self, id: ReqId, cursor: WatchCursor, out: &mut Vec<Output>) {
-        let (updates, mut cursor) = self.news(cursor);
+    pub(crate) fn peer_watch(&mut self, id: ReqId, peer: PeerId, mut cursor: WatchCursor, out: &mut Vec<Output>) {
+        if std::mem::take(&mut cursor.is_said) {
+            self.note_heard(peer, cursor.position);
+        }
+        let (updates, mut cursor) = self.news(peer, cursor);
         // Whoever begins to follow has to know when everything was told, also if that is nothing.
         let is_last = updates.is_empty() && !cursor.is_told_all;
         cursor.is_told_all |= is_last;
@@ -339,7 +374,7 @@ impl Engine {
         }
         let until = self.now + self.config.watch_timeout;
         self.timers.set(until, Timer::NoNews(id));
-        self.waiting.insert(id, Waiting::Watch { cursor, until });
+        self.waiting.insert(id, Waiting::Watch { peer, cursor, until });
     }
 
     pub(crate) fn on_no_news(&mut self, id: ReqId, out: &mut Vec<Output>) {
@@ -350,16 +385,16 @@ impl Engine {
     }
 
     fn tell_followers(&mut self, out: &mut Vec<Output>) {
-        let watching: Vec<(ReqId, WatchCursor)> = self
+        let watching: Vec<(ReqId, PeerId, WatchCursor)> = self
             .waiting
             .iter()
             .filter_map(|(id, waiting)| match waiting {
-                Waiting::Watch { cursor, .. } => Some((*id, cursor.clone())),
+                Waiting::Watch { peer, cursor, .. } => Some((*id, *peer, cursor.clone())),
                 Waiting::Read(_) | Waiting::All(_) => None,
             })
             .collect();
-        for (id, cursor) in watching {
-            let (updates, cursor) = self.news(cursor);
+        for (id, peer, cursor) in watching {
+            let (updates, cursor) = self.news(peer, cursor);
             if !updates.is_empty() {
                 self.finish(id, Ok(Reply::Watched { updates, cursor }), out);
             }
@@ -367,19 +402,26 @@ impl Engine {
     }
 
     /// What to tell a follower who stands at `cursor`, and where it stands then.
-    fn news(&self, mut cursor: WatchCursor) -> (Vec<TreeUpdate>, WatchCursor) {
+    fn news(&self, peer: PeerId, mut cursor: WatchCursor) -> (Vec<TreeUpdate>, WatchCursor) {
         let mut updates = Vec::new();
         // A directory that was renamed may have moved from what is still to be listed to what has been.
         let overtaken = cursor.listing.is_some() && self.share.last_dir_rename > cursor.position.seq;
         // Without the events that happened while it was made, a listing is worth nothing.
         if overtaken || !self.share.can_resume(cursor.position) {
             let listing = Some(ToldUpTo { path: RelPath::ROOT, is_dir: true });
-            cursor = WatchCursor { position: self.share.position(), listing, ..cursor };
+            cursor = WatchCursor { position: self.share.position(), listing, removed: Some(None), ..cursor };
             updates.push(TreeUpdate::Begin { position: cursor.position });
-            updates.extend(self.entry(Ino::ROOT));
         }
         let batch = self.config.watch_batch;
-        while let Some(at) = cursor.listing.take_if(|_| updates.len() < batch) {
+        while let Some(told) = cursor.removed.take_if(|_| updates.len() < batch) {
+            let Some((path, revision)) = self.replica.tombstones.before(told.as_ref()) else {
+                updates.extend(self.entry(Ino::ROOT));
+                break;
+            };
+            cursor.removed = Some(Some(path.clone()));
+            updates.push(TreeUpdate::Removed { path: path.clone(), revision: revision.clone() });
+        }
+        while let Some(at) = cursor.listing.take_if(|_| updates.len() < batch && cursor.removed.is_none()) {
             let Some(next) = self.tree.next_in_order(&at.path, at.is_dir) else {
                 updates.push(TreeUpdate::End { settled: self.share.last });
                 cursor.is_told_all = true;
@@ -391,14 +433,15 @@ impl Engine {
             updates.extend(self.entry(next));
         }
         if cursor.listing.is_none() {
-            for event in self.share.events_after(cursor.position.seq) {
-                if updates.len() >= batch {
-                    break;
+            for (seq, change) in self.share.events_after(cursor.position.seq, peer) {
+                let is_full = updates.len() >= batch;
+                match (change, updates.last_mut()) {
+                    (None, Some(TreeUpdate::Skip { seq: skipped })) => *skipped = seq,
+                    _ if is_full => break,
+                    (None, _) => updates.push(TreeUpdate::Skip { seq }),
+                    (Some(change), _) => updates.push(TreeUpdate::Event { seq, change: change.clone() }),
                 }
-                if let TreeUpdate::Event { seq, .. } = event {
-                    cursor.position.seq = seq;
-                }
-                updates.push(event);
+                cursor.position.seq = seq;
             }
         }
         (updates, cursor)

@@ -21,6 +21,8 @@ pub enum Timer {
     PrefetchAgain,
     /// What is stored and not written down is.
     Save,
+    /// What our folder's disk refused is tried again.
+    Apply,
     /// A peer that was not reached is tried again.
     Redial(PeerId),
 }

@@ -190,6 +190,8 @@ fn outcome(notice: &Notice) -> Option<Result<(), JoinError>> {
         | Notice::SaveFailed { .. }
         | Notice::PinsChanged
         | Notice::NotShared { .. }
+        | Notice::LookAt { .. }
+        | Notice::ApplyFailed { .. }
         | Notice::Announced { .. } => None,
     }
 }

@@ -88,6 +88,8 @@ fn invalidation_of(notice: &Notice) -> Option<Invalidation> {
         | Notice::SaveFailed { .. }
         | Notice::PinsChanged
         | Notice::NotShared { .. }
+        | Notice::LookAt { .. }
+        | Notice::ApplyFailed { .. }
         | Notice::Announced { .. } => None,
     }
 }

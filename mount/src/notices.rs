@@ -57,7 +57,14 @@ pub fn told(notice: &Notice) -> Option<Told> {
             text: format!("not shared: {path}: {reason}"),
             path: Some(path.to_bytes()),
         }),
+        Notice::ApplyFailed { path, error } => Some(Told {
+            level: Level::WARN,
+            kind: "apply_failed",
+            text: format!("{path} cannot be made what a peer made it: {error:?}; it is tried again"),
+            path: Some(path.to_bytes()),
+        }),
         Notice::Listed { .. }
+        | Notice::LookAt { .. }
         | Notice::PinsChanged
         | Notice::InvalidateInode { .. }
         | Notice::InvalidateEntry { .. }

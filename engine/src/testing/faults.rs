@@ -165,6 +165,28 @@ impl World {
         }
     }
 
+    /// Ends a process, as a power cut would: all of its connections are gone.
+    pub(super) fn end_process(&mut self, at: HostId) {
+        self.trouble();
+        let concerns = |conn: &Conn| conn.owner == at || conn.dialer == at;
+        let conns: Vec<ConnId> = (0..self.conns.len()).filter(|conn| concerns(&self.conns[*conn])).collect();
+        for conn in conns {
+            self.end_conn(conn);
+        }
+        self.kept.retain(|(owner, ..), _| *owner != at);
+    }
+
+    /// Starts a process of which nothing is left but its folder and its store.
+    pub(super) fn start_process(&mut self, at: HostId) {
+        self.begin_life(at);
+        let host = &mut self.hosts[at];
+        host.kernel = super::oracle::Kernel::default();
+        host.links.clear();
+        host.wanted.clear();
+        let held = host.store.restart(false, &mut self.rng);
+        self.input(at, Input::Held { held, pins: Vec::new() });
+    }
+
     /// A process of which nothing is left begins anew.
     fn begin_life(&mut self, at: HostId) {
         let seed = self.rng.up_to(u64::MAX);
@@ -205,7 +227,12 @@ impl World {
         self.schedule(when, Event::LinkLost { conn, life });
         let over = |job: &Job| match job {
             Job::Watch { conn: on } | Job::Fetch { conn: on, .. } | Job::Compare { conn: on, .. } => *on == Some(conn),
-            Job::Dial { .. } | Job::Store { .. } | Job::Resume { .. } | Job::Verify { .. } | Job::Save { .. } => false,
+            Job::Dial { .. }
+            | Job::Store { .. }
+            | Job::Resume { .. }
+            | Job::Verify { .. }
+            | Job::Save { .. }
+            | Job::Apply { .. } => false,
         };
         let effects: Vec<EffectId> =
             self.hosts[at].jobs.iter().filter(|(_, job)| over(job)).map(|(effect, _)| *effect).collect();

@@ -2,6 +2,7 @@
 
 use super::bytes::bytes_of;
 use crate::event::{Seen, SeenKind};
+use crate::output::{Apply, ApplyError};
 use crate::path::{Name, RelPath};
 use crate::record::{Facts, FileTime};
 use std::collections::BTreeMap;
@@ -220,6 +221,63 @@ impl Folder {
         let now = self.tick();
         self.objects.get_mut(&inode)?.changed = now;
         Some(vec![Look::Moved { from: from.clone(), to: to.clone(), inode }])
+    }
+
+    /// Has its files hold other bytes than those of any other folder.
+    pub(super) fn begin_versions_at(&mut self, version: u64) {
+        self.last_version = version;
+    }
+
+    /// Does an operation, of a file with this version and size, if it finds what it expects.
+    pub(super) fn apply(&mut self, op: &Apply, file: Option<(u64, u64)>) -> Result<Facts, ApplyError> {
+        let there = |path: &RelPath| self.seen(path).map(|seen| (seen.facts, seen.kind == SeenKind::Dir));
+        let is_as_expected = |path: &RelPath, expect: &Facts| {
+            there(path).is_some_and(|(facts, is_dir)| facts == *expect || is_dir && facts.inode == expect.inode)
+        };
+        let can_place = |path: &RelPath, expect: &Option<Facts>| {
+            let is_free = match expect {
+                Some(expect) => is_as_expected(path, expect) && there(path).is_some_and(|(_, is_dir)| !is_dir),
+                None => there(path).is_none(),
+            };
+            self.is_dir_of(path) && is_free
+        };
+        let is_possible = match op {
+            Apply::MakeDir { path, .. } => can_place(path, &None),
+            Apply::MakeSymlink { path, expect, .. } | Apply::Publish { path, expect, .. } => can_place(path, expect),
+            Apply::Remove { path, expect } => is_as_expected(path, expect) && self.below(path).is_empty(),
+            Apply::Rename { from, to, expect, over, .. } => is_as_expected(from, expect) && can_place(to, over),
+            Apply::SetAttributes { path, expect: Some(expect), .. } => is_as_expected(path, expect),
+            Apply::SetAttributes { path, expect: None, .. } => there(path).is_some_and(|(_, is_dir)| is_dir),
+        };
+        if !is_possible {
+            return Err(ApplyError::Changed);
+        }
+        match op {
+            Apply::MakeDir { path, .. } => self.make_dir(path),
+            Apply::MakeSymlink { path, target, .. } => self.symlink(path, target),
+            Apply::Remove { path, .. } => self.remove(path),
+            Apply::Rename { from, to, .. } => self.rename(from, to),
+            Apply::SetAttributes { path, .. } => self.chmod(path, 0),
+            Apply::Publish { path, .. } => {
+                let (version, size_bytes) = file.unwrap_or_default();
+                let inode = self.object(ObjectKind::File { version, size_bytes }, 0);
+                self.put(path, inode);
+                Some(Vec::new())
+            }
+        };
+        let (path, mode, modified) = match op {
+            Apply::Remove { .. } => return Ok(Facts::default()),
+            Apply::MakeDir { path, mode, modified }
+            | Apply::SetAttributes { path, mode, modified, .. }
+            | Apply::Publish { path, mode, modified, .. } => (path, *mode, *modified),
+            Apply::MakeSymlink { path, modified, .. } => (path, 0o777, *modified),
+            Apply::Rename { to, mode, modified, .. } => (to, *mode, *modified),
+        };
+        let object = self.names.get(path).and_then(|inode| self.objects.get_mut(inode));
+        if let Some(object) = object {
+            (object.mode, object.modified) = (mode, modified);
+        }
+        self.seen(path).map(|seen| seen.facts).ok_or(ApplyError::Changed)
     }
 
     /// Bytes of a file, by its number.

@@ -9,7 +9,9 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::ids::{ContentId, EffectId, LinkId, PeerId, ReqId};
 use crate::input::{Request, StoreError, Wanted, WatchCursor};
+use crate::output::{Apply, ApplyError};
 use crate::path::RelPath;
+use crate::record::Facts;
 use crate::remembered::Remembered;
 use crate::time::Time;
 use crate::version::DeviceTag;
@@ -60,6 +62,7 @@ pub(super) enum Job {
     Verify { content: ContentId, chunk: u64 },
     Compare { conn: Option<ConnId>, content: ContentId, chunks: core::ops::Range<u64> },
     Save { contents: Vec<ContentId> },
+    Apply { ops: VecDeque<Apply>, results: Vec<Result<Facts, ApplyError>> },
 }
 
 /// A request that is not answered yet.

@@ -74,6 +74,8 @@ impl Kernel {
             | Notice::SaveFailed { .. }
             | Notice::PinsChanged
             | Notice::NotShared { .. }
+            | Notice::LookAt { .. }
+            | Notice::ApplyFailed { .. }
             | Notice::Announced { .. } => {}
         }
         self.notices.push_back(notice);
@@ -246,7 +248,7 @@ impl World {
         let Some((owner, wanted)) = self.hosts[at].wanted.get(&content).cloned() else {
             panic!("bytes of content {content} were promised, but none were ever fetched")
         };
-        let Some((_, version, size)) = self.versions.get(&(owner, wanted.stamp)).copied() else {
+        let Some((version, size)) = self.versions.get(&(owner, wanted.stamp)).copied() else {
             panic!("{owner:?} never served {wanted:?}")
         };
         assert_eq!(size, wanted.size_bytes, "the size of {wanted:?}");
@@ -269,7 +271,7 @@ impl World {
         let Some(here) = here else { panic!("content {content} was fetched whole and is not here") };
         assert_eq!(here.have_chunks, here.total_chunks, "content {content} is not whole");
         if let Some((owner, wanted)) = host.wanted.get(&content) {
-            let (_, version, size) = self.versions[&(*owner, wanted.stamp)];
+            let (version, size) = self.versions[&(*owner, wanted.stamp)];
             assert!(host.store.read(content, &(0..size)) == bytes_of(version, 0, size), "{wanted:?} was fetched wrong");
         }
     }

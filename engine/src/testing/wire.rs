@@ -271,7 +271,7 @@ impl World {
     /// One stamp never means two versions.
     fn note_version(&mut self, owner: HostId, serving: &Serving) {
         let peer = self.hosts[owner].peer;
-        let version = (serving.inode, serving.version, serving.wanted.size_bytes);
+        let version = (serving.version, serving.wanted.size_bytes);
         let known = *self.versions.entry((peer, serving.wanted.stamp)).or_insert(version);
         assert_eq!(known, version, "one stamp names two versions of {}", serving.wanted.path);
     }
@@ -331,7 +331,14 @@ impl World {
                 self.hosts[at].jobs.remove(&effect);
                 self.input(at, Input::Done(effect, Done::WatchEnded));
             }
-            Some(Job::Dial { .. } | Job::Store { .. } | Job::Resume { .. } | Job::Verify { .. } | Job::Save { .. })
+            Some(
+                Job::Dial { .. }
+                | Job::Store { .. }
+                | Job::Resume { .. }
+                | Job::Verify { .. }
+                | Job::Save { .. }
+                | Job::Apply { .. },
+            )
             | None => {}
         }
     }

@@ -55,14 +55,16 @@ pub struct World {
     pub(super) held: BTreeSet<(HostId, HostId)>,
     pub(super) dead: BTreeSet<HostId>,
     pub(super) follows: BTreeMap<HostId, HostId>,
-    /// Which file and version a stamp means, and its size.
-    pub(super) versions: BTreeMap<(PeerId, Stamp), (u64, u64, u64)>,
+    /// Which version a stamp means, and its size.
+    pub(super) versions: BTreeMap<(PeerId, Stamp), (u64, u64)>,
     /// What owners keep open for their followers.
     pub(super) kept: BTreeMap<LeaseKey, Lease>,
     pub(super) trouble_at: Time,
     events: BTreeMap<(Time, u64), Event>,
     last_event: u64,
     steps: u64,
+    /// More steps than it can take: something goes round in circles.
+    pub(super) max_steps: u64,
 }
 
 /// Something that will happen around the engines.
@@ -106,6 +108,7 @@ impl World {
             events: BTreeMap::new(),
             last_event: 0,
             steps: 0,
+            max_steps: MAX_STEPS,
         }
     }
 
@@ -216,7 +219,12 @@ impl World {
                 let life = self.hosts[at].life;
                 self.schedule(when, Event::CancelSeen { at, life, effect });
             }
-            Output::Notice(notice) => self.hosts[at].kernel.note(notice),
+            Output::Notice(notice) => {
+                if let crate::Notice::LookAt { path } = &notice {
+                    self.look(at, Look::Path(path.clone()));
+                }
+                self.hosts[at].kernel.note(notice);
+            }
         }
     }
 
@@ -263,6 +271,7 @@ impl World {
             }
             Effect::Verify { content, chunk } => self.local_job(at, id, Job::Verify { content, chunk }),
             Effect::Save { contents } => self.local_job(at, id, Job::Save { contents }),
+            Effect::Apply { ops } => self.local_job(at, id, Job::Apply { ops: ops.into(), results: Vec::new() }),
             Effect::Compare { peer, link, wanted, chunks } => {
                 let content = wanted.content;
                 self.hosts[at].store.create(content, &identity_of(peer, &wanted), &wanted.path);
@@ -418,12 +427,57 @@ impl World {
                 (Done::Resumed { own, base }, Ok(()))
             }
             Job::Verify { content, chunk } => (Done::Verified(host.store.verify(content, chunk)), Ok(())),
+            job @ Job::Apply { .. } => return self.apply_one(at, effect, job),
             Job::Dial { .. } | Job::Watch { .. } | Job::Fetch { .. } | Job::Compare { .. } => return,
         };
         if result.is_err() {
             self.trouble();
         }
         self.input(at, Input::Done(effect, done));
+    }
+
+    /// Does the next operation of a batch in a host's own folder: others change it between two of them.
+    fn apply_one(&mut self, at: HostId, effect: EffectId, job: Job) {
+        let Job::Apply { mut ops, mut results } = job else { return };
+        let Some(op) = ops.pop_front() else {
+            return self.input(at, Input::Done(effect, Done::Applied(results)));
+        };
+        let host = &mut self.hosts[at];
+        let mut failed = match &mut host.store_faults {
+            Some((error, left)) if *left > 0 => {
+                *left -= 1;
+                Some(match error {
+                    crate::StoreError::NoSpace => crate::ApplyError::NoSpace,
+                    crate::StoreError::Io => crate::ApplyError::Io,
+                })
+            }
+            _ => None,
+        };
+        let version = match &op {
+            // Nobody wants it any more: something newer is to be there.
+            crate::Apply::Publish { content: Some(content), .. } if !host.store.contents().contains(content) => {
+                failed.get_or_insert(crate::ApplyError::Changed);
+                None
+            }
+            crate::Apply::Publish { content: Some(content), .. } => {
+                let (owner, wanted) =
+                    host.wanted.get(content).cloned().unwrap_or_else(|| panic!("{op:?} has no content"));
+                let (version, size) = self.versions[&(owner, wanted.stamp)];
+                let there = host.store.read(*content, &(0..size));
+                assert!(there == super::bytes_of(version, 0, size), "{op:?} puts other bytes there than were fetched");
+                Some((version, size))
+            }
+            _ => None,
+        };
+        let host = &mut self.hosts[at];
+        let result = failed.map_or_else(|| host.folder.apply(&op, version), Err);
+        // The watcher of a real file system is told of what its own program does.
+        op.paths().cloned().collect::<Vec<_>>().into_iter().for_each(|path| self.look(at, Look::Path(path)));
+        results.push(result);
+        let when = self.now + self.jitter(Duration::from_millis(1));
+        let life = self.hosts[at].life;
+        self.hosts[at].jobs.insert(effect, Job::Apply { ops, results });
+        self.schedule(when, Event::StoreEnds { at, life, effect });
     }
 
     /// A driver sees that something was cancelled: it ends it at once, or lets it run to its end.
@@ -443,7 +497,12 @@ impl World {
                 self.input(at, Input::Done(effect, Done::Dialed(Err(DialError::Unreachable))));
             }
             Job::Compare { .. } => self.end_compare(at, effect, Err(FetchError::Cancelled)),
-            Job::Dial { .. } | Job::Store { .. } | Job::Resume { .. } | Job::Verify { .. } | Job::Save { .. } => {}
+            Job::Dial { .. }
+            | Job::Store { .. }
+            | Job::Resume { .. }
+            | Job::Verify { .. }
+            | Job::Save { .. }
+            | Job::Apply { .. } => {}
         }
     }
 
@@ -587,7 +646,7 @@ impl World {
 
     fn step_until(&mut self, limit: Time) -> bool {
         self.steps += 1;
-        assert!(self.steps < MAX_STEPS, "the world goes round in circles");
+        assert!(self.steps < self.max_steps, "the world goes round in circles");
         let event = self.events.first_key_value().map(|((at, _), _)| *at);
         let timers = self.hosts.iter().enumerate().filter(|(at, _)| !self.dead.contains(at));
         let timer = timers.filter_map(|(at, host)| Some((host.engine.next_timer()?.0, at))).min();

@@ -38,6 +38,8 @@ impl Journal {
             | Notice::SaveFailed { .. }
             | Notice::PinsChanged
             | Notice::NotShared { .. }
+            | Notice::LookAt { .. }
+            | Notice::ApplyFailed { .. }
             | Notice::InvalidateInode { .. }
             | Notice::InvalidateEntry { .. }
             | Notice::Announced { .. } => {}

@@ -224,6 +224,8 @@ impl Core {
                 let contents = contents.iter().filter_map(|id| self.contents.get(id)?.stored()).collect();
                 Job::Save { contents }
             }
+            // Asked only of a device that keeps a folder; this one shows a peer's, or offers its own as it is.
+            Effect::Apply { ops } => Job::Refuse { ops: ops.len() },
             Effect::Rebase { content, identity, path, from, older } => {
                 let content = self.contents.entry(content);
                 let content = content.or_insert_with(|| Arc::new(Content::new(identity, path)));

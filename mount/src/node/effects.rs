@@ -7,7 +7,8 @@ use crate::store::{Store, Stored};
 use bytes::Bytes as Frame;
 use farshore_engine::chunk::FrameSet;
 use farshore_engine::{
-    ContentKey, DialError, Done, EffectId, FetchError, Input, LinkId, PeerEvent, PeerId, Position, StoreError, Wanted,
+    ApplyError, ContentKey, DialError, Done, EffectId, FetchError, Input, LinkId, PeerEvent, PeerId, Position,
+    StoreError, Wanted,
 };
 use std::io;
 use std::ops::Range;
@@ -62,6 +63,10 @@ pub(super) enum Job {
     Save {
         contents: Vec<Arc<dyn Stored>>,
     },
+    /// Operations in a folder of our own, of which there is none.
+    Refuse {
+        ops: usize,
+    },
     /// The content is gone, or not all of the chunk is in memory, which would be a bug.
     StoreNothing,
 }
@@ -102,6 +107,7 @@ impl Node {
                         Err(error) => Err(error),
                     })
                 }
+                Job::Refuse { ops } => Done::Applied(vec![Err(ApplyError::Io); ops]),
                 Job::Save { contents } => {
                     let saved = node.store.save(contents).await;
                     if let Err(error) = &saved {

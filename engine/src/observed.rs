@@ -1,0 +1,229 @@
+//! What is seen in our own folder, for a device that merges it with what peers say.
+//!
+//! Only what differs from what the folder held before is a change, and it is a change of that: where the tree has come to
+//! say something newer, the two are merged like those of two devices.
+
+use crate::engine::Engine;
+use crate::event::{Change, Seen};
+use crate::folder::Held;
+use crate::ids::Ino;
+use crate::merge::conflict_name;
+use crate::output::{Notice, Output};
+use crate::path::RelPath;
+use crate::record::Kind;
+use crate::replica::{Stated, Telling};
+use crate::share::{kept_stamp, record_of};
+use crate::tree::Origin;
+use crate::version::{Revision, Version};
+
+impl Engine {
+    /// This is in our folder.
+    pub(crate) fn merge_found(&mut self, path: &RelPath, seen: Seen, moved: bool, out: &mut Vec<Output>) {
+        if self.replica.folder.is_in_flight(path) {
+            return;
+        }
+        self.replica.folder.note_seen(path);
+        let held = self.held_at(path);
+        let stamp = held.as_ref().and_then(|held| kept_stamp(&held.record, held.facts, &seen, moved));
+        let (record, facts) = record_of(seen, stamp, self.config.device);
+        if let Err(reason) = record.check() {
+            out.push(Output::Notice(Notice::NotShared { path: path.clone(), reason }));
+            return self.merge_missing(path, out);
+        }
+        let mark = self.last_mark;
+        if held.as_ref().is_some_and(|held| held.record == record) {
+            return self.note_held(path, Held { facts, mark, ..held.unwrap_or_else(|| unreachable!()) });
+        }
+        if path.is_root() && record.kind != Kind::Dir {
+            return;
+        }
+        let parent = path.split_last().and_then(|(parents, _)| RelPath::new(parents.to_vec()).ok());
+        // Without its directory there is no place for it: the scan of that directory will tell it again.
+        if parent.is_some_and(|parent| !self.has_dir(&parent)) {
+            return;
+        }
+        if record.kind != Kind::Dir && held.as_ref().is_some_and(|held| held.record.kind == Kind::Dir) {
+            self.lose_held_below(path, out);
+        }
+        let was_behind = self.replica.folder.behind.contains_key(path);
+        if let Some(held) = &held {
+            self.forget_copy_of(path, held, out);
+        }
+        let before = match &held {
+            Some(held) => held.revision.version.clone(),
+            // Where something was removed, and where nobody else has anything.
+            None if self.tree.resolve(path.names()).is_none() => self.version_at(path.names()),
+            None => Version::default(),
+        };
+        let revision = self.next_revision(&before);
+        let replaced = held.as_ref().is_some_and(|held| held.facts.inode != facts.inode);
+        let is_local = self
+            .tree
+            .resolve(path.names())
+            .and_then(|ino| self.tree.get(ino))
+            .is_some_and(|node| matches!(node.origin, Origin::Local(_)));
+        if !is_local {
+            let held = Held { record: record.clone(), revision: revision.clone(), facts, mark };
+            self.replica.folder.behind.insert(path.clone(), held);
+        }
+        if let Some(held) = held.filter(|_| was_behind) {
+            self.fetch_instead_of(&held);
+        }
+        self.replica.folder.note_due(path.clone());
+        let telling = Telling { origin: Origin::Local(facts), from: None, replaced, mark };
+        // Only what peers say can break a rule; beyond the most entries there is no place for it.
+        let _merged = self.merge_in(path, Stated { record: Some(record), revision }, telling, out);
+        self.settle(path);
+        self.drop_behind_if_local(path);
+    }
+
+    /// It is as it was.
+    fn note_held(&mut self, path: &RelPath, held: Held) {
+        if let Some(behind) = self.replica.folder.behind.get_mut(path) {
+            *behind = held;
+            return self.replica.folder.note_due(path.clone());
+        }
+        if let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino)) {
+            node.origin = Origin::Local(held.facts);
+            node.mark = held.mark;
+        }
+    }
+
+    fn drop_behind_if_local(&mut self, path: &RelPath) {
+        let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
+        if node.is_some_and(|node| matches!(node.origin, Origin::Local(_))) {
+            self.replica.folder.behind.remove(path);
+        }
+    }
+
+    /// Nothing is in our folder at a path, nor below it.
+    pub(crate) fn merge_missing(&mut self, path: &RelPath, out: &mut Vec<Output>) {
+        if self.replica.folder.is_in_flight(path) {
+            return;
+        }
+        self.replica.folder.note_seen(path);
+        self.lose_held_below(path, out);
+        if !path.is_root() {
+            self.lose_held(path, out);
+        }
+    }
+
+    fn lose_held_below(&mut self, path: &RelPath, out: &mut Vec<Output>) {
+        let mut inner = self.replica.folder.behind_below(path);
+        if let Some(top) = self.tree.resolve(path.names()) {
+            let is_local = |ino: &Ino| self.tree.get(*ino).is_some_and(|node| matches!(node.origin, Origin::Local(_)));
+            inner.extend(self.tree.within(top).into_iter().filter(is_local).filter_map(|ino| self.tree.path_of(ino)));
+        }
+        inner.sort();
+        inner.dedup();
+        for path in inner.into_iter().rev().filter(|inner| inner != path) {
+            if !self.replica.folder.is_in_flight(&path) {
+                self.lose_held(&path, out);
+            }
+        }
+    }
+
+    /// Our folder does not hold anything at a path any more.
+    fn lose_held(&mut self, path: &RelPath, out: &mut Vec<Output>) {
+        self.replica.folder.note_seen(path);
+        if let Some(held) = self.replica.folder.behind.remove(path) {
+            // The tree says something newer, which is not there yet.
+            self.replica.folder.note_due(path.clone());
+            self.forget_copy_of(path, &held, out);
+            return self.fetch_instead_of(&held);
+        }
+        let Some(held) = self.held_at(path) else { return };
+        let revision = self.next_revision(&held.revision.version);
+        let telling = Telling { origin: Origin::Local(held.facts), from: None, replaced: false, mark: self.last_mark };
+        let _merged = self.merge_in(path, Stated { record: None, revision }, telling, out);
+    }
+
+    /// What the folder held at a path was to live on as a conflict copy, and was written over or removed before: it was
+    /// seen, and nobody else has it.
+    fn forget_copy_of(&mut self, path: &RelPath, held: &Held, out: &mut Vec<Output>) {
+        let Some((parents, name)) = path.split_last() else { return };
+        if held.revision.author != self.config.device {
+            return;
+        }
+        let copy = conflict_name(name, &held.record, held.revision.author);
+        let Ok(copy) = RelPath::new([parents, &[copy]].concat()) else { return };
+        let Some(ino) = self.tree.resolve(copy.names()) else { return };
+        let is_nowhere = |node: &crate::tree::Node| {
+            matches!(node.origin, Origin::Peer(_))
+                && node.record == held.record
+                && !self.replica.folder.behind.contains_key(&copy)
+        };
+        if !self.tree.get(ino).is_some_and(is_nowhere) {
+            return;
+        }
+        let version = self.version_at(copy.names());
+        let revision = self.next_revision(&version);
+        let telling = Telling { origin: Origin::Local(held.facts), from: None, replaced: false, mark: self.last_mark };
+        let _merged = self.merge_in(&copy, Stated { record: None, revision }, telling, out);
+    }
+
+    /// The file system said that this was renamed. It is one change if all that is known of it moves with it; otherwise it
+    /// is gone from one place, and what is seen at the other is new.
+    pub(crate) fn merge_moved(&mut self, from: &RelPath, to: &RelPath, out: &mut Vec<Output>) {
+        let folder = &mut self.replica.folder;
+        if folder.is_in_flight_below(from) || folder.is_in_flight_below(to) {
+            return self.look_at_both(from, to, out);
+        }
+        let is_clean = folder.behind_below(from).is_empty() && folder.behind_below(to).is_empty();
+        let place = to.split_last().and_then(|(parents, name)| Some((self.directory(parents).ok()?, name.clone())));
+        let top = self.tree.resolve(from.names());
+        let is_local = |ino: Ino| self.tree.get(ino).is_some_and(|node| matches!(node.origin, Origin::Local(_)));
+        let can_stand_over = self
+            .tree
+            .resolve(to.names())
+            .is_none_or(|over| is_local(over) && self.tree.children_after(over, Ino::ROOT).next().is_none());
+        let (Some(top), Some((parent, name)), true, true) =
+            (top.filter(|ino| is_local(*ino)), place, is_clean, can_stand_over)
+        else {
+            return self.look_at_both(from, to, out);
+        };
+        // What is not in our folder yet was not moved: whoever has it may be writing over it.
+        let is_whole = self.tree.within(top).into_iter().all(is_local);
+        if top == Ino::ROOT || !is_whole || self.tree.is_within(parent, top) || self.share.is_left_out(to) {
+            return self.look_at_both(from, to, out);
+        }
+        let digest = self.rename_digest(from, to);
+        let highest = self.version_at(from.names()).join(&self.version_at(to.names()));
+        let dot = self.clock.dot_after(&highest);
+        self.move_tree((top, from), (parent, &name), dot, None, out);
+        let Some(node) = self.tree.get(top) else { return };
+        let (record, revision) = (node.record.clone(), node.revision.clone());
+        let left = self.version_at(from.names());
+        self.share.note_moved(to.clone());
+        self.announce(Change::Rename { from: from.clone(), to: to.clone(), record, revision, left, digest }, None, out);
+    }
+
+    fn look_at_both(&mut self, from: &RelPath, to: &RelPath, out: &mut Vec<Output>) {
+        for path in [from, to] {
+            out.push(Output::Notice(Notice::LookAt { path: path.clone() }));
+        }
+    }
+
+    /// What lies below a path and was not seen since a scan of it began is not in our folder any more.
+    pub(crate) fn merge_unseen(&mut self, path: &RelPath, mark: u64, out: &mut Vec<Output>) {
+        let mut unseen: Vec<RelPath> = self.replica.folder.behind_below(path);
+        unseen.retain(|inner| self.replica.folder.behind.get(inner).is_some_and(|held| held.mark < mark));
+        if let Some(top) = self.tree.resolve(path.names()) {
+            let is_unseen = |ino: &Ino| {
+                self.tree.get(*ino).is_some_and(|node| matches!(node.origin, Origin::Local(_)) && node.mark < mark)
+            };
+            unseen.extend(self.tree.within(top).into_iter().filter(is_unseen).filter_map(|ino| self.tree.path_of(ino)));
+        }
+        unseen.sort();
+        for inner in unseen.into_iter().rev().filter(|inner| inner != path) {
+            if !self.replica.folder.is_in_flight(&inner) {
+                self.lose_held(&inner, out);
+            }
+        }
+    }
+
+    /// The state that a change of ours makes of what has this version.
+    pub(crate) fn next_revision(&mut self, before: &Version) -> Revision {
+        Revision::after(before, self.clock.dot_after(before))
+    }
+}

@@ -1,0 +1,507 @@
+//! Merging what a peer says into our own tree, for a device that keeps the share in a folder of its own and changes it.
+//!
+//! What is said of one path is merged by [`crate::merge`]. Here is what follows from it for the tree: a directory lives as long
+//! as something in it does, what stands where a directory has to be becomes a conflict copy, and whatever changes is told on.
+
+use crate::engine::Engine;
+use crate::event::Change;
+use crate::fault::PeerFault;
+use crate::folder::FolderState;
+use crate::ids::{Ino, PeerId};
+use crate::merge::{Side, State, conflict_name, merge};
+use crate::output::Output;
+use crate::path::{Name, RelPath};
+use crate::record::{FileTime, Kind, Record};
+use crate::tombstones::Tombstones;
+use crate::tree::{Known, Node, Origin};
+use crate::version::{DeviceTag, Dot, Revision, Version};
+use core::ops::Bound;
+
+/// How often each peer has to say that it has not got a file until nobody has.
+const ASKED_EACH: usize = 3;
+
+/// What a device keeps that has the share in a folder of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Replica {
+    pub(crate) tombstones: Tombstones,
+    pub(crate) folder: FolderState,
+}
+
+/// What is said of a path.
+#[derive(Debug, Clone)]
+pub(crate) struct Stated {
+    /// `None` if it was removed.
+    pub(crate) record: Option<Record>,
+    pub(crate) revision: Revision,
+}
+
+impl Stated {
+    fn state(&self) -> State<'_> {
+        State { record: self.record.as_ref(), revision: &self.revision }
+    }
+}
+
+/// How we know what is said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Telling {
+    /// Who has it. Our own folder, if we saw it there.
+    pub(crate) origin: Origin,
+    /// Who said exactly this, and need not be told.
+    pub(crate) from: Option<PeerId>,
+    /// Another object stands there now.
+    pub(crate) replaced: bool,
+    pub(crate) mark: u64,
+}
+
+impl Telling {
+    fn is_own(&self) -> bool {
+        matches!(self.origin, Origin::Local(_))
+    }
+
+    /// Somebody may have to be told who said something like it.
+    fn to_all(self) -> Telling {
+        Telling { from: None, replaced: false, ..self }
+    }
+}
+
+impl Engine {
+    /// What is known of a path, be it that something was removed there.
+    pub(crate) fn stated_at(&self, path: &RelPath) -> Option<Stated> {
+        let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
+        match node {
+            Some(node) => Some(Stated { record: Some(node.record.clone()), revision: node.revision.clone() }),
+            None => {
+                let revision = self.replica.tombstones.get(path.names())?.clone();
+                Some(Stated { record: None, revision })
+            }
+        }
+    }
+
+    /// The version of what is at a path, or of its removal; none if nothing was ever known to be there.
+    pub(crate) fn version_at(&self, path: &[Name]) -> Version {
+        let node = self.tree.resolve(path).and_then(|ino| self.tree.get(ino));
+        let revision = node.map(|node| &node.revision).or_else(|| self.replica.tombstones.get(path));
+        revision.map(|revision| revision.version.clone()).unwrap_or_default()
+    }
+
+    /// Takes over what a peer says, as far as that is newer than what we know.
+    pub(crate) fn take_over_stated(
+        &mut self,
+        path: &RelPath,
+        theirs: Stated,
+        telling: Telling,
+        out: &mut Vec<Output>,
+    ) -> Result<(), PeerFault> {
+        theirs.revision.check()?;
+        theirs.record.as_ref().map_or(Ok(()), Record::check)?;
+        if path.is_root() && theirs.record.as_ref().is_none_or(|record| record.kind != Kind::Dir) {
+            return Err(PeerFault::Root);
+        }
+        self.merge_in(path, theirs, telling, out)
+    }
+
+    /// Merges what is said of a path with what we know of it.
+    pub(crate) fn merge_in(
+        &mut self,
+        path: &RelPath,
+        theirs: Stated,
+        telling: Telling,
+        out: &mut Vec<Output>,
+    ) -> Result<(), PeerFault> {
+        let Some(ours) = self.stated_at(path) else { return self.set_state(path, theirs, telling, out) };
+        let merged = merge(ours.state(), theirs.state());
+        let node = self.tree.resolve(path.names());
+        if merged.kept == Side::Ours && merged.revision == ours.revision && !merged.is_conflict {
+            self.note_named(path, &theirs, telling);
+            return Ok(());
+        }
+        if merged.is_conflict {
+            // Before what keeps the name: whoever has the bytes must not think that nobody wants them any more.
+            let source = self.source_of(node, telling);
+            let loser = if merged.kept == Side::Ours { theirs.clone() } else { ours };
+            self.keep_copy(path, loser, Telling { origin: source, ..telling }, out)?;
+        }
+        if merged.kept == Side::Ours {
+            self.join_version(path, merged.revision, telling.mark, out);
+            return Ok(());
+        }
+        let as_said = merged.revision == theirs.revision && !merged.is_conflict;
+        let telling = if as_said { telling } else { telling.to_all() };
+        self.set_state(path, Stated { record: theirs.record, revision: merged.revision }, telling, out)
+    }
+
+    /// What lost its name lives on beside it.
+    fn keep_copy(
+        &mut self,
+        path: &RelPath,
+        loser: Stated,
+        telling: Telling,
+        out: &mut Vec<Output>,
+    ) -> Result<(), PeerFault> {
+        let (Some((parents, name)), Some(record)) = (path.split_last(), &loser.record) else { return Ok(()) };
+        let copy = conflict_name(name, record, loser.revision.author);
+        // Where a longer name makes a path that is too long, there is no place for a copy.
+        let Ok(copy) = RelPath::new([parents, &[copy]].concat()) else { return Ok(()) };
+        self.merge_in(&copy, loser, telling.to_all(), out)
+    }
+
+    /// Whether this was made by us, in this life, and we have written over it or removed it before anybody knew that it was
+    /// to live on: there is nobody to have its bytes from.
+    fn is_nowhere(&self, record: &Record, revision: &Revision) -> bool {
+        let Kind::File { stamp, size_bytes: 1.. } = record.kind else { return false };
+        self.clock.has_made(revision.dot()) && !self.stands_somewhere(stamp)
+    }
+
+    /// Whoever made something has it for sure: it is had from there, if that peer is there.
+    fn best_source(&self, told: Origin, author: DeviceTag) -> Origin {
+        let is_author = |id: &&PeerId| DeviceTag::of(id) == author && self.link_to(**id).is_some();
+        match (told, self.peers.keys().find(is_author)) {
+            (Origin::Peer(_), Some(author)) => Origin::Peer(*author),
+            (told, _) => told,
+        }
+    }
+
+    /// A file cannot be had from the peer that it was to come from: the next one is asked, in the order of their ids. What
+    /// every peer has said several times that it has not got is nowhere any more: it was written over before anybody had it.
+    pub(crate) fn try_next_source(&mut self, ino: Ino, is_refused: bool, out: &mut Vec<Output>) {
+        let Some(node) = self.tree.get(ino).filter(|node| node.opens.count() == 0) else { return };
+        let Origin::Peer(tried) = node.origin else { return };
+        let content = node.content;
+        let all_are_there = self.peers.iter().all(|(id, peer)| peer.listed && self.link_to(*id).is_some());
+        if is_refused && all_are_there {
+            let refusals = self.prefetch.refusals.entry(ino).or_default();
+            *refusals += 1;
+            if *refusals >= ASKED_EACH * self.peers.len() {
+                return self.give_up_entry(ino, out);
+            }
+        }
+        let is_up = |id: &&PeerId| self.link_to(**id).is_some();
+        let behind = (Bound::Excluded(tried), Bound::Unbounded);
+        let next = self.peers.range(behind).map(|(id, _)| id).chain(self.peers.keys()).find(is_up).copied();
+        let Some(next) = next.filter(|next| *next != tried) else { return };
+        if let Some(content) = content {
+            self.discard(content, out);
+        }
+        if let Some(node) = self.tree.get_mut(ino) {
+            node.origin = Origin::Peer(next);
+            node.content = None;
+        }
+    }
+
+    fn give_up_entry(&mut self, ino: Ino, out: &mut Vec<Output>) {
+        let (Some(path), Some(node)) = (self.tree.path_of(ino), self.tree.get(ino)) else { return };
+        let telling = Telling { origin: node.origin, from: None, replaced: false, mark: node.mark };
+        let revision = self.next_revision(&self.version_at(path.names()));
+        self.set_removed(&path, revision, telling, out);
+    }
+
+    /// Of which peer the bytes can be had of what loses its name. If they are in our folder, they will be moved there.
+    fn source_of(&self, node: Option<Ino>, telling: Telling) -> Origin {
+        let known = node.and_then(|ino| self.tree.get(ino)).map(|node| node.origin);
+        match (telling.origin, known) {
+            (Origin::Local(_), Some(known)) => known,
+            (origin, _) => origin,
+        }
+    }
+
+    /// We know it already. Who made it has it for sure, and what a listing names is there.
+    fn note_named(&mut self, path: &RelPath, theirs: &Stated, telling: Telling) {
+        let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino)) else { return };
+        let is_same = node.revision == theirs.revision;
+        if let (Origin::Peer(_), Origin::Peer(by), true, None) = (node.origin, telling.origin, is_same, node.content) {
+            node.origin = Origin::Peer(by);
+        }
+        node.mark = telling.mark;
+    }
+
+    fn join_version(&mut self, path: &RelPath, revision: Revision, mark: u64, out: &mut Vec<Output>) {
+        let change = match self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino)) {
+            Some(node) => {
+                node.revision = revision.clone();
+                node.mark = mark;
+                Change::Put { path: path.clone(), record: node.record.clone(), revision, replaced: false }
+            }
+            None => {
+                self.replica.tombstones.insert(path.clone(), revision.clone(), self.share.next_event());
+                Change::Remove { path: path.clone(), revision }
+            }
+        };
+        self.announce(change, None, out);
+    }
+
+    /// This is said of a path from now on.
+    fn set_state(
+        &mut self,
+        path: &RelPath,
+        stated: Stated,
+        telling: Telling,
+        out: &mut Vec<Output>,
+    ) -> Result<(), PeerFault> {
+        match stated.record {
+            Some(record) => self.set_record(path, record, stated.revision, telling, out),
+            None => {
+                self.set_removed(path, stated.revision, telling, out);
+                Ok(())
+            }
+        }
+    }
+
+    fn set_removed(&mut self, path: &RelPath, revision: Revision, telling: Telling, out: &mut Vec<Output>) {
+        if let Some(ino) = self.tree.resolve(path.names()) {
+            let inner = self.tree.children_after(ino, Ino::ROOT).next().map(|(_, inner)| inner.origin);
+            if let Some(origin) = inner {
+                // Something in it lives on, and so does the directory.
+                let revision = self.next_revision(&revision.version);
+                let Some(node) = self.tree.get_mut(ino) else { return };
+                node.revision = revision.clone();
+                if telling.is_own() {
+                    node.origin = origin;
+                }
+                let change = Change::Put { path: path.clone(), record: node.record.clone(), revision, replaced: false };
+                self.replica.folder.note_due(path.clone());
+                return self.announce(change, None, out);
+            }
+            self.leave_behind(ino, telling);
+            self.remove(ino, out);
+        }
+        self.replica.tombstones.insert(path.clone(), revision.clone(), self.share.next_event());
+        self.replica.folder.note_due(path.clone());
+        self.announce(Change::Remove { path: path.clone(), revision }, telling.from, out);
+    }
+
+    fn set_record(
+        &mut self,
+        path: &RelPath,
+        record: Record,
+        revision: Revision,
+        telling: Telling,
+        out: &mut Vec<Output>,
+    ) -> Result<(), PeerFault> {
+        let Some((parents, name)) = path.split_last() else {
+            let known = Known {
+                record: record.clone(),
+                revision: revision.clone(),
+                origin: telling.origin,
+                mark: telling.mark,
+            };
+            self.leave_behind(Ino::ROOT, telling);
+            self.update(Ino::ROOT, known, out);
+            self.replica.folder.note_due(RelPath::ROOT);
+            let put = Change::Put { path: path.clone(), record, revision, replaced: false };
+            self.announce(put, telling.from, out);
+            self.settle(path);
+            return Ok(());
+        };
+        if !telling.is_own() && self.is_nowhere(&record, &revision) {
+            let revision = self.next_revision(&revision.version);
+            self.set_removed(path, revision, telling.to_all(), out);
+            return Ok(());
+        }
+        let parent = self.directory_for(parents, record.modified, telling, out)?;
+        let telling = Telling { origin: self.best_source(telling.origin, revision.author), ..telling };
+        let existing = self.tree.child(parent, name.as_bytes());
+        let is_dir = record.kind == Kind::Dir;
+        if let Some(ino) = existing.filter(|ino| !is_dir && self.tree.children_after(*ino, Ino::ROOT).next().is_some())
+        {
+            // What is in the directory lives on, and so does the directory: there is no place here for anything else.
+            let known = self.tree.get(ino).map(|node| node.revision.version.clone()).unwrap_or_default();
+            let both = self.next_revision(&known.join(&revision.version));
+            let source = self.source_of(Some(ino), telling);
+            let copy = Stated { record: Some(record), revision };
+            self.keep_copy(path, copy, Telling { origin: source, ..telling }, out)?;
+            self.join_version(path, both, telling.mark, out);
+            self.replica.folder.note_due(path.clone());
+            return Ok(());
+        }
+        let known =
+            Known { record: record.clone(), revision: revision.clone(), origin: telling.origin, mark: telling.mark };
+        match existing {
+            Some(ino) if (is_dir || !telling.replaced) && self.is_same_kind(ino, &record) => {
+                self.leave_behind(ino, telling);
+                self.update(ino, known, out);
+            }
+            existing => {
+                if let Some(ino) = existing {
+                    self.leave_behind(ino, telling);
+                    self.remove(ino, out);
+                }
+                if self.tree.len() >= self.config.max_entries {
+                    return Err(PeerFault::TooManyEntries(self.config.max_entries));
+                }
+                self.add(parent, name.clone(), known, out);
+            }
+        }
+        self.replica.tombstones.remove(path);
+        self.replica.folder.note_due(path.clone());
+        let replaced = telling.replaced && existing.is_some() && !is_dir;
+        self.announce(Change::Put { path: path.clone(), record, revision, replaced }, telling.from, out);
+        self.settle(path);
+        Ok(())
+    }
+
+    /// The directory at a path. One that was removed is there again, since something in it lives; what else stands there
+    /// becomes a conflict copy.
+    fn directory_for(
+        &mut self,
+        names: &[Name],
+        modified: FileTime,
+        telling: Telling,
+        out: &mut Vec<Output>,
+    ) -> Result<Ino, PeerFault> {
+        let mut at = Ino::ROOT;
+        for depth in 1..=names.len() {
+            let here = RelPath::new(names[..depth].to_vec())?;
+            let existing = self.tree.child(at, names[depth - 1].as_bytes());
+            if let Some(ino) = existing.filter(|ino| self.tree.get(*ino).is_some_and(Node::is_dir)) {
+                at = ino;
+                continue;
+            }
+            let before = self.stated_at(&here);
+            if before.is_none() && !telling.is_own() {
+                return Err(PeerFault::NoParent);
+            }
+            let source = self.source_of(existing, telling);
+            let version = before.as_ref().map(|before| before.revision.version.clone()).unwrap_or_default();
+            if let Some(loser) = before.filter(|before| before.record.is_some()) {
+                self.keep_copy(&here, loser, Telling { origin: source, ..telling }, out)?;
+            }
+            if let Some(ino) = existing {
+                self.leave_behind(ino, telling);
+                self.remove(ino, out);
+            }
+            let revision = self.next_revision(&version);
+            let record = self.replica.folder.dir_at(&here).unwrap_or(Record { kind: Kind::Dir, mode: 0o755, modified });
+            let known =
+                Known { record: record.clone(), revision: revision.clone(), origin: source, mark: telling.mark };
+            at = self.add(at, names[depth - 1].clone(), known, out);
+            self.replica.tombstones.remove(&here);
+            self.replica.folder.note_due(here.clone());
+            let put = Change::Put { path: here.clone(), record, revision, replaced: existing.is_some() };
+            self.announce(put, None, out);
+            self.settle(&here);
+        }
+        Ok(at)
+    }
+
+    /// A peer has renamed something.
+    pub(crate) fn take_over_rename(
+        &mut self,
+        (from, to): (&RelPath, &RelPath),
+        (record, revision): (Record, Revision),
+        (left, digest): (Version, u64),
+        telling: Telling,
+        out: &mut Vec<Output>,
+    ) -> Result<Renamed, PeerFault> {
+        let dot = revision.dot();
+        record.check()?;
+        revision.check()?;
+        let gone = Stated { record: None, revision: Revision { version: left, author: dot.author } };
+        if record.kind == Kind::Dir {
+            if self.version_at(to.names()).covers(dot) {
+                return Ok(Renamed::Known);
+            }
+            let parent = to.split_last().and_then(|(parents, _)| self.directory(parents).ok());
+            let top = self.tree.resolve(from.names());
+            let (Some(parent), Some(top), true) = (parent, top, self.rename_digest(from, to) == digest) else {
+                return Ok(Renamed::Otherwise);
+            };
+            let Some((_, name)) = to.split_last() else { return Err(PeerFault::Root) };
+            if let Some(over) = self.tree.resolve(to.names()) {
+                self.leave_behind(over, telling);
+            }
+            self.move_tree((top, from), (parent, name), dot, Some(telling), out);
+            let change = Change::Rename {
+                from: from.clone(),
+                to: to.clone(),
+                record,
+                revision,
+                left: gone.revision.version,
+                digest,
+            };
+            self.announce(change, telling.from, out);
+            return Ok(Renamed::Done);
+        }
+        let theirs = Stated { record: Some(record), revision };
+        if let (Some(ino), true) = (self.tree.resolve(from.names()), self.is_plain_rename(from, to, &theirs, &gone)) {
+            let parent = to.split_last().and_then(|(parents, name)| Some((self.directory(parents).ok()?, name)));
+            if let Some((parent, name)) = parent {
+                self.leave_behind(ino, telling);
+                if let Some(over) = self.tree.resolve(to.names()) {
+                    self.leave_behind(over, telling);
+                }
+                self.rename(ino, parent, name.clone(), out);
+                if let Some(node) = self.tree.get_mut(ino) {
+                    // What follows puts right all the rest.
+                    node.origin = telling.origin;
+                    node.revision = Revision::default();
+                }
+            }
+        }
+        self.merge_in(to, theirs, telling, out)?;
+        self.merge_in(from, gone, telling, out)?;
+        Ok(Renamed::Done)
+    }
+
+    /// Whether what we know of two paths is older than that a file was renamed from one to the other.
+    fn is_plain_rename(&self, from: &RelPath, to: &RelPath, theirs: &Stated, gone: &Stated) -> bool {
+        let takes = |path: &RelPath, theirs: &Stated| match self.stated_at(path) {
+            Some(ours) => {
+                let merged = merge(ours.state(), theirs.state());
+                (merged.kept, &merged.revision, merged.is_conflict) == (Side::Theirs, &theirs.revision, false)
+            }
+            None => true,
+        };
+        let ours = self.stated_at(from).and_then(|ours| ours.record);
+        let is_same = ours.zip(theirs.record.as_ref()).is_some_and(|(ours, theirs)| ours.kind == theirs.kind);
+        is_same && takes(from, gone) && takes(to, theirs)
+    }
+
+    /// Moves an entry with everything below it: a change of each path that it has left, and of each to which it has come.
+    /// What is in our folder is left behind there if a peer tells it.
+    pub(crate) fn move_tree(
+        &mut self,
+        (top, from): (Ino, &RelPath),
+        (parent, name): (Ino, &Name),
+        dot: Dot,
+        telling: Option<Telling>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(to) = self.tree.path_of(parent).and_then(|dir| dir.join(name.clone()).ok()) else { return };
+        let event = self.share.next_event();
+        let moved = self.below(top);
+        let over: Vec<Version> =
+            moved.iter().map(|(names, _)| self.version_at(&[to.names(), names].concat())).collect();
+        for (names, ino) in &moved {
+            if let Some(telling) = telling {
+                self.leave_behind(*ino, telling);
+                if let Some(node) = self.tree.get_mut(*ino).filter(|node| matches!(node.origin, Origin::Local(_))) {
+                    node.origin = telling.origin;
+                }
+            }
+            let Ok(old) = RelPath::new([from.names(), names].concat()) else { continue };
+            let version = self.version_at(old.names()).with(dot);
+            self.replica.tombstones.insert(old.clone(), Revision { version, author: dot.author }, event);
+            self.replica.folder.note_due(old);
+        }
+        self.rename(top, parent, name.clone(), out);
+        for ((names, ino), over) in moved.iter().zip(over) {
+            let Some(node) = self.tree.get_mut(*ino) else { continue };
+            node.revision = Revision::after(&node.revision.version.join(&over), dot);
+            if let Ok(new) = RelPath::new([to.names(), names].concat()) {
+                self.replica.tombstones.remove(&new);
+                self.replica.folder.note_due(new);
+            }
+        }
+    }
+}
+
+/// What became of a rename.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renamed {
+    /// It is done.
+    Done,
+    /// We know it from somebody else.
+    Known,
+    /// We know something else of what it is about, and have to be told everything.
+    Otherwise,
+}

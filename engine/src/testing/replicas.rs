@@ -1,0 +1,307 @@
+//! Devices that all keep the share in a folder of their own, and all write: what can happen to them, and what must hold in the
+//! end.
+
+use super::folder::{Folder, Look, ObjectKind};
+use super::host::HostId;
+use super::world::World;
+use crate::config::Config;
+use crate::event::Observation;
+use crate::input::{Command, Input};
+use crate::path::{Name, RelPath};
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long a [`ReplicaOp::Run`] lets time pass, in milliseconds.
+const PAUSES_MS: [u64; 6] = [0, 1, 5, 50, 400, 3_000];
+
+/// More steps than any of these worlds needs: events that go round for ever would take more.
+const MAX_STEPS: u64 = 20_000;
+
+/// Sizes of files, in bytes.
+const SIZES: [u64; 4] = [0, 1, 700, 600_000];
+
+/// One thing that can happen. Indices count modulo what there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicaOp {
+    /// Time passes.
+    Run(u8),
+    /// A device makes a file in a directory, or a new one over one that is there.
+    Create(u8, u8, u8, u8),
+    /// It edits a file in place.
+    Edit(u8, u8, u8),
+    /// It renames something into a directory.
+    Rename(u8, u8, u8, u8),
+    /// It removes something, with everything in it.
+    Remove(u8, u8),
+    /// It makes a directory in another one.
+    MakeDir(u8, u8, u8),
+    /// It makes a symlink.
+    Symlink(u8, u8, u8),
+    /// It sets the mode of a file or a directory.
+    Chmod(u8, u8, u8),
+    /// Its watcher has lost track and reads everything again.
+    Rescan(u8),
+    /// The network between two devices is cut.
+    Cut(u8, u8),
+    /// It is mended.
+    Heal(u8, u8),
+    /// A device's process ends and starts again, with nothing but its folder.
+    Restart(u8),
+    /// Its disk refuses a few things.
+    DiskFails(u8, u8),
+}
+
+impl ReplicaOp {
+    /// Bytes that one operation is decoded from.
+    pub const BYTES: usize = 5;
+
+    /// An operation from bytes; all of them mean one.
+    #[must_use]
+    pub fn decode([tag, at, a, b, c]: [u8; ReplicaOp::BYTES]) -> ReplicaOp {
+        match tag % 32 {
+            0..=7 => ReplicaOp::Run(a),
+            8..=11 => ReplicaOp::Create(at, a, b, c),
+            12..=14 => ReplicaOp::Edit(at, a, b),
+            15..=17 => ReplicaOp::Rename(at, a, b, c),
+            18..=20 => ReplicaOp::Remove(at, a),
+            21 | 22 => ReplicaOp::MakeDir(at, a, b),
+            23 => ReplicaOp::Symlink(at, a, b),
+            24 => ReplicaOp::Chmod(at, a, b),
+            25 => ReplicaOp::Rescan(at),
+            26 | 27 => ReplicaOp::Cut(at, a),
+            28 | 29 => ReplicaOp::Heal(at, a),
+            30 => ReplicaOp::Rescan(at),
+            _ => ReplicaOp::DiskFails(at, a),
+        }
+    }
+}
+
+/// What was written in all folders, and what somebody has removed or written over where it was seen.
+#[derive(Debug, Default)]
+struct Writes {
+    written: BTreeMap<u64, RelPath>,
+    ended: BTreeSet<u64>,
+}
+
+/// Devices that write, and all that they have written.
+#[derive(Debug)]
+pub struct Replicas {
+    /// The devices.
+    pub world: World,
+    writes: Writes,
+}
+
+/// Plays operations on as many devices, each of which follows all others; then mends everything, and checks that all hold
+/// the same, and that nothing is lost.
+///
+/// # Panics
+/// If that is not so.
+pub fn play_replicas(seed: u64, devices: usize, ops: &[ReplicaOp]) -> Replicas {
+    let mut replicas = Replicas::new(seed, devices);
+    ops.iter().for_each(|op| replicas.play(*op));
+    replicas.settle();
+    replicas
+}
+
+impl Replicas {
+    /// Devices that all follow each other, with empty folders.
+    #[must_use]
+    pub fn new(seed: u64, devices: usize) -> Replicas {
+        let mut world = World::new(seed);
+        world.max_steps = MAX_STEPS;
+        for at in 0..devices {
+            let config = Config {
+                event_log: 40,
+                watch_batch: 4,
+                keeps_folder: true,
+                fetches_all: true,
+                version_base: 1_000,
+                ..Config::default()
+            };
+            world.add(config);
+            world.hosts[at].folder.begin_versions_at((at as u64 + 1) << 40);
+        }
+        let mut replicas = Replicas { world, writes: Writes::default() };
+        (0..devices).for_each(|at| replicas.begin(at));
+        replicas
+    }
+
+    /// A device looks into its folder, and follows all others.
+    fn begin(&mut self, at: HostId) {
+        self.world.input(at, Input::Observed(Observation::ScanBegin { path: RelPath::ROOT }));
+        let root = Some(RelPath::ROOT);
+        let paths: Vec<RelPath> = root.into_iter().chain(self.folder(at).paths().cloned()).collect();
+        for path in paths {
+            if let Some(seen) = self.folder(at).seen(&path) {
+                self.world.input(at, Input::Observed(Observation::Found { path, seen }));
+            }
+        }
+        self.world.input(at, Input::Observed(Observation::ScanEnd { path: RelPath::ROOT }));
+        for other in (0..self.world.hosts.len()).filter(|other| *other != at) {
+            let peer = self.world.hosts[other].peer;
+            self.world.input(at, Input::Command(Command::Follow { peer }));
+        }
+    }
+
+    fn folder(&self, at: HostId) -> &Folder {
+        &self.world.hosts[at].folder
+    }
+
+    fn device(&self, index: u8) -> HostId {
+        usize::from(index) % self.world.hosts.len()
+    }
+
+    /// Changes a device's folder, as its user does.
+    pub fn change(&mut self, at: HostId, change: impl FnOnce(&mut Folder) -> Option<Vec<Look>>) -> bool {
+        let (contents, before) = (contents_of(self.folder(at)), versions_in(self.folder(at)));
+        let changed = self.world.change(at, change);
+        let after = versions_in(self.folder(at));
+        self.writes.ended.extend(before.keys().filter(|version| !after.contains_key(*version)));
+        // What has two names is taken away name by name, and perhaps one here and one there.
+        let now = contents_of(self.folder(at));
+        let gone = contents.into_iter().filter(|(path, version)| now.get(path) != Some(version));
+        let is_twin = |(path, version): &(RelPath, u64)| before.get(version) != Some(path);
+        self.writes.ended.extend(gone.filter(is_twin).map(|(_, version)| version));
+        self.writes.written.extend(after.into_iter().filter(|(version, _)| !before.contains_key(version)));
+        changed
+    }
+
+    /// Plays one operation.
+    pub fn play(&mut self, op: ReplicaOp) {
+        match op {
+            ReplicaOp::Run(pause) => {
+                let pause = PAUSES_MS[usize::from(pause) % PAUSES_MS.len()];
+                self.world.drive_for(Duration::from_millis(pause));
+            }
+            ReplicaOp::Create(at, dir, name, size) => {
+                let size_bytes = SIZES[usize::from(size) % SIZES.len()];
+                self.at_new(at, dir, name, |folder, path| folder.create(path, size_bytes));
+            }
+            ReplicaOp::Edit(at, file, size) => {
+                let size_bytes = SIZES[usize::from(size) % SIZES.len()];
+                self.at_nth(at, file, |folder, path| folder.edit(path, size_bytes, false));
+            }
+            ReplicaOp::Rename(at, entry, dir, name) => {
+                let Some(to) = self.new_path(at, dir, name) else { return };
+                self.at_nth(at, entry, |folder, path| folder.rename(path, &to));
+            }
+            ReplicaOp::Remove(at, entry) => self.at_nth(at, entry, |folder, path| folder.remove(path)),
+            ReplicaOp::MakeDir(at, dir, name) => self.at_new(at, dir, name, |folder, path| folder.make_dir(path)),
+            ReplicaOp::Symlink(at, dir, name) => {
+                self.at_new(at, dir, name, |folder, path| folder.symlink(path, &[b'x', name | 1]));
+            }
+            ReplicaOp::Chmod(at, entry, mode) => self.at_nth(at, entry, |folder, path| {
+                let is_symlink = matches!(folder.at(path)?.kind, ObjectKind::Symlink(_));
+                if is_symlink { None } else { folder.chmod(path, 0o400 | u16::from(mode % 64)) }
+            }),
+            ReplicaOp::Rescan(at) => self.world.rescan(self.device(at)),
+            ReplicaOp::Cut(a, b) => {
+                let (a, b) = (self.device(a), self.device(b));
+                if a != b {
+                    self.world.cut(a, b);
+                }
+            }
+            ReplicaOp::Heal(a, b) => {
+                let (a, b) = (self.device(a), self.device(b));
+                if a != b {
+                    self.world.heal(a, b);
+                }
+            }
+            ReplicaOp::Restart(at) => self.restart(self.device(at)),
+            ReplicaOp::DiskFails(at, count) => {
+                let error = if count >= 128 { crate::StoreError::NoSpace } else { crate::StoreError::Io };
+                let at = self.device(at);
+                self.world.hosts[at].store_faults = Some((error, u32::from(count % 8)));
+            }
+        }
+    }
+
+    fn at_new(&mut self, at: u8, dir: u8, name: u8, change: impl FnOnce(&mut Folder, &RelPath) -> Option<Vec<Look>>) {
+        if let Some(path) = self.new_path(at, dir, name) {
+            self.change(self.device(at), |folder| change(folder, &path));
+        }
+    }
+
+    fn at_nth(&mut self, at: u8, entry: u8, change: impl FnOnce(&mut Folder, &RelPath) -> Option<Vec<Look>>) {
+        let at = self.device(at);
+        let entries: Vec<RelPath> = self.folder(at).paths().cloned().collect();
+        if let Some(path) = entries.get(usize::from(entry) % entries.len().max(1)).cloned() {
+            self.change(at, |folder| change(folder, &path));
+        }
+    }
+
+    fn new_path(&self, at: u8, dir: u8, name: u8) -> Option<RelPath> {
+        let dirs: Vec<RelPath> = self.folder(self.device(at)).dirs().cloned().collect();
+        let name = Name::new(&[b'a' + name % 4]).ok()?;
+        dirs.get(usize::from(dir) % dirs.len())?.join(name).ok()
+    }
+
+    /// A device's process ends, and starts again with nothing but its folder.
+    pub fn restart(&mut self, at: HostId) {
+        self.world.end_process(at);
+        let base = self.world.now.as_micros();
+        let config = &mut self.world.hosts[at].config;
+        config.version_base = config.version_base.max(base) + 1_000_000;
+        self.world.start_process(at);
+        self.begin(at);
+    }
+
+    /// Mends everything, waits until all is quiet, and checks that all devices hold the same and that nothing is lost.
+    ///
+    /// # Panics
+    /// If that is not so.
+    pub fn settle(&mut self) {
+        self.world.heal_all();
+        let rest = self.world.aftermath_ends() - self.world.now + Duration::from_secs(1);
+        self.world.drive_for(rest);
+        for at in 0..self.world.hosts.len() {
+            self.world.rescan(at);
+        }
+        self.world.drive_for(rest);
+        self.world.drive();
+        self.check();
+    }
+
+    fn check(&self) {
+        let all = self.world.hosts.len();
+        for at in 0..all {
+            let host = &self.world.hosts[at];
+            assert!(host.engine.replica.folder.is_idle(), "host {at} still has to do something in its folder");
+            assert!(host.engine.replica.folder.behind.is_empty(), "host {at} has something else in its folder");
+            let (tree, first) = (self.world.tree_of(at), self.world.tree_of(0));
+            for (path, record) in &tree {
+                assert_eq!(Some(record), first.get(path), "{path} of host {at} is something else on host 0");
+                let seen = host.folder.seen(path);
+                let there = seen.as_ref().map(|seen| (seen.mode, seen.modified));
+                assert_eq!(there, Some((record.mode, record.modified)), "{path} in the folder of host {at}");
+            }
+            assert_eq!(
+                tree.len(),
+                first.len(),
+                "host {at} lacks {:?}",
+                first.keys().find(|path| !tree.contains_key(*path))
+            );
+            assert_eq!(host.folder.paths().count(), tree.len(), "host {at} has more in its folder than in its tree");
+            assert_eq!(contents_of(&host.folder), contents_of(self.folder(0)), "the bytes on host {at}");
+        }
+        let alive = versions_in(self.folder(0));
+        for (version, path) in &self.writes.written {
+            let is_kept = alive.contains_key(version) || self.writes.ended.contains(version);
+            assert!(is_kept, "what was written to {path} (version {version:#x}) is nowhere");
+        }
+    }
+}
+
+/// Every version of a file that is in a folder, with where.
+fn versions_in(folder: &Folder) -> BTreeMap<u64, RelPath> {
+    contents_of(folder).into_iter().map(|(path, version)| (version, path)).collect()
+}
+
+fn contents_of(folder: &Folder) -> BTreeMap<RelPath, u64> {
+    let version = |path: &RelPath| match folder.at(path)?.kind {
+        // Of an empty file nothing is to be kept.
+        ObjectKind::File { version, size_bytes } if size_bytes > 0 => Some((path.clone(), version)),
+        ObjectKind::File { .. } | ObjectKind::Dir | ObjectKind::Symlink(_) => None,
+    };
+    folder.files().filter_map(version).collect()
+}
