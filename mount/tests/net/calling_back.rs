@@ -53,7 +53,8 @@ async fn who_was_not_let_in_is_hung_up_on_at_once_however_often_it_comes() {
     for wire in &mut wires {
         assert!(end_of(wire).await < Duration::from_secs(1));
     }
-    // Nor does the greeting of another device help, or one that was refused.
+    // Nor does a connection without a greeting help, the greeting of another device, or one that was refused.
+    let _mute = running.network.call("owner").unwrap();
     let _link = dial(&running.network.of(PeerId([9; 32]))).await.unwrap();
     let stranger = farshore_proto::Hello { secret: None, ..hello() };
     let refused = Link::dial(&running.network, &["owner".into()], OWNER, &stranger).await;
