@@ -15,6 +15,7 @@ mod kills;
 mod mountpoints;
 mod outages;
 mod peers;
+mod power;
 mod process;
 mod programs;
 mod readers;
