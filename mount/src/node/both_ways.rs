@@ -56,9 +56,13 @@ impl Callable {
         Callable { door, stop, ended }
     }
 
-    /// Hangs up on everybody. Returns when nothing is left, within two seconds.
-    pub(super) async fn end(&self) {
+    /// Ends what is told, and hangs up on everybody within two seconds.
+    pub(super) fn stop(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// Waits until nothing is left.
+    pub(super) async fn ended(&self) {
         let mut ended = self.ended.clone();
         // Nothing is ever sent: this ends when the server has.
         while ended.changed().await.is_ok() {}

@@ -286,12 +286,16 @@ impl Node {
     /// seconds.
     pub async fn shut_down(&self) {
         let known = self.last_known();
+        // Before the engine: one that has been shut down has no news, and answers that at once, again and again.
+        if let Some(callable) = &self.callable {
+            callable.stop();
+        }
         // Taken away first, so that hanging up leaves them to us.
         let links = std::mem::take(&mut self.lock().links);
         self.step(Input::Command(Command::Shutdown));
         join_all(links.values().map(|link| link.say_goodbye())).await;
         if let Some(callable) = &self.callable {
-            callable.end().await;
+            callable.ended().await;
         }
         let ended = async {
             while self.view(|view| view.running()) > 0 {

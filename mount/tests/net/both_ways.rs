@@ -144,8 +144,10 @@ impl Stage {
     }
 
     async fn end(mut self) {
-        let began = Instant::now();
+        let steps = || self.owner.view(|view| view.totals().steps);
+        let (began, before) = (Instant::now(), steps());
         self.guest.shut_down().await;
+        assert!(steps() - before < 100, "who stops has no more to say: {} steps", steps() - before);
         drop(self.stop.take());
         self.owner.shut_down().await;
         self.server.await.unwrap();

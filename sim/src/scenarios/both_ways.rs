@@ -116,7 +116,7 @@ fn both_ways(seed: u64, history: &History) -> Result<(), String> {
 fn cut(seed: u64, history: &History) -> Result<(), String> {
     with_guest(setup(seed), history, |stage, shared| async move {
         shared.make(&stage, "before", secs(5)).await;
-        for (round, lasts) in [millis(20), secs(3), secs(15)].into_iter().enumerate() {
+        for (round, lasts) in [millis(20), secs(3), secs(15), secs(40)].into_iter().enumerate() {
             for (fault, heal) in
                 [(Fault::Partition, Fault::Repair), (Fault::Hold, Fault::Release), (Fault::Flaky(30), Fault::Flaky(0))]
             {
