@@ -4,6 +4,8 @@ use crate::memory::{Memory, OWNER, READER, Weather};
 use crate::owner::{Owner, content, hello, name, until};
 use crate::table::{look_up, open};
 use farshore::folder::{Folder, ServeError, ServedBytes};
+use farshore::identity::Identity;
+use farshore::net::tls::TlsTransport;
 use farshore::net::transport::Transport;
 use farshore::net::{Guests, serve_with};
 use farshore::node::{Admission, Answer, Node, Parts, Route};
@@ -60,10 +62,14 @@ impl Admission for Gate {
 
 /// A node in this network, with what it is made of.
 fn node(network: &Memory, epoch: u64, parts: impl FnOnce(&mut Parts)) -> Arc<Node> {
+    node_of(Arc::new(network.clone()), epoch, parts)
+}
+
+fn node_of(transport: Arc<dyn Transport>, epoch: u64, parts: impl FnOnce(&mut Parts)) -> Arc<Node> {
     let mut whole = Parts {
         config: Config { epoch, ..Config::default() },
         seed: epoch,
-        transport: Arc::new(network.clone()),
+        transport,
         store: Arc::new(MemoryStore::default()),
         folder: None,
         admission: Arc::<Gate>::default(),
@@ -192,6 +198,34 @@ async fn whoever_is_dialled_sees_the_files_of_who_dials_and_reads_their_bytes() 
     assert_eq!((stage.connected(), stage.network.reverse()), ((true, true), 1));
     assert_eq!(read(&stage.owner, "later").await.unwrap(), content(0..SIZE_BYTES));
     stage.end().await;
+}
+
+#[tokio::test]
+async fn it_works_over_tls_on_a_real_network() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [ours, theirs] = [0, 1].map(|at| Identity::open(dirs[at].path()).unwrap());
+    let transport = Arc::new(TlsTransport::new(ours.clone()));
+    let listener = transport.listen("127.0.0.1:0").await.unwrap();
+    let route = Route { addresses: vec![listener.address()], hello: hello() };
+    let owner = node_of(transport, 7, |parts| parts.call_back = Some(hello()));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(serve_with(listener, owner.clone(), Arc::default(), stopped.map(drop)));
+    let files = Owner::new();
+    let folder = Arc::new(Files(files.clone()));
+    let guest = node_of(Arc::new(TlsTransport::new(theirs.clone())), 1, |parts| {
+        parts.folder = Some(folder);
+        parts.peers = BTreeMap::from([(ours.id(), route)]);
+    });
+    guest.follow_peers();
+    tell(&guest, &files, "f");
+    until(|| owner.view(|view| view.resolve(&name("f")).is_some())).await;
+    assert_eq!(owner.view(|view| view.peers().map(|peer| peer.peer).collect::<Vec<_>>()), [theirs.id()]);
+    assert_eq!(read(&owner, "f").await.unwrap(), content(0..SIZE_BYTES));
+    guest.shut_down().await;
+    until(|| !is_connected(&owner)).await;
+    drop(stop);
+    owner.shut_down().await;
+    server.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
