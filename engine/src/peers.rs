@@ -159,23 +159,21 @@ impl Engine {
         }
     }
 
-    /// The network may be back: nobody is waited for any longer, and whoever is being dialled is tried again soon if that
-    /// attempt came too early.
-    pub(crate) fn redial_all(&mut self, out: &mut Vec<Output>) {
-        for peer in self.peers.values_mut() {
-            peer.failures = 0;
-        }
-        let waiting: Vec<(PeerId, Time)> = self
-            .peers
-            .iter()
-            .filter_map(|(id, peer)| match peer.link {
-                Link::Waiting(at) => Some((*id, at)),
-                Link::Dialing(..) | Link::Up(_) | Link::Ended => None,
-            })
-            .collect();
-        for (id, at) in waiting {
+    /// A peer may be reached now: it is not waited for any longer, and if it is being dialled or connected, and that comes to
+    /// nothing because it is older than this, it is tried again soon.
+    pub(crate) fn redial(&mut self, id: PeerId, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.failures = 0;
+        if let Link::Waiting(at) = peer.link {
             self.timers.unset(at, Timer::Redial(id));
             self.dial(id, out);
+        }
+    }
+
+    /// The network may be back, and with it everybody.
+    pub(crate) fn redial_all(&mut self, out: &mut Vec<Output>) {
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.redial(id, out);
         }
     }
 
