@@ -14,6 +14,7 @@ mod fetching;
 mod kills;
 mod mountpoints;
 mod outages;
+mod own;
 mod peers;
 mod process;
 mod programs;
