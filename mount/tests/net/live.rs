@@ -7,7 +7,7 @@ use farshore::state::State;
 use farshore_engine::Notice;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -83,19 +83,18 @@ impl Stage {
 /// Makes files and directories with names that are never used again, renames them and removes them: always many of them,
 /// so that the thread that watches gets to looking at them meanwhile.
 fn live_and_die(root: &Path, thread: usize) {
-    for round in 0..4 {
+    for round in 0..3 {
         let name = |number: usize, stage: &str| root.join(format!("{thread}-{round}-{number}-{stage}"));
-        let each =
-            |work: &dyn Fn(&dyn Fn(&str) -> PathBuf)| (0..150).for_each(|number| work(&|stage| name(number, stage)));
-        each(&|name| {
-            fs::write(name("f0"), "text").unwrap();
-            fs::create_dir(name("d0")).unwrap();
-            fs::write(name("d0").join("leaf"), "leaf").unwrap();
+        let each = |work: &dyn Fn(usize)| (0..150).for_each(work);
+        each(&|number| {
+            fs::write(name(number, "f0"), "text").unwrap();
+            fs::create_dir(name(number, "d0")).unwrap();
+            fs::write(name(number, "d0/leaf"), "leaf").unwrap();
         });
-        each(&|name| fs::rename(name("f0"), name("f1")).unwrap());
-        each(&|name| fs::rename(name("d0"), name("d1")).unwrap());
-        each(&|name| fs::remove_file(name("f1")).unwrap());
-        each(&|name| fs::remove_dir_all(name("d1")).unwrap());
+        each(&|number| fs::rename(name(number, "f0"), name(number, "f1")).unwrap());
+        each(&|number| fs::rename(name(number, "d0"), name(number, "d1")).unwrap());
+        each(&|number| fs::remove_file(name(number, "f1")).unwrap());
+        each(&|number| fs::remove_dir_all(name(number, "d1")).unwrap());
     }
 }
 
@@ -121,7 +120,7 @@ async fn nothing_comes_back_from_the_dead() {
 
 /// Renames files, and makes others under the old names at once.
 fn rename_and_reuse(root: &Path, thread: usize) {
-    for number in 0..400 {
+    for number in 0..200 {
         let (old, new) = (root.join(format!("{thread}-{number}-old")), root.join(format!("{thread}-{number}-new")));
         fs::write(&old, "renamed").unwrap();
         fs::rename(&old, &new).unwrap();
