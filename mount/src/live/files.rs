@@ -1,6 +1,8 @@
 //! Open files: reading, writing, and making it last.
 
 use super::volume::{Live, Outcome, path_to};
+use crate::fuse::Invalidation;
+use farshore_engine::Ino;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -40,6 +42,10 @@ impl Live {
         match self.open_anew(number, flags) {
             Ok((file, stat)) => {
                 let is_good = !self.inodes.has_other_bytes(number, &stat);
+                if !is_good {
+                    // The kernel cuts what it reads at the size that it remembers.
+                    self.send(Invalidation::Inode { ino: Ino(number), data: true });
+                }
                 let handle = self.opened(number, file, flags);
                 self.inodes.unpin(number);
                 Ok((handle, is_good))

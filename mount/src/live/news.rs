@@ -86,11 +86,12 @@ impl Live {
         }
     }
 
+    /// Reviews all that the kernel knows below a directory.
     fn review_all_in(&self, path: &RelPath) {
-        for name in self.inodes.resolve(path.names()).map(|dir| self.inodes.names_in(dir)).unwrap_or_default() {
-            if let Ok(path) = path.join(name) {
-                self.review(&path);
-            }
+        let Some(number) = self.inodes.resolve(path.names()) else { return };
+        for path in self.inodes.names_in(number).into_iter().filter_map(|name| path.join(name).ok()) {
+            self.review(&path);
+            self.review_all_in(&path);
         }
     }
 

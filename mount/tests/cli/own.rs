@@ -43,7 +43,7 @@ impl Own {
         Some(own)
     }
 
-    pub(crate) fn start(&mut self, more: &[&str]) {
+    fn start(&mut self, more: &[&str]) {
         let mount = [&["--mount", self.root.to_str().unwrap()], more].concat();
         self.share = Some(self.world.share_at(&self.folder, "127.0.0.1:0", &mount));
     }
@@ -89,7 +89,12 @@ impl Own {
         self.stop_share();
     }
 
-    pub(crate) fn stop_share(&mut self) {
+    /// Kills it so that it can do nothing about it.
+    pub(crate) fn kill(&mut self) {
+        self.share.as_mut().unwrap().process.kill();
+    }
+
+    fn stop_share(&mut self) {
         let share = self.share.take().unwrap();
         share.process.stop(Signal::INT).went_well();
     }
