@@ -194,6 +194,11 @@ impl World {
             // A follower that has something open that was removed long ago asks whether it still can be had.
             Request::PeerOpen { .. } => return,
             Request::Read { handle, .. } | Request::FetchAll { handle } if is_released(handle) => return,
+            Request::Read { handle, .. } | Request::FetchAll { handle }
+                if errno == Errno::Stale && self.came_too_late(at, handle) =>
+            {
+                return;
+            }
             _ => {}
         }
         let unexplained = match errno {

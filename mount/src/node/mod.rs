@@ -228,9 +228,21 @@ impl Node {
     }
 
     /// What was seen in the folder that is shared.
+    ///
+    /// That something was renamed may be told twice, by who has done it and by who watches, and something else may stand
+    /// under the old name the second time. So a rename is believed if what was found under the new name is what was last
+    /// seen under the old one; otherwise only that it was found.
     pub fn observe(&self, observations: Vec<Observation>) {
         let mut core = self.lock();
-        for observation in observations {
+        let mut observations = observations.into_iter().peekable();
+        while let Some(observation) = observations.next() {
+            if let Observation::Moved { from, to } = &observation
+                && let Some(Observation::Found { path, seen }) = observations.peek()
+                && path == to
+                && core.engine.view().own_inode(from) != Some(seen.facts.inode)
+            {
+                continue;
+            }
             core.step(self.now(), Input::Observed(observation));
         }
         let todo = self.settle(&mut core);

@@ -14,6 +14,8 @@ mod fetching;
 mod kills;
 mod mountpoints;
 mod outages;
+mod own;
+mod own_programs;
 mod peers;
 mod power;
 mod process;

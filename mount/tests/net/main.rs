@@ -8,6 +8,7 @@ mod hashes;
 mod hello;
 mod leases;
 mod liars;
+mod live;
 mod locks;
 mod loss;
 mod memory;
