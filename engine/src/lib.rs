@@ -84,6 +84,7 @@ mod follow;
 mod kept;
 mod kernel;
 mod leases;
+mod pace;
 mod peers;
 mod prefetch;
 mod readahead;

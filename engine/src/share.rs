@@ -367,9 +367,13 @@ impl Engine {
         (updates, cursor)
     }
 
+    /// How an entry is listed; `None` for what a peer has, perhaps the very one who asks.
     fn entry(&self, ino: Ino) -> Option<TreeUpdate> {
         let path = self.tree.path_of(ino)?;
-        let record = self.tree.get(ino)?.record.clone();
-        Some(TreeUpdate::Entry { path, record })
+        let node = self.tree.get(ino)?;
+        match node.origin {
+            Origin::Local(_) => Some(TreeUpdate::Entry { path, record: node.record.clone() }),
+            Origin::Peer(_) => None,
+        }
     }
 }

@@ -150,6 +150,7 @@ impl Sharing {
             folder: Some(Arc::new(served)),
             admission: Arc::new(ByTicket { state: state.clone(), entry }),
             peers: BTreeMap::new(),
+            call_back: None,
             remembered: None,
         });
         node.on_notice(Box::new(|notice| {

@@ -18,6 +18,7 @@ mod own;
 mod own_chaos;
 mod own_programs;
 mod peers;
+mod power;
 mod process;
 mod programs;
 mod readers;

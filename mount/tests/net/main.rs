@@ -1,6 +1,8 @@
 //! The client and the server of `farshore::net`, over a transport in memory and a clock that runs ahead when nothing
 //! happens: a minute of waiting takes no time, and nothing depends on how fast the machine is.
 
+mod both_ways;
+mod calling_back;
 mod fetch;
 mod hashes;
 mod hello;
