@@ -15,6 +15,7 @@ mod kills;
 mod mountpoints;
 mod outages;
 mod own;
+mod own_chaos;
 mod own_programs;
 mod peers;
 mod power;
