@@ -36,6 +36,9 @@ pub(super) struct Part {
 
 impl Live {
     /// Opens a file. Returns its handle, and whether what the kernel has cached of it is still good.
+    ///
+    /// # Errors
+    /// `ESTALE` if others may open it than when the kernel was told: it asks, checks that, and tries again.
     pub(super) fn open_file(&self, number: u64, flags: OFlags) -> Outcome<(u64, bool)> {
         // Pinned first: from now on its anchor stays.
         self.inodes.pin(number);
@@ -68,7 +71,7 @@ impl Live {
             opened => opened?,
         };
         let stat = rustix::fs::fstat(&file)?;
-        Ok((file, stat))
+        if self.inodes.knows_rights(number, &stat) { Ok((file, stat)) } else { Err(Errno::STALE) }
     }
 
     /// A file is open for a program: it stays within reach until it is closed. `is_new` if nobody has been told of it.
@@ -174,8 +177,7 @@ impl Live {
     fn tell_if_untold(&self, open: &OpenFile) {
         if open.is_untold.swap(false, Ordering::Relaxed) {
             if let Ok(stat) = rustix::fs::fstat(&open.file) {
-                // The kernel has seen all of this go by.
-                self.inodes.told(open.number, &stat);
+                self.inodes.written(open.number, &stat);
             }
             self.tell_of(open.number);
         }
