@@ -247,6 +247,7 @@ impl Engine {
             PeerEvent::LinkDown { link } => self.on_link_down(peer, link, out),
             PeerEvent::Tree { link, updates } => self.on_tree(peer, link, updates, out),
             PeerEvent::Fault { link, fault } => self.on_fault(peer, link, fault, out),
+            PeerEvent::Reachable => self.redial(peer, out),
         }
     }
 

@@ -127,7 +127,7 @@ impl Engine {
         if !self.stopping {
             self.fill_prefetch(out);
         }
-        while !self.stopping && self.ahead_bytes < self.config.ahead_bytes {
+        while !self.stopping && self.ahead_bytes < self.ahead_window_bytes() {
             let Some((id, chunk)) = self.ahead.pop_front().or_else(|| self.next_of_whole_files()) else { return };
             let queued =
                 |content: &Content| content.chunks.get(&chunk).is_some_and(|fetch| fetch.phase == Phase::Queued);
@@ -220,12 +220,11 @@ impl Engine {
 
     pub(crate) fn on_arrived(&mut self, effect: EffectId, frames: FrameSet, out: &mut Vec<Output>) {
         let now = self.now;
-        let (id, chunk, peer) = match self.running.get(&effect) {
-            Some(Running::Fetch { content, chunk, peer, .. }) => (*content, *chunk, *peer),
+        let (id, chunk, peer, issued_at) = match self.running.get(&effect) {
+            Some(Running::Fetch { content, chunk, peer, issued_at, .. }) => (*content, *chunk, *peer, *issued_at),
             Some(Running::Abandoned) => return,
             other => panic!("frames arrived for effect {effect}, which is {other:?}"),
         };
-        self.note_frame_from(peer);
         let Some(content) = self.contents.get_mut(&id) else { return };
         let all = content.all_frames(chunk);
         let Some(fetch) = content.chunks.get_mut(&chunk) else { return };
@@ -247,6 +246,7 @@ impl Engine {
         fetch.download.update_progress(whole.start, bytes, now);
         let complete = fetch.arrived == all;
         self.totals.fetched_bytes += bytes;
+        self.note_frames_from(peer, bytes, issued_at);
         self.note_progress(id, chunk);
         match complete {
             true if self.is_store_behind() && !self.is_wanted_whole(id) => self.pass_on(id, chunk, out),

@@ -263,6 +263,8 @@ pub enum PeerEvent {
         /// The rule that it broke.
         fault: PeerFault,
     },
+    /// There is a way to the peer that there was not before: if it is followed and not connected, it is dialled at once.
+    Reachable,
 }
 
 /// What a person, or the program on behalf of one, wants.

@@ -88,6 +88,7 @@ mod kept;
 mod kernel;
 mod leases;
 mod observed;
+mod pace;
 mod peers;
 mod prefetch;
 mod readahead;

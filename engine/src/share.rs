@@ -447,9 +447,11 @@ impl Engine {
         (updates, cursor)
     }
 
+    /// How an entry is listed. Who only shows what a peer has does not tell it on: perhaps it is the very one who asks.
     fn entry(&self, ino: Ino) -> Option<TreeUpdate> {
         let path = self.tree.path_of(ino)?;
         let node = self.tree.get(ino)?;
-        Some(TreeUpdate::Entry { path, record: node.record.clone(), revision: node.revision.clone() })
+        let is_told = self.config.keeps_folder || matches!(node.origin, Origin::Local(_));
+        is_told.then(|| TreeUpdate::Entry { path, record: node.record.clone(), revision: node.revision.clone() })
     }
 }

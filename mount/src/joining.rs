@@ -98,6 +98,7 @@ pub async fn join(
         folder: None,
         admission: Arc::new(Nobody),
         peers: BTreeMap::from([(ticket.owner(), route)]),
+        call_back: None,
         remembered: (absence == Absence::IsBridged).then(|| TreeId { owner: ticket.owner(), share: ticket.share() }),
     });
     let (sender, mut outcomes) = mpsc::unbounded_channel();

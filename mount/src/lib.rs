@@ -8,6 +8,7 @@ pub mod identity;
 pub mod joining;
 pub mod json_path;
 pub mod kernel_host;
+pub mod live;
 pub mod net;
 pub mod node;
 pub mod notices;

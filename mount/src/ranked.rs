@@ -6,12 +6,14 @@
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// What a lock is for, in the order in which a thread may take them. Those that are held while a disk is waited for come
 /// before the node's, so that nobody who holds that one waits for a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rank {
+    /// Looking at the shared folder and telling what was seen.
+    Telling,
     /// Making the file of a content.
     Making,
     /// Saving what is stored.
@@ -56,12 +58,35 @@ impl<T> Ranked<T> {
     /// # Panics
     /// In builds with debug assertions, if the thread holds a lock that comes after this one.
     pub(crate) fn lock(&self) -> RankedGuard<'_, T> {
+        self.check();
+        self.guard(self.value.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The lock, if nobody has it.
+    ///
+    /// # Panics
+    /// As [`Ranked::lock`].
+    pub(crate) fn try_lock(&self) -> Option<RankedGuard<'_, T>> {
+        self.check();
+        match self.value.try_lock() {
+            Ok(value) => Some(self.guard(value)),
+            Err(TryLockError::Poisoned(left)) => Some(self.guard(left.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn check(&self) {
         if cfg!(debug_assertions) {
             let held = HELD.get();
             assert!(held >> self.rank as u8 == 0, "{:?} is locked out of its order: {held:#b} are held", self.rank);
-            HELD.set(held | 1 << self.rank as u8);
         }
-        RankedGuard { rank: self.rank, value: self.value.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    fn guard<'a>(&self, value: MutexGuard<'a, T>) -> RankedGuard<'a, T> {
+        if cfg!(debug_assertions) {
+            HELD.set(HELD.get() | 1 << self.rank as u8);
+        }
+        RankedGuard { rank: self.rank, value }
     }
 
     /// The value, for who alone has it.

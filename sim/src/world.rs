@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// The owner's device.
 pub const OWNER: PeerId = PeerId([0x22; 32]);
@@ -76,9 +77,22 @@ pub struct Setup {
     pub limit: Duration,
     /// Who answers in the owner's place, if not the owner.
     pub liar: Option<Liar>,
+    /// A folder of the first reader's own, which the owner follows, if it has one.
+    pub guest: Option<Guest>,
     /// A planted bug.
     pub sabotage: Option<Sabotage>,
 }
+
+/// A reader's own folder.
+pub struct Guest {
+    /// The folder.
+    pub folder: SimFolder,
+    /// What runs on the owner, who has the reader's files: from the beginning in every process.
+    pub script: OwnerScript,
+}
+
+/// What runs on an owner who follows a reader.
+pub type OwnerScript = Rc<dyn Fn(Kernel) -> LocalBoxFuture<'static, ()>>;
 
 impl Setup {
     /// A quick network, and an owner who tells the truth.
@@ -93,6 +107,7 @@ impl Setup {
             event_log: Config::default().event_log,
             limit: Duration::from_secs(600),
             liar: None,
+            guest: None,
             sabotage: None,
         }
     }
@@ -282,7 +297,7 @@ fn run_captured(
         .build();
     let readers: Vec<&'static str> = READER_HOSTS[..scripts.len()].to_vec();
     let (queue, line, owner) = (Arc::default(), Arc::<Line>::default(), OwnerNode::default());
-    let setup = Arc::new(setup);
+    let setup = Rc::new(setup);
     {
         let lives = Arc::new(Mutex::new(0));
         let place =
@@ -371,7 +386,7 @@ fn bring(sim: &mut turmoil::Sim<'_>, host: &str, machines: &[Machine], fault: Fa
 /// What a host needs of its world.
 #[derive(Clone)]
 struct Place {
-    setup: Arc<Setup>,
+    setup: Rc<Setup>,
     folder: SimFolder,
     history: History,
     line: Arc<Line>,
@@ -394,7 +409,11 @@ async fn live_as_reader(
     if life > 1 {
         store.next_life();
     }
-    let node = start_reader(&place, host, number, store.clone(), life);
+    let guest = place.setup.guest.as_ref().filter(|_| number == 0).map(|guest| guest.folder.clone());
+    let node = start_reader(&place, host, number, store.clone(), life, guest.clone());
+    if let Some(folder) = guest {
+        tokio::spawn(tell_changes(node.clone(), scan(&node, &folder), place.setup.watcher_delay));
+    }
     let Place { setup, folder, history, line: _ } = place;
     let late = if setup.sabotage == Some(Sabotage::AnswersLate) { LATE } else { Duration::ZERO };
     let read_timeout = setup.config.read_timeout.saturating_sub(late);
@@ -409,17 +428,24 @@ async fn live_as_reader(
     Ok(())
 }
 
-fn start_reader(place: &Place, host: &'static str, number: u8, store: SimStore, life: u64) -> Arc<Node> {
-    let hello = Hello::new(ShareId([7; 16]), None, "sim");
-    let route = Route { addresses: vec![format!("{OWNER_HOST}:{PORT}")], hello };
+fn start_reader(
+    place: &Place,
+    host: &'static str,
+    number: u8,
+    store: SimStore,
+    life: u64,
+    folder: Option<SimFolder>,
+) -> Arc<Node> {
+    let route = Route { addresses: vec![format!("{OWNER_HOST}:{PORT}")], hello: hello() };
     let node = Node::start(Parts {
         config: Config { epoch: life << 8 | u64::from(number), ..place.setup.config.clone() },
         seed: place.setup.seed ^ u64::from(number) ^ life << 24,
         transport: Arc::new(SimTransport::new(reader_id(number), place.line.clone())),
         store: Arc::new(store),
-        folder: None,
+        folder: folder.map(|folder| Arc::new(folder) as Arc<_>),
         admission: Arc::new(Anybody),
         peers: BTreeMap::from([(OWNER, route)]),
+        call_back: None,
         remembered: None,
     });
     record(&node, &place.history, host, Some(life));
@@ -451,26 +477,52 @@ async fn live_as_owner(place: Place, running: OwnerNode, life: u64) -> turmoil::
         folder: Some(Arc::new(folder.clone())),
         admission: Arc::new(Anybody),
         peers: BTreeMap::new(),
+        call_back: setup.guest.as_ref().map(|_| hello()),
         remembered: None,
     });
     record(&node, &history, OWNER_HOST, None);
     *lock(&running.0) = Arc::downgrade(&node);
-    let (scan, mut changes) = folder.watch();
+    let changes = scan(&node, &folder);
+    let guests = Arc::new(Guests::new(Arc::new(Leases::new(LEASE_GRACE))));
+    tokio::spawn(server::serve_with(listener, node.clone(), guests, std::future::pending()));
+    if let Some(Guest { folder, script }) = &setup.guest {
+        let read_timeout = Config::default().read_timeout;
+        tokio::task::spawn_local(script(Kernel::new(
+            node.clone(),
+            folder.clone(),
+            history.clone(),
+            OWNER_HOST,
+            read_timeout,
+        )));
+    }
+    tell_changes(node, changes, setup.watcher_delay).await;
+    // The folder has another watcher now, or none: this life is over.
+    std::future::pending().await
+}
+
+/// Tells a node what is in its folder. What changes comes by what this returns.
+fn scan(node: &Node, folder: &SimFolder) -> UnboundedReceiver<Vec<Observation>> {
+    let (scan, changes) = folder.watch();
     for batch in scan.chunks(WATCHER_BATCH) {
         node.observe(batch.to_vec());
     }
-    let guests = Arc::new(Guests::new(Arc::new(Leases::new(LEASE_GRACE))));
-    tokio::spawn(server::serve_with(listener, node.clone(), guests, std::future::pending()));
+    changes
+}
+
+/// Tells a node what changes in its folder, until that has another watcher or none.
+async fn tell_changes(node: Arc<Node>, mut changes: UnboundedReceiver<Vec<Observation>>, delay: Duration) {
     while let Some(news) = changes.recv().await {
-        tokio::time::sleep(setup.watcher_delay).await;
+        tokio::time::sleep(delay).await;
         let mut news: Vec<Observation> = news;
         while let Ok(more) = changes.try_recv() {
             news.extend(more);
         }
         node.observe(news);
     }
-    // The folder has another watcher now, or none: this life is over.
-    std::future::pending().await
+}
+
+fn hello() -> Hello {
+    Hello::new(ShareId([7; 16]), None, "sim")
 }
 
 /// Writes every step into the history, and checks the engine after it. What a reader does in this `life` is counted.

@@ -59,6 +59,8 @@ pub struct World {
     pub(super) versions: BTreeMap<(PeerId, Stamp), (u64, u64)>,
     /// What owners keep open for their followers.
     pub(super) kept: BTreeMap<LeaseKey, Lease>,
+    /// What they were asked to keep when it was gone already.
+    pub(super) refused_leases: BTreeSet<LeaseKey>,
     pub(super) trouble_at: Time,
     events: BTreeMap<(Time, u64), Event>,
     last_event: u64,
@@ -104,6 +106,7 @@ impl World {
             follows: BTreeMap::new(),
             versions: BTreeMap::new(),
             kept: BTreeMap::new(),
+            refused_leases: BTreeSet::new(),
             trouble_at: Time::ZERO,
             events: BTreeMap::new(),
             last_event: 0,

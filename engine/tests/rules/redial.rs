@@ -83,6 +83,61 @@ fn an_attempt_that_was_under_way_when_the_network_came_back_is_followed_by_anoth
 }
 
 #[test]
+fn a_peer_that_can_be_reached_is_dialled_at_once_and_nobody_else_is() {
+    const OTHER: PeerId = PeerId([7; 32]);
+    let reachable = |peer| Input::Peer(peer, PeerEvent::Reachable);
+    let mut hand = hand();
+    let out = hand.give(Input::Command(Command::Follow { peer: OTHER }));
+    refused(&mut hand, dial(&out).unwrap());
+    for _ in 0..20 {
+        let out = hand.pass(Duration::from_secs(5));
+        let dialled: Vec<EffectId> = out
+            .iter()
+            .filter_map(|output| match output {
+                Output::Effect(id, Effect::Dial { .. }) => Some(*id),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(dialled.len(), 2);
+        dialled.into_iter().for_each(|dial| drop(refused(&mut hand, dial)));
+    }
+    let out = hand.give(reachable(Hand::PEER));
+    assert!(matches!(out[..], [Output::Effect(_, Effect::Dial { peer: Hand::PEER, .. })]), "{out:?}");
+    assert!(hand.give(reachable(Hand::PEER)).is_empty(), "one call is enough");
+    hand.connect(&out);
+    assert!(hand.give(reachable(Hand::PEER)).is_empty(), "it is connected");
+    assert!(hand.give(reachable(PeerId([8; 32]))).is_empty(), "nobody follows that one");
+    assert!(dial(&hand.give(reachable(OTHER))).is_some());
+}
+
+#[test]
+fn a_peer_that_could_be_reached_a_moment_too_late_is_dialled_again_soon() {
+    let mut hand = hand();
+    for _ in 0..20 {
+        let out = hand.pass(Duration::from_secs(5));
+        refused(&mut hand, dial(&out).unwrap());
+    }
+    let mut out = hand.pass(Duration::from_secs(5));
+    for _ in 0..2 {
+        assert!(hand.give(Input::Peer(Hand::PEER, PeerEvent::Reachable)).is_empty(), "it is being dialled");
+        refused(&mut hand, dial(&out).unwrap());
+        out = hand.pass(Duration::from_millis(200));
+    }
+    hand.connect(&out);
+    // It is told before the end of the connection that the new one replaces.
+    assert!(hand.give(Input::Peer(Hand::PEER, PeerEvent::Reachable)).is_empty(), "it is connected");
+    hand.lose_link(&[]);
+    assert!(dial(&hand.pass(Duration::from_millis(200))).is_some());
+}
+
+#[test]
+fn nobody_is_dialled_after_the_end() {
+    let mut hand = hand();
+    hand.give(Input::Command(Command::Shutdown));
+    assert!(hand.give(Input::Peer(Hand::PEER, PeerEvent::Reachable)).is_empty());
+}
+
+#[test]
 fn a_connection_over_which_news_came_begins_the_waits_anew() {
     let mut hand = hand();
     for _ in 0..10 {

@@ -94,7 +94,7 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
     let wanted = list(node, tops)?;
     let total_bytes: u64 = wanted.iter().filter(|one| matches!(one.record.kind, Kind::File { .. })).map(size).sum();
     let tally = Tally::default();
-    let mut unfinished = UnfinishedDirs::open(output)?;
+    let unfinished = UnfinishedDirs::open(output)?;
     let bar = progress_bar(total_bytes);
     let draw = async {
         loop {
@@ -107,9 +107,11 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
     };
     let (dirs, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.record.kind == Kind::Dir);
     let work = async {
+        let is_new = |path: &&RelPath| !unfinished.has(path) && fs::symlink_metadata(target(output, path)).is_err();
+        unfinished.add(dirs.iter().map(|dir| &dir.path).filter(is_new))?;
         let mut made = Vec::new();
         for dir in &dirs {
-            let outcome = make_dir(output, &mut unfinished, dir);
+            let outcome = make_dir(output, unfinished.has(&dir.path), dir);
             if matches!(outcome, Ok(Outcome::Fetched)) {
                 made.push(dir);
             }
@@ -126,7 +128,7 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
         for dir in made.iter().rev() {
             note(&tally, &bar, dir, set_meta(output, dir));
         }
-        unfinished.forget()
+        unfinished.forget(output)
     };
     tokio::select! {
         forgotten = work => forgotten?,
@@ -264,14 +266,11 @@ fn check_parents(output: &Path, path: &RelPath) -> Result<(), String> {
     Ok(())
 }
 
-fn make_dir(output: &Path, unfinished: &mut UnfinishedDirs, wanted: &Wanted) -> Result<Outcome, String> {
+/// Makes a directory. If there is one, it may be left of an earlier life that was interrupted: then it `is_ours`.
+fn make_dir(output: &Path, is_ours: bool, wanted: &Wanted) -> Result<Outcome, String> {
     check_name(&wanted.path)?;
     check_parents(output, &wanted.path)?;
     let path = target(output, &wanted.path);
-    let is_ours = unfinished.has(&wanted.path);
-    if !is_ours && fs::symlink_metadata(&path).is_err() {
-        unfinished.add(&wanted.path).map_err(|error| error.to_string())?;
-    }
     match fs::create_dir(&path) {
         Ok(()) => Ok(Outcome::Fetched),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -25,15 +25,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The most that the kernel reads at once, in bytes; also what each thread that answers reads keeps for it.
-const MAX_READ_BYTES: u32 = 1024 * 1024;
+/// The most that the kernel reads or writes at once, in bytes; also what each thread that answers reads keeps for it.
+pub(crate) const MAX_READ_BYTES: u32 = 1024 * 1024;
 
 /// The longest name, in bytes, as `statfs` tells it.
-const NAME_MAX: u32 = 255;
+pub(crate) const NAME_MAX: u32 = 255;
 const _: () = assert!(NAME_MAX as usize == NAME_MAX_BYTES);
 
 /// How many reads ahead of a program may wait at once. The kernel's own 16 would let one slow file stop all others.
-const MAX_BACKGROUND: u16 = 512;
+pub(crate) const MAX_BACKGROUND: u16 = 512;
 
 /// What the kernel is asked to do, as far as it can:
 ///  - several reads of one file, and several calls in one directory, at once;
@@ -406,7 +406,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
     }
 }
 
-fn refused(what: &str, limit: impl std::fmt::Debug) -> io::Error {
+pub(crate) fn refused(what: &str, limit: impl std::fmt::Debug) -> io::Error {
     io::Error::other(format!("the kernel does not take our {what} (its limit is {limit:?})"))
 }
 

@@ -134,13 +134,10 @@ impl Node {
     }
 
     async fn dial(self: Arc<Self>, id: EffectId, peer: PeerId, link: LinkId, cancel: CancelSignal) {
-        let dialed = match self.peers.get(&peer) {
-            Some(route) => tokio::select! {
-                biased;
-                () = cancel.cancelled() => Err(DialError::Unreachable),
-                dialed = Link::dial(&*self.transport, &route.addresses, peer, &route.hello) => dialed,
-            },
-            None => Err(DialError::Unreachable),
+        let dialed = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(DialError::Unreachable),
+            dialed = self.connect(peer) => dialed,
         };
         let made = match dialed {
             Ok(made) => Arc::new(made),
@@ -154,7 +151,7 @@ impl Node {
             core.links.insert(link, made.clone());
         }
         self.finish(id, Done::Dialed(Ok(())));
-        made.closed().await;
+        self.live_with(&made).await;
         self.lock().links.remove(&link);
         self.step(Input::Peer(peer, PeerEvent::LinkDown { link }));
     }

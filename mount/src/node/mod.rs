@@ -5,6 +5,7 @@
 //! released. The same node runs under the FUSE mount, under `farshore get`, as the sharing side, and in the simulator.
 
 mod answers;
+mod both_ways;
 mod contents;
 mod core;
 mod effects;
@@ -15,6 +16,7 @@ pub use self::core::{Recorder, Step};
 pub use answers::{Answer, Bytes};
 pub use serving::Admission;
 
+use self::both_ways::{Callable, CallingBack};
 use self::core::{Core, Todo};
 use self::remembering::Remembering;
 use crate::folder::Folder;
@@ -47,12 +49,14 @@ pub struct Parts {
     pub transport: Arc<dyn Transport>,
     /// Where fetched bytes are kept.
     pub store: Arc<dyn Store>,
-    /// The folder that is shared, if one is.
+    /// The folder that is shared, if one is. Peers that are followed and want to can call us for it, although we dial them.
     pub folder: Option<Arc<dyn Folder>>,
     /// Who may read it.
     pub admission: Arc<dyn Admission>,
     /// Where the peers to follow can be reached, in the order in which to try, and how to introduce ourselves.
     pub peers: BTreeMap<PeerId, Route>,
+    /// What we say to those who have dialled us and can be called, which are followed then; `None` if nobody is called.
+    pub call_back: Option<Hello>,
     /// The tree that the store remembers, that of one of them, if one is.
     pub remembered: Option<TreeId>,
 }
@@ -78,6 +82,10 @@ pub struct Node {
     folder: Option<Arc<dyn Folder>>,
     admission: Arc<dyn Admission>,
     peers: BTreeMap<PeerId, Route>,
+    /// How those are called who have dialled us, if they are.
+    calling_back: Option<CallingBack>,
+    /// How those call us whom we have dialled, if there is anything to call for.
+    callable: Option<Callable>,
     epoch: u64,
     remembering: Option<Remembering>,
     /// When what the store remembered of the tree was so, if it did.
@@ -99,6 +107,9 @@ impl Node {
             started_at: Instant::now(),
             runtime: Runtime::current(),
             timer_moved: Arc::new(Notify::new()),
+            calling_back: parts.call_back.map(|hello| CallingBack::new(this.clone(), hello)),
+            callable: (parts.folder.is_some() && !parts.peers.is_empty())
+                .then(|| Callable::start(this.clone(), &Runtime::current())),
             transport: parts.transport,
             store: parts.store,
             folder: parts.folder,
@@ -217,9 +228,21 @@ impl Node {
     }
 
     /// What was seen in the folder that is shared.
+    ///
+    /// That something was renamed may be told twice, by who has done it and by who watches, and something else may stand
+    /// under the old name the second time. So a rename is believed if what was found under the new name is what was last
+    /// seen under the old one; otherwise only that it was found.
     pub fn observe(&self, observations: Vec<Observation>) {
         let mut core = self.lock();
-        for observation in observations {
+        let mut observations = observations.into_iter().peekable();
+        while let Some(observation) = observations.next() {
+            if let Observation::Moved { from, to } = &observation
+                && let Some(Observation::Found { path, seen }) = observations.peek()
+                && path == to
+                && core.engine.view().own_inode(from) != Some(seen.facts.inode)
+            {
+                continue;
+            }
             core.step(self.now(), Input::Observed(observation));
         }
         let todo = self.settle(&mut core);
@@ -275,10 +298,17 @@ impl Node {
     /// seconds.
     pub async fn shut_down(&self) {
         let known = self.last_known();
+        // Before the engine: one that has been shut down has no news, and answers that at once, again and again.
+        if let Some(callable) = &self.callable {
+            callable.stop();
+        }
         // Taken away first, so that hanging up leaves them to us.
         let links = std::mem::take(&mut self.lock().links);
         self.step(Input::Command(Command::Shutdown));
         join_all(links.values().map(|link| link.say_goodbye())).await;
+        if let Some(callable) = &self.callable {
+            callable.ended().await;
+        }
         let ended = async {
             while self.view(|view| view.running()) > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -488,6 +488,9 @@ impl MemoryStored {
             state.ledger.confirm(chunk, hash);
         } else {
             state.ledger.forget(chunk);
+            // Nobody will ask for it as it is.
+            let wrong_bytes: usize = state.chunks.remove(&chunk).iter().flatten().map(Bytes::len).sum();
+            lock(&self.shelf).used_bytes -= wrong_bytes as u64;
         }
         Ok(is_right)
     }

@@ -1,6 +1,6 @@
 use super::netlink::brings_something_up;
 use crate::joining::{Absence, join};
-use crate::net::transport::{Conn, Listener, Transport};
+use crate::net::transport::{Conn, Listener, Role, Transport};
 use crate::store::MemoryStore;
 use crate::ticket::{Secret, ShareId, Ticket};
 use farshore_engine::{Config, PeerId};
@@ -73,7 +73,7 @@ proptest! {
 struct Void(mpsc::UnboundedSender<()>);
 
 impl Transport for Void {
-    fn connect<'a>(&'a self, _: &'a str, _: PeerId) -> BoxFuture<'a, io::Result<Conn>> {
+    fn connect<'a>(&'a self, _: &'a str, _: PeerId, _: Role) -> BoxFuture<'a, io::Result<Conn>> {
         // The test may have seen enough.
         let _ = self.0.send(());
         async { Err(io::ErrorKind::NetworkUnreachable.into()) }.boxed()

@@ -62,6 +62,7 @@ async fn play() {
     let mut owner = Owning::start(&folder, &network, 1).await;
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&dir.path().join("store")).unwrap());
     let reader = Node::start(Parts {
+        call_back: None,
         remembered: None,
         // What is gone is found to be gone soon.
         config: Config { retry_base: Duration::from_millis(1), max_retries: 2, ..Config::default() },

@@ -79,6 +79,7 @@ fn node(config: Config, network: &Memory, folder: Option<DiskFolder>, peers: BTr
         folder: folder.map(|folder| Arc::new(folder) as Arc<_>),
         admission: Arc::new(Anybody),
         peers,
+        call_back: None,
         remembered: None,
     })
 }

@@ -1,6 +1,7 @@
 //! Named scenarios: what must happen when something particular goes wrong. Real bytes are carried in each, and checked.
 
 mod basics;
+mod both_ways;
 mod folder;
 mod lies;
 mod link;
@@ -34,7 +35,7 @@ pub struct Scenario {
 
 /// All scenarios.
 pub const ALL: &[&[Scenario]] =
-    &[basics::ALL, link::ALL, owner::ALL, folder::ALL, lies::ALL, load::ALL, store::ALL, restarts::ALL];
+    &[basics::ALL, both_ways::ALL, link::ALL, owner::ALL, folder::ALL, lies::ALL, load::ALL, store::ALL, restarts::ALL];
 
 /// Every scenario, one after the other.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {

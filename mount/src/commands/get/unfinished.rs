@@ -1,7 +1,7 @@
 //! The directories that `get` has made and not given their modes and times yet, which comes last.
 //!
-//! They are written down until then: a `get` that goes on where another one was interrupted or killed must be able to tell
-//! them from those that were there before, which are left alone.
+//! They are written down until then: a `get` that goes on where another one was interrupted, killed or switched off must be
+//! able to tell them from those that were there before, which are left alone.
 
 use crate::store::PRIVATE;
 use farshore_engine::path::RelPath;
@@ -18,8 +18,6 @@ pub(super) struct UnfinishedDirs {
     at: PathBuf,
     /// Of earlier lives.
     found: BTreeSet<Vec<u8>>,
-    /// Open once something was added in this life.
-    file: Option<File>,
 }
 
 impl UnfinishedDirs {
@@ -35,7 +33,7 @@ impl UnfinishedDirs {
         };
         // The last one may have been cut off: then it was not made.
         let whole = bytes.split_inclusive(|byte| *byte == END).filter_map(|path| path.strip_suffix(&[END]));
-        Ok(UnfinishedDirs { at, found: whole.map(<[u8]>::to_vec).collect(), file: None })
+        Ok(UnfinishedDirs { at, found: whole.map(<[u8]>::to_vec).collect() })
     }
 
     /// Whether an earlier life was about to make this directory.
@@ -43,28 +41,36 @@ impl UnfinishedDirs {
         self.found.contains(&dir.to_bytes())
     }
 
-    /// This directory is about to be made.
+    /// These directories are about to be made. Returns when that is known also after a power failure, which may keep the
+    /// directories themselves.
     ///
     /// # Errors
     /// What the disk says.
-    pub(super) fn add(&mut self, dir: &RelPath) -> io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(File::options().create(true).append(true).open(&self.at)?),
-        };
-        let mut line = dir.to_bytes();
-        line.push(END);
-        file.write_all(&line)
+    pub(super) fn add<'a>(&self, dirs: impl Iterator<Item = &'a RelPath>) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for dir in dirs {
+            lines.extend(dir.to_bytes());
+            lines.push(END);
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut file = File::options().create(true).append(true).open(&self.at)?;
+        file.write_all(&lines)?;
+        file.sync_data()?;
+        self.at.parent().map_or(Ok(()), |private| File::open(private)?.sync_all())
     }
 
-    /// All of them have their modes and times.
+    /// All of them have their modes and times. Those come to the disk before this is forgotten, which takes as long as it
+    /// takes to write out everything in `output`.
     ///
     /// # Errors
     /// What the disk says.
-    pub(super) fn forget(self) -> io::Result<()> {
-        match fs::remove_file(&self.at) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
+    pub(super) fn forget(self, output: &Path) -> io::Result<()> {
+        if !self.at.try_exists()? {
+            return Ok(());
         }
+        rustix::fs::syncfs(File::open(output)?)?;
+        fs::remove_file(&self.at)
     }
 }
