@@ -6,7 +6,7 @@
 use crate::engine::Engine;
 use crate::event::Change;
 use crate::fault::PeerFault;
-use crate::folder::FolderState;
+use crate::folder::{FolderState, Held};
 use crate::ids::{Ino, PeerId};
 use crate::merge::{Side, State, conflict_name, merge};
 use crate::output::Output;
@@ -307,6 +307,16 @@ impl Engine {
             let known = self.tree.get(ino).map(|node| node.revision.version.clone()).unwrap_or_default();
             let both = self.next_revision(&known.join(&revision.version));
             let source = self.source_of(Some(ino), telling);
+            let is_peers = |origin: &Origin| matches!(origin, Origin::Peer(_));
+            let mut origins = self.tree.children_after(ino, Ino::ROOT).map(|(_, inner)| inner.origin);
+            let inner = origins.find(is_peers);
+            drop(origins);
+            if let (Origin::Local(facts), Some(inner), Some(node)) = (telling.origin, inner, self.tree.get_mut(ino)) {
+                // In our folder it took the place of what is to be there again.
+                node.origin = inner;
+                let held = Held { record: record.clone(), revision: revision.clone(), facts, mark: telling.mark };
+                self.replica.folder.behind.insert(path.clone(), held);
+            }
             let copy = Stated { record: Some(record), revision };
             self.keep_copy(path, copy, Telling { origin: source, ..telling }, out)?;
             self.join_version(path, both, telling.mark, out);
