@@ -25,9 +25,9 @@ const FIRST_PART: Duration = Duration::from_secs(1);
 /// One piece of work. For this program alone.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Helper {
-    /// Read a file from front to back, and print what it took
+    /// Read a file from front to back, or for so many seconds, and print what it took
     #[command(hide = true)]
-    Read { file: PathBuf },
+    Read { file: PathBuf, limit_seconds: u64 },
     /// Read a file here and there, and print how long each read took
     #[command(hide = true)]
     Probe { file: PathBuf, count: u64 },
@@ -42,8 +42,9 @@ pub(crate) enum Helper {
 impl Helper {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
-            Helper::Read { file } => {
-                let took = read(&file).with_context(|| file.display().to_string())?;
+            Helper::Read { file, limit_seconds } => {
+                let took =
+                    read(&file, Duration::from_secs(limit_seconds)).with_context(|| file.display().to_string())?;
                 println!("{}", serde_json::to_string(&took)?);
                 Ok(())
             }
@@ -86,16 +87,20 @@ impl Meter {
         Meter { begun: Instant::now(), bytes: 0, first: None }
     }
 
+    fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     pub(crate) fn add(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
-        let now = self.begun.elapsed();
+        let now = self.elapsed();
         if self.first.is_none() && now >= FIRST_PART {
             self.first = Some((now, self.bytes));
         }
     }
 
     pub(crate) fn stop(self) -> Took {
-        Took::of(self.bytes, self.begun.elapsed(), self.first)
+        Took::of(self.bytes, self.elapsed(), self.first)
     }
 }
 
@@ -107,20 +112,23 @@ impl Took {
     }
 }
 
-fn read(file: &Path) -> anyhow::Result<Took> {
+/// Reads until the end of the file, or the block in which the time is over: then that is as good a measure.
+fn read(file: &Path, limit: Duration) -> anyhow::Result<Took> {
     let mut meter = Meter::start();
     let mut file = File::open(file)?;
     let size = file.metadata()?.len();
     let mut block = vec![0; BLOCK_BYTES];
-    loop {
+    while meter.elapsed() < limit {
         match file.read(&mut block)? {
-            0 => break,
+            0 => {
+                let took = meter.stop();
+                anyhow::ensure!(took.bytes == size, "{} of {size} bytes were read", took.bytes);
+                return Ok(took);
+            }
             count => meter.add(count),
         }
     }
-    let took = meter.stop();
-    anyhow::ensure!(took.bytes == size, "{} of {size} bytes were read", took.bytes);
-    Ok(took)
+    Ok(meter.stop())
 }
 
 /// How long each probe took, in seconds.
@@ -145,6 +153,15 @@ fn probe(file: &Path, count: u64) -> anyhow::Result<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_file_is_read_to_its_end_or_for_a_time() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[1; 3_000_000]).unwrap();
+        assert_eq!(read(file.path(), Duration::from_secs(60)).unwrap().bytes, 3_000_000);
+        assert_eq!(read(file.path(), Duration::ZERO).unwrap().bytes, 0);
+    }
 
     #[test]
     fn the_late_rate_is_that_after_the_first_second() {

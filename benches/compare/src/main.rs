@@ -26,6 +26,9 @@ use work::Work;
 /// The limit of the small scale, in seconds: all of it together is to take less than a minute.
 const SMALL_LIMIT_SECONDS: u64 = 10;
 
+/// The limit of the full scale, in seconds: so long is long enough to know how fast something is.
+const FULL_LIMIT_SECONDS: u64 = 60;
+
 /// Measures Farshore and others at the same work, and writes docs/BENCHMARKS.md. Needs root, /dev/fuse and /dev/net/tun.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, max_term_width = 100)]
@@ -51,7 +54,8 @@ struct Options {
     /// How often each work is done by each
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// How long one of them may take for one work, in seconds [default: 180, and 10 at the small scale]
+    /// How long one of them may take for one work, in seconds; rates are measured for no longer [default: 60, and 10 at the
+    /// small scale]
     #[arg(long, value_name = "S")]
     limit: Option<u64>,
     /// Where BENCHMARKS.md and what belongs to it is written
@@ -85,7 +89,7 @@ impl Options {
     fn limit(&self) -> Duration {
         let usual = match self.scale {
             Scale::Small => SMALL_LIMIT_SECONDS,
-            Scale::Full => 180,
+            Scale::Full => FULL_LIMIT_SECONDS,
         };
         Duration::from_secs(self.limit.unwrap_or(usual))
     }

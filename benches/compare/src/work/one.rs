@@ -91,8 +91,9 @@ impl<'a> File<'a> {
             return answer(self.contender.fetch(&self.owner, self.stage)?, limit);
         }
         let mut read = this_program()?;
-        read.arg("read").arg(self.path()?);
-        answer(self.stage.start_reader(read, "read")?, limit)
+        read.arg("read").arg(self.path()?).arg(limit.as_secs().to_string());
+        // It ends by itself, unless a read does not come back.
+        answer(self.stage.start_reader(read, "read")?, 2 * limit)
     }
 
     /// What both sides' processes have used, if both have some that last.
