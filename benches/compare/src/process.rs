@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// How long a process may take to end when it is asked to.
@@ -54,7 +54,7 @@ impl Process {
             if let Some(found) = look(self)? {
                 return Ok(Some(found));
             }
-            match self.child.try_wait()? {
+            match self.ended()? {
                 Some(status) => {
                     Err(Trouble::Failed(format!("{} ended with {status}: {}", self.name, self.complaint())))
                 }
@@ -73,7 +73,7 @@ impl Process {
 
     /// Waits until it has ended well. What it printed.
     pub(crate) fn end(mut self, limit: Duration) -> Result<String, Trouble> {
-        let status = wait_for(limit, || Ok(self.child.try_wait()?))?;
+        let status = wait_for(limit, || self.ended())?;
         if !status.success() {
             return Err(Trouble::Failed(format!("{} ended with {status}: {}", self.name, self.complaint())));
         }
@@ -83,7 +83,29 @@ impl Process {
     /// Asks it to end, and waits for that. Some programs call that a failure of theirs.
     pub(crate) fn stop(mut self) -> Result<(), Trouble> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        wait_for(STOP_LIMIT, || Ok(self.child.try_wait()?)).map(drop)
+        wait_for(STOP_LIMIT, || self.ended()).map(drop)
+    }
+
+    /// Kills it, if it has not ended, and everything it has started and left behind, as sshfs does with ssh.
+    fn kill_all(&mut self) {
+        let all = processes::tree(self.pid()).unwrap_or_default();
+        // Does nothing if it has ended: its number may be another's by now.
+        let _ = self.child.kill();
+        for pid in all.into_iter().filter(|pid| *pid != self.pid()) {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                // It may have ended meanwhile.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+
+    /// How it has ended, if it has. Then nothing that it has started is left, either.
+    fn ended(&mut self) -> Result<Option<ExitStatus>, Trouble> {
+        let ended = self.child.try_wait()?;
+        if ended.is_some() {
+            self.kill_all();
+        }
+        Ok(ended)
     }
 
     /// The end of what it said.
@@ -96,17 +118,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(None)) {
-            return;
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill_all();
+            let _ = self.child.wait();
         }
-        // Those below it may have left its group and its session, as those of sshd do.
-        for pid in processes::tree(self.pid()).unwrap_or_default() {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-                // It may have ended meanwhile.
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
-        let _ = self.child.wait();
     }
 }
 
@@ -114,6 +129,11 @@ impl Drop for Process {
 mod tests {
     use super::*;
     use crate::processes::tree;
+
+    /// Orphans are reaped by whoever has adopted them.
+    fn is_gone(pid: u32) -> bool {
+        fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+    }
 
     #[test]
     fn nothing_of_a_process_outlives_it_even_in_a_session_of_its_own() {
@@ -126,11 +146,18 @@ mod tests {
         let all = tree(process.pid()).unwrap();
         assert!(all.len() > 1, "{all:?}");
         drop(process);
-        let is_gone = |pid: &u32| {
-            // Orphans are reaped by whoever has adopted them.
-            fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
-        };
-        wait_for(limit, || Ok(all.iter().all(is_gone).then_some(()))).unwrap();
+        wait_for(limit, || Ok(all.iter().all(|pid| is_gone(*pid)).then_some(()))).unwrap();
+    }
+
+    #[test]
+    fn what_a_process_leaves_to_others_ends_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "(sleep 1000 & echo $!)"]);
+        let process = Process::start(command, dir.path(), "shell", Command::spawn).unwrap();
+        let limit = Duration::from_secs(30);
+        let orphan: u32 = process.end(limit).unwrap().trim().parse().unwrap();
+        wait_for(limit, || Ok(is_gone(orphan).then_some(()))).unwrap();
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What processes use, with all that they have started: read from /proc.
+//! What processes use, with all that they have started: read from /proc. Who was started may have lost its parent, but not
+//! the process group; or have left the group, but not its parent.
 
 use anyhow::Context;
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ pub(crate) fn usage(roots: &[u32]) -> anyhow::Result<Usage> {
     Ok(Usage { cpu, resident_bytes: pages * rustix::param::page_size() as u64 })
 }
 
-/// The process `root` and everything below it.
+/// The process `root`, its group and everything below them.
 pub(crate) fn tree(root: u32) -> anyhow::Result<Vec<u32>> {
     Ok(Table::read()?.below(&[root]))
 }
@@ -48,12 +49,14 @@ impl Table {
         Ok(Table { stats })
     }
 
-    /// `roots` and their children, and theirs.
+    /// `roots`, their process groups and their children, and theirs.
     fn below(&self, roots: &[u32]) -> Vec<u32> {
         let mut found = roots.to_vec();
         let mut at = 0;
-        while let Some(parent) = found.get(at).copied() {
-            found.extend(self.stats.iter().filter(|(_, stat)| stat.parent == parent).map(|(pid, _)| *pid));
+        while let Some(root) = found.get(at).copied() {
+            let below = self.stats.iter().filter(|(_, stat)| stat.parent == root || stat.group == root);
+            let new: Vec<u32> = below.map(|(pid, _)| *pid).filter(|pid| !found.contains(pid)).collect();
+            found.extend(new);
             at += 1;
         }
         found
@@ -64,6 +67,7 @@ impl Table {
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     parent: u32,
+    group: u32,
     cpu_ticks: u64,
     resident_pages: u64,
 }
@@ -76,7 +80,8 @@ impl Stat {
         let number = |at: usize| -> anyhow::Result<u64> { Ok(fields.get(at).context("too short")?.parse()?) };
         // proc_pid_stat(5): utime, stime, cutime, cstime are fields 14 to 17 of all, rss is field 24.
         let cpu_ticks = (11..15).map(number).sum::<anyhow::Result<u64>>()?;
-        Ok(Stat { parent: u32::try_from(number(1)?)?, cpu_ticks, resident_pages: number(21)? })
+        let [parent, group] = [u32::try_from(number(1)?)?, u32::try_from(number(2)?)?];
+        Ok(Stat { parent, group, cpu_ticks, resident_pages: number(21)? })
     }
 }
 
@@ -86,16 +91,17 @@ mod tests {
 
     #[test]
     fn fields_are_found_behind_any_name() {
-        let text = "7 (a) b c) S 3 7 7 0 -1 4194304 1 2 3 4 10 20 30 40 20 0 1 0 99 8192 55 18446744073709551615 1";
-        assert_eq!(Stat::parse(text).unwrap(), Stat { parent: 3, cpu_ticks: 100, resident_pages: 55 });
+        let text = "7 (a) b c) S 3 6 7 0 -1 4194304 1 2 3 4 10 20 30 40 20 0 1 0 99 8192 55 18446744073709551615 1";
+        assert_eq!(Stat::parse(text).unwrap(), Stat { parent: 3, group: 6, cpu_ticks: 100, resident_pages: 55 });
         assert!(Stat::parse("7 (a) S 3").is_err());
     }
 
     #[test]
     fn a_tree_has_all_generations() {
-        let stat = |parent| Stat { parent, cpu_ticks: 0, resident_pages: 0 };
-        let stats = [(1, 0), (5, 1), (2, 5), (7, 2), (8, 5), (9, 1)].map(|(pid, parent)| (pid, stat(parent)));
-        assert_eq!(Table { stats: stats.into() }.below(&[5]), [5, 2, 8, 7]);
+        let stat = |parent, group| Stat { parent, group, cpu_ticks: 0, resident_pages: 0 };
+        let all = [(1, 0, 1), (5, 1, 5), (2, 5, 5), (7, 2, 7), (8, 5, 5), (9, 1, 9), (10, 1, 5), (11, 1, 7)];
+        let stats = all.map(|(pid, parent, group)| (pid, stat(parent, group)));
+        assert_eq!(Table { stats: stats.into() }.below(&[5]), [5, 2, 8, 10, 7, 11]);
     }
 
     #[test]

@@ -102,9 +102,10 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
+        // First, because it would end by itself and leave its own processes behind.
+        drop(self.process.take());
         // Detached at once, whoever uses it; not mounted is as good.
         let _ = unmount(&self.root, UnmountFlags::DETACH);
-        drop(self.process.take());
     }
 }
 
