@@ -122,9 +122,9 @@ fn measure(options: &Options) -> anyhow::Result<()> {
         None => build_farshore()?,
     };
     let contenders = installing::available(&options.among, options.no_install)?;
-    let round = round::Rounds::new(options, &farshore, &contenders)?;
-    let measured = round.run()?;
-    report::write(&options.out, measured, machine::Machine::look(&farshore)?)
+    let machine = machine::Machine::look(&farshore)?;
+    let rounds = round::Rounds::new(options, &farshore, &contenders)?;
+    rounds.run(|work, measured| report::write(&options.out, [(work.name.to_owned(), measured)].into(), machine.clone()))
 }
 
 /// Builds the release binary, so that nobody measures an old one.

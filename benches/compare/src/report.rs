@@ -39,7 +39,7 @@ pub(crate) fn write(dir: &Path, measured: BTreeMap<String, Measured>, machine: M
     fs::write(&path, report).with_context(|| format!("cannot write {}", path.display()))?;
     fs::write(dir.join(RESULTS), serde_json::to_string_pretty(&results)? + "\n")?;
     fs::write(dir.join(PLOT), plot::draw(&results))?;
-    eprintln!("written: {}", path.display());
+    eprintln!("written to {}", path.display());
     Ok(())
 }
 

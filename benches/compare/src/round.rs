@@ -9,7 +9,6 @@ use crate::work::{self, Values, Work};
 use crate::{Options, Scale};
 use anyhow::Context;
 use farshore_compare::link::Link;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -49,28 +48,20 @@ impl<'a> Rounds<'a> {
         })
     }
 
-    /// Does it all. What came out, by the names of the works.
-    pub(crate) fn run(self) -> anyhow::Result<BTreeMap<String, Measured>> {
+    /// Does it all, and hands over what came out of each work as soon as it is known.
+    pub(crate) fn run(self, mut keep: impl FnMut(&Work, Measured) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let root = self.scratch.path().canonicalize()?;
         let mut folders = Folders::new(root.join("folders"));
-        let mut measured = BTreeMap::new();
         for work in &self.works {
             let content = work.content.at(self.scale);
             let folder = folders.get(content)?;
             let cells = self.turns(work, content, &folder, &root.join("turn"))?;
             let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
             let command = format!("cargo run --release -p farshore-compare -- {command}");
-            measured.insert(
-                work.name.to_owned(),
-                Measured {
-                    date: today()?,
-                    command: command.trim_end_matches(" -- ").to_owned(),
-                    scale: self.scale,
-                    cells,
-                },
-            );
+            let command = command.trim_end_matches(" -- ").to_owned();
+            keep(work, Measured { date: today()?, command, scale: self.scale, cells })?;
         }
-        Ok(measured)
+        Ok(())
     }
 
     fn turns(&self, work: &Work, content: Content, folder: &Path, scratch: &Path) -> anyhow::Result<Vec<Cell>> {
