@@ -409,7 +409,9 @@ impl Engine {
         let path = self.tree.path_of(ino)?;
         let node = self.tree.get(ino)?;
         match node.origin {
-            Origin::Local(_) => Some(TreeUpdate::Entry { path, record: node.record.clone(), revision: node.revision.clone() }),
+            Origin::Local(_) => {
+                Some(TreeUpdate::Entry { path, record: node.record.clone(), revision: node.revision.clone() })
+            }
             Origin::Peer(_) => None,
         }
     }
