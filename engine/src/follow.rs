@@ -232,6 +232,9 @@ impl Engine {
             (Kind::Dir, Kind::Dir) => false,
             (before, after) => before != after,
         };
+        if data && node.is_bound {
+            return self.replace(ino, record, origin, mark, out);
+        }
         node.record = record;
         if node.is_known_to_kernel(ino) {
             out.push(Output::Notice(Notice::InvalidateInode { ino, data }));
@@ -239,6 +242,14 @@ impl Engine {
         if data {
             self.replace_content(ino, out);
         }
+    }
+
+    /// Puts another entry in the place of one that is read past the engine: whoever has that open keeps the bytes that it
+    /// has, and new opens get the new ones.
+    fn replace(&mut self, ino: Ino, record: Record, origin: Origin, mark: u64, out: &mut Vec<Output>) {
+        let Some((parent, name)) = self.tree.get(ino).and_then(|node| node.place.clone()) else { return };
+        self.remove(ino, out);
+        self.add(parent, name, record, origin, mark, out);
     }
 
     fn replace_content(&mut self, ino: Ino, out: &mut Vec<Output>) {

@@ -35,6 +35,8 @@ pub(crate) struct Node {
     /// How many of its lookups the kernel has not forgotten.
     pub(crate) lookups: u64,
     pub(crate) opens: OpenCount,
+    /// Whoever has it open reads it past the engine, until the last of them releases it: it cannot get other bytes.
+    pub(crate) is_bound: bool,
     /// The listing or scan that named it last: what was not named by a whole one is gone.
     pub(crate) mark: u64,
     /// Its bytes, as far as they are here, if anybody has asked for any.
@@ -60,7 +62,8 @@ pub(crate) struct Tree {
 impl Node {
     fn new(record: Record, origin: Origin, place: Option<(Ino, Name)>, mark: u64) -> Node {
         let entries = matches!(record.kind, Kind::Dir).then(Box::default);
-        Node { place, record, origin, entries, lookups: 0, opens: OpenCount::default(), mark, content: None }
+        let opens = OpenCount::default();
+        Node { place, record, origin, entries, lookups: 0, opens, is_bound: false, mark, content: None }
     }
 
     pub(crate) fn is_dir(&self) -> bool {

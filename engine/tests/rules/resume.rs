@@ -156,7 +156,7 @@ fn hand_with_both(trust: Trust) -> (Hand, Handle, ReqId, Vec<Output>) {
     hand.connect(&out);
     hand.list(&[("a", 2 * CHUNK)]);
     let ino = hand.ino("a");
-    let (open, out) = hand.ask(Request::Open { ino, write: false });
+    let (open, out) = hand.ask(Request::Open { ino, write: false, whole_from: None });
     let Some(Ok(Reply::Opened(Opened { handle, .. }))) = Hand::reply(&out, open) else { panic!("{out:?}") };
     let (read, waits) = hand.read(handle, 0, 10);
     assert!(waits.is_empty(), "it is not known yet what there is: {waits:?}");

@@ -19,6 +19,9 @@ impl Owner {
     }
 }
 
+/// From which size on it is worth while to let the kernel read a file by itself, in bytes.
+const PASSTHROUGH_FROM_BYTES: u64 = 64 * 1024;
+
 /// How to mount. The defaults are those of a user's mount: read-only, for this user alone, without devices and set-uid
 /// programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,9 @@ pub struct MountOptions {
     pub owner: Owner,
     /// How many threads take requests from the kernel; at least one.
     pub threads: usize,
+    /// Files of at least so many bytes that are all here are read by the kernel itself, if it can and this process may let
+    /// it (Linux 6.9, root); `None`: all are read through this process.
+    pub passthrough_from_bytes: Option<u64>,
     /// How far the kernel reads ahead of a program, in KiB; only root can set it.
     pub read_ahead_kib: u32,
 }
@@ -54,6 +60,7 @@ impl Default for MountOptions {
             atime: true,
             owner: Owner::current(),
             threads: std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)),
+            passthrough_from_bytes: Some(PASSTHROUGH_FROM_BYTES),
             // A chunk: with more, a fault somewhere in a mapped file would fetch chunks that nobody looks at.
             read_ahead_kib: 512,
         }
@@ -66,7 +73,7 @@ pub enum OptionError {
     /// Not one of ours.
     #[error(
         "the mount option `{0}` is not known; these are: ro, rw, allow_other, dev, nodev, suid, nosuid, exec, noexec, \
-         atime, noatime"
+         atime, noatime, passthrough, nopassthrough"
     )]
     Unknown(String),
 }
@@ -90,6 +97,8 @@ impl MountOptions {
                 "noexec" => self.exec = false,
                 "atime" => self.atime = true,
                 "noatime" => self.atime = false,
+                "passthrough" => self.passthrough_from_bytes = Some(PASSTHROUGH_FROM_BYTES),
+                "nopassthrough" => self.passthrough_from_bytes = None,
                 other => return Err(OptionError::Unknown(other.to_owned())),
             }
         }

@@ -148,7 +148,7 @@ fn start<H: Host>(
     options: &MountOptions,
 ) -> io::Result<Mounted> {
     let stats = Arc::new(Stats::default());
-    let filesystem = FileSystem::new(Arc::clone(&host), options.owner, Arc::clone(&stats));
+    let filesystem = FileSystem::new(Arc::clone(&host), options, Arc::clone(&stats));
     let acl = if options.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
     let mut config = fuser::Config::default();
     config.acl = acl;

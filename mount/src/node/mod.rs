@@ -25,6 +25,7 @@ use farshore_engine::{
 use farshore_proto::Hello;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle as Runtime;
@@ -151,7 +152,9 @@ impl Node {
 
     /// Opens the file behind an answer, if it is one of our own folder.
     fn open_local(&self, answer: Answer) -> Result<Answer, Errno> {
-        let Answer::Reply(Reply::Opened(Opened { handle, local: Some(path) })) = &answer else { return Ok(answer) };
+        let Answer::Reply(Reply::Opened(Opened { handle, local: Some(path), whole: _ })) = &answer else {
+            return Ok(answer);
+        };
         match self.folder.as_ref().ok_or(Errno::Io).and_then(|folder| folder.open_local(path)) {
             Ok(file) => {
                 self.lock().locals.insert(*handle, Arc::new(file));
@@ -162,6 +165,18 @@ impl Node {
                 Err(errno)
             }
         }
+    }
+
+    /// The file that holds the bytes of what is open, if one does: its own, or that of the store if all of it is there.
+    #[must_use]
+    pub fn file_of(&self, opened: &Opened) -> Option<Arc<File>> {
+        let core = self.lock();
+        if opened.local.is_some() {
+            return core.locals.get(&opened.handle).cloned();
+        }
+        let stored = core.contents.get(&opened.whole?)?.stored()?;
+        drop(core);
+        stored.file()
     }
 
     /// Asks the engine and waits for the answer.

@@ -21,6 +21,7 @@ use farshore_engine::record::FileTime;
 use farshore_engine::{ContentIdentity, ContentKey, Held, Resumed};
 use futures_util::future::BoxFuture;
 use std::any::Any;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,6 +112,12 @@ pub trait Stored: Any + Send + Sync {
     /// # Errors
     /// What the disk says; [`io::ErrorKind::UnexpectedEof`] if there are fewer bytes: never a short answer.
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// The file that holds its bytes and nothing else, if it is kept in one: what has all its chunks can be read there,
+    /// for as long as the file is open, whatever becomes of the content. Not to be written.
+    fn file(&self) -> Option<Arc<File>> {
+        None
+    }
 
     /// All bytes of chunk number `chunk`, as they lie there.
     ///

@@ -256,7 +256,7 @@ async fn look_up(node: &Node, at: &str) -> Result<Attr, Errno> {
 }
 
 async fn open(node: &Node, ino: Ino) -> Result<Handle, Errno> {
-    let reply = node.reply(Request::Open { ino, write: false }).await?;
+    let reply = node.reply(Request::Open { ino, write: false, whole_from: None }).await?;
     let Reply::Opened(opened) = reply else { panic!("{reply:?}") };
     Ok(opened.handle)
 }
