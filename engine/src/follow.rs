@@ -249,7 +249,10 @@ impl Engine {
     fn replace(&mut self, ino: Ino, record: Record, origin: Origin, mark: u64, out: &mut Vec<Output>) {
         let Some((parent, name)) = self.tree.get(ino).and_then(|node| node.place.clone()) else { return };
         self.remove(ino, out);
-        self.add(parent, name, record, origin, mark, out);
+        let new = self.add(parent, name, record, origin, mark, out);
+        if let Some(node) = self.tree.get_mut(new) {
+            node.is_lively = true;
+        }
     }
 
     fn replace_content(&mut self, ino: Ino, out: &mut Vec<Output>) {

@@ -116,7 +116,7 @@ impl Engine {
         let content = node.content.and_then(|content| self.contents.get(&content));
         let is_whole =
             |content: &Content| whole_from.is_some_and(|from| content.size_bytes >= from) && content.is_complete();
-        node.is_bound = content.is_some_and(is_whole);
+        node.is_bound = !node.is_lively && content.is_some_and(is_whole);
     }
 
     fn release(&mut self, handle: Handle, out: &mut Vec<Output>) -> Result<Reply, Errno> {

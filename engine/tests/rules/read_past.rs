@@ -79,6 +79,25 @@ fn an_edit_is_another_entry_while_the_old_bytes_are_read_past_the_engine() {
 }
 
 #[test]
+fn what_was_edited_while_it_was_read_past_the_engine_is_not_again() {
+    let mut pair = Pair::new(&[("a", 2 * CHUNK)]);
+    let (_, content) = whole(&mut pair, "a");
+    assert!(content.is_some());
+    pair.edit("a", 2 * CHUNK);
+    pair.drive();
+    let (handle, content) = whole(&mut pair, "a");
+    assert_eq!(content, None, "whoever writes a log goes on doing so");
+    pair.edit("a", 3 * CHUNK);
+    pair.drive();
+    assert!(pair.read_now(handle, 0, 3 * CHUNK as u32).unwrap() == pair.owner_bytes("a"), "and this shows");
+    // Another file under that name is another matter.
+    pair.create("a", 2 * CHUNK);
+    pair.drive();
+    assert!(whole(&mut pair, "a").1.is_some());
+    pair.settle();
+}
+
+#[test]
 fn an_edit_keeps_the_entry_when_nobody_has_it_open() {
     let mut pair = Pair::new(&[("a", 2 * CHUNK)]);
     let (handle, content) = whole(&mut pair, "a");

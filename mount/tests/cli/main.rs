@@ -9,8 +9,13 @@ mod changes;
 mod demo;
 mod doctor;
 mod fetching;
+#[path = "../shared/mapping.rs"]
+mod mapping;
 mod mountpoints;
 mod outages;
+#[path = "../shared/passing.rs"]
+mod passing;
+mod passthrough;
 mod peers;
 mod process;
 mod programs;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What a node holds.
@@ -350,7 +351,11 @@ impl Host for Tree {
     fn backing(&self, opened: &Opened) -> Option<Arc<File>> {
         let state = self.lock();
         match &state.nodes.get(state.handles.get(&opened.handle.0)?)?.holds {
-            Holds::File(_, whole) => whole.clone(),
+            // Opened anew, so that it stays open for nobody but the kernel.
+            Holds::File(_, Some(whole)) => {
+                Some(Arc::new(File::open(format!("/proc/self/fd/{}", whole.as_raw_fd())).unwrap()))
+            }
+            Holds::File(_, None) => None,
             Holds::Dir(_) | Holds::Link(_) => None,
         }
     }
