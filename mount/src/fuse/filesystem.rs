@@ -157,7 +157,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
             OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => true,
         };
         let (host, stats, passthrough) = (Arc::clone(&self.host), Arc::clone(&self.stats), self.passthrough.clone());
-        let whole_from = passthrough.as_ref().and_then(|passthrough| passthrough.from_bytes());
+        let whole_from = passthrough.as_ref().and_then(|passthrough| passthrough.smallest_bytes());
         let ino = Ino(ino.0);
         self.host.ask(Request::Open { ino, write, whole_from }, move |answer| match answer {
             Ok(Answer::Reply(Reply::Opened(opened))) => {

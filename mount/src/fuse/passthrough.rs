@@ -47,7 +47,7 @@ impl<Id> Passthrough<Id> {
     }
 
     /// From which size on, in bytes, it can be done; `None` if it cannot.
-    pub(super) fn from_bytes(&self) -> Option<u64> {
+    pub(super) fn smallest_bytes(&self) -> Option<u64> {
         self.is_allowed.load(Ordering::Relaxed).then_some(self.from_bytes)
     }
 
@@ -64,7 +64,7 @@ impl<Id> Passthrough<Id> {
             return inode.join(handle);
         }
         // This may open a file, which is nothing to hold up others for.
-        let file = self.from_bytes().and_then(|from_bytes| large_enough(file()?, from_bytes));
+        let file = self.smallest_bytes().and_then(|from_bytes| large_enough(file()?, from_bytes));
         let mut inodes = self.lock();
         // Somebody else may have opened it meanwhile.
         let inode = inodes.entry(ino).or_insert_with(|| {
@@ -178,7 +178,7 @@ mod tests {
         let passthrough = allowed(0);
         let deny = |_: &File| Err(io::ErrorKind::PermissionDenied.into());
         assert!(passthrough.open(INO, Handle(1), || Some(file(1)), deny).is_none());
-        assert_eq!(passthrough.from_bytes(), None);
+        assert_eq!(passthrough.smallest_bytes(), None);
         assert!(passthrough.open(Ino(21), Handle(2), || panic!("no file is needed"), |_| Ok(Arc::default())).is_none());
     }
 
