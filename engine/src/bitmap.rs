@@ -2,6 +2,7 @@
 
 use crate::chunk::{CHUNK_SIZE, MAX_FILE_BYTES};
 use bitvec::vec::BitVec;
+use core::fmt;
 
 /// The smallest chunk size that a bitmap takes, in bytes (4 KiB): smaller ones would only cost memory.
 pub const MIN_CHUNK_BYTES: u64 = 4 * 1024;
@@ -27,12 +28,27 @@ pub enum BitmapError {
 }
 
 /// Which chunks of a file are present. A chunk is present as a whole or not at all.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ChunkBitmap {
     bits: BitVec<u64>,
     have: u64,
     file_bytes: u64,
     chunk_bytes: u64,
+}
+
+/// The same for equal bitmaps, as histories of runs have to be: where the bits lie in memory is not part of it.
+impl fmt::Debug for ChunkBitmap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ChunkBitmap { bits, have, file_bytes, chunk_bytes } = self;
+        write!(f, "ChunkBitmap({have} of {} chunks of {chunk_bytes}, {file_bytes} bytes:", bits.len())?;
+        let mut from = 0;
+        while let Some(ahead) = bits[from..].first_one() {
+            let start = from + ahead;
+            from = bits[start..].first_zero().map_or(bits.len(), |len| start + len);
+            write!(f, " {start}..{from}")?;
+        }
+        f.write_str(")")
+    }
 }
 
 impl ChunkBitmap {
@@ -215,6 +231,13 @@ mod tests {
     use std::collections::BTreeSet;
 
     const SMALL: u64 = MIN_CHUNK_BYTES;
+
+    #[test]
+    fn it_is_shown_as_runs_of_chunks() {
+        let mut bitmap = ChunkBitmap::with_chunk_size(9 * SMALL + 1, SMALL).unwrap();
+        [0, 1, 2, 5, 9].into_iter().for_each(|chunk| bitmap.set(chunk));
+        assert_eq!(format!("{bitmap:?}"), "ChunkBitmap(5 of 10 chunks of 4096, 36865 bytes: 0..3 5..6 9..10)");
+    }
 
     #[test]
     fn impossible_bitmaps_are_refused() {

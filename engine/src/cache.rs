@@ -7,10 +7,14 @@ use crate::content::Content;
 use crate::engine::Engine;
 use crate::identity::ContentKey;
 use crate::ids::{ContentId, Ino};
+use crate::kept::Opening;
 use crate::output::{Effect, Errno, Notice, Output, Reply};
 use crate::path::RelPath;
 use crate::stored::Held;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The most paths that can be pinned.
+const MAX_PINS: usize = 4096;
 
 /// Something that could go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +36,8 @@ pub(crate) struct Cache {
     last_use: u64,
     /// What is stored in all, in bytes.
     stored_bytes: u64,
+    /// Contents of which nothing was stored when that was last looked at, and that nobody had open.
+    empty: BTreeSet<ContentId>,
     /// Nothing that could go may go: it was looked for in vain, and nothing has changed since.
     is_exhausted: bool,
     /// Paths that stay, with all that is below them.
@@ -70,11 +76,24 @@ impl Cache {
         Some(held)
     }
 
-    /// The version of the file at `path` that was used last, of those that are held.
+    /// What is held under `key` stands at `path` now.
+    fn move_held(&mut self, key: &ContentKey, path: RelPath) {
+        let Some((_, held)) = self.held.get_mut(key).filter(|(_, held)| held.path != path) else { return };
+        let before = std::mem::replace(&mut held.path, path.clone());
+        if let Some(keys) = self.by_path.get_mut(&before) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_path.remove(&before);
+            }
+        }
+        self.by_path.entry(path).or_default().insert(*key);
+    }
+
+    /// The version of the file at `path` of which there is most, of those that are held.
     pub(crate) fn take_version_at(&mut self, path: &RelPath) -> Option<Held> {
-        let places = self.by_path.get(path)?.iter().filter_map(|key| Some((self.held.get(key)?.0, *key)));
-        let (_, newest) = places.max()?;
-        self.take_held(&newest)
+        let sizes = self.by_path.get(path)?.iter().filter_map(|key| Some((self.held.get(key)?.1.stored_bytes, *key)));
+        let (_, largest) = sizes.max()?;
+        self.take_held(&largest)
     }
 
     /// A content is gone.
@@ -87,7 +106,12 @@ impl Cache {
 
     /// Whether a path stays whatever happens.
     pub(crate) fn is_pinned(&self, path: &RelPath) -> bool {
-        self.pins.iter().any(|pin| pin.is_prefix_of(path))
+        let names = path.names();
+        if self.pins.len() <= names.len() {
+            return self.pins.iter().any(|pin| pin.is_prefix_of(path));
+        }
+        let above = (0..=names.len()).filter_map(|depth| RelPath::new(names[..depth].to_vec()).ok());
+        above.into_iter().any(|above| self.pins.contains(&above))
     }
 
     pub(crate) fn pins(&self) -> &BTreeSet<RelPath> {
@@ -128,10 +152,10 @@ impl Cache {
 
 impl Engine {
     /// The store says what it holds from an earlier life, and what was pinned.
-    pub(crate) fn on_held(&mut self, held: Vec<Held>, pins: Vec<RelPath>, out: &mut Vec<Output>) {
+    pub(crate) fn on_held(&mut self, held: Vec<Held>, pins: Vec<RelPath>) {
+        // Nothing goes before it is known what stands where: pins go by path.
         self.cache.hold(held);
         self.cache.pins.extend(pins);
-        self.trim(out);
     }
 
     /// Counts anew what a content needs in the store.
@@ -140,19 +164,22 @@ impl Engine {
         let bytes = content.stored_bytes();
         self.cache.stored_bytes = self.cache.stored_bytes + bytes - content.charged_bytes;
         content.charged_bytes = bytes;
+        self.note_empty(id);
     }
 
     /// A chunk of a content has become present.
     pub(crate) fn note_present(&mut self, id: ContentId, out: &mut Vec<Output>) {
         self.charge(id);
-        if self.contents.get(&id).is_some_and(|content| content.used.is_some()) {
+        let may_go = |content: &Content| content.used.is_some() && !self.is_pinned_now(content.ino);
+        if self.contents.get(&id).is_some_and(may_go) {
             self.cache.note_idle();
         }
         if self.contents.get(&id).is_some_and(Content::is_complete) {
+            self.drop_base(id, out);
             self.effect_unreported(Effect::CloseStreams { content: id }, out);
             self.stop_prefetch(id);
         }
-        self.note_unsaved(id, self.config.save_interval);
+        self.note_unsaved(id, self.save_interval(id));
         self.trim(out);
     }
 
@@ -167,6 +194,44 @@ impl Engine {
             content.used = Some(place);
             self.cache.note_idle();
             self.cache.order.insert(place, Item::Content(id));
+            self.note_empty(id);
+        }
+    }
+
+    fn note_empty(&mut self, id: ContentId) {
+        if self.contents.get(&id).is_some_and(|content| content.used.is_some() && content.charged_bytes == 0) {
+            self.cache.empty.insert(id);
+        }
+    }
+
+    /// Forgets what nobody has open and of which nothing is stored or on its way: looking at many files must not cost
+    /// memory for as long as the mount lives.
+    pub(crate) fn forget_unused(&mut self, out: &mut Vec<Output>) {
+        if self.stopping || self.cache.empty.is_empty() {
+            return;
+        }
+        for id in std::mem::take(&mut self.cache.empty) {
+            let Some(content) = self.contents.get(&id) else { continue };
+            if self.is_unused(id, content) {
+                self.discard_of_entry(id, out);
+            } else {
+                self.note_empty(id);
+            }
+        }
+    }
+
+    /// Whether nothing would be lost with a content.
+    pub(crate) fn is_unused(&self, id: ContentId, content: &Content) -> bool {
+        let is_nothing = content.charged_bytes == 0 && content.chunks.is_empty() && content.opening == Opening::Done;
+        is_nothing && content.used.is_some() && !self.is_prefetched(id)
+    }
+
+    /// Lets go of a content whose entry stays.
+    fn discard_of_entry(&mut self, id: ContentId, out: &mut Vec<Output>) {
+        if let Some(content) = self.discard(id, out)
+            && let Some(node) = self.tree.get_mut(content.ino)
+        {
+            node.content = None;
         }
     }
 
@@ -204,16 +269,12 @@ impl Engine {
             Item::Content(id) => {
                 let stays = self.contents.get(&id).is_none_or(|content| {
                     // What is under way could not be told from what comes after.
-                    !content.chunks.is_empty() || content.charged_bytes == 0 || self.cache.is_pinned(&content.path)
+                    !content.chunks.is_empty() || content.charged_bytes == 0 || self.is_pinned_now(content.ino)
                 });
                 if stays {
                     return false;
                 }
-                if let Some(content) = self.discard(id, out)
-                    && let Some(node) = self.tree.get_mut(content.ino)
-                {
-                    node.content = None;
-                }
+                self.discard_of_entry(id, out);
             }
         }
         true
@@ -223,19 +284,33 @@ impl Engine {
     /// stands at a path that has another version stays, for the sake of what they have in common.
     pub(crate) fn let_unknown_go(&mut self, out: &mut Vec<Output>) {
         if self.cache.held.is_empty() {
-            return;
+            return self.trim(out);
         }
-        let files = self.tree.iter().filter_map(|(ino, _)| Some((ino, self.identity_of(ino)?.key())));
-        let known: BTreeSet<ContentKey> = files.map(|(_, key)| key).collect();
-        let is_file = |path: &RelPath| {
-            let ino = self.tree.resolve(path.names());
-            ino.is_some_and(|ino| self.identity_of(ino).is_some())
+        let files = self.tree.iter().filter_map(|(ino, _)| Some((self.identity_of(ino)?.key(), ino)));
+        let known: BTreeMap<ContentKey, Ino> = files.filter(|(key, _)| self.cache.held.contains_key(key)).collect();
+        // What was renamed while nobody looked is not another version of what stands in its old place now.
+        for (key, ino) in &known {
+            if let Some(path) = self.tree.path_of(*ino) {
+                self.cache.move_held(key, path);
+            }
+        }
+        // With an empty file nothing has anything in common.
+        let has_bytes = |path: &RelPath| {
+            let identity = self.tree.resolve(path.names()).and_then(|ino| self.identity_of(ino));
+            identity.is_some_and(|identity| identity.size_bytes > 0)
         };
-        let unknown = |held: &&Held| !known.contains(&held.key) && !is_file(&held.path);
+        let unknown = |held: &&Held| !known.contains_key(&held.key) && !has_bytes(&held.path);
         let gone: Vec<ContentKey> = self.cache.held().filter(unknown).map(|held| held.key).collect();
         for key in gone {
             self.let_held_go(&key, out);
         }
+        self.trim(out);
+    }
+
+    /// Whether something is held that another file has as well: a hard link of its owner.
+    pub(crate) fn is_held_for_another(&self, key: &ContentKey) -> bool {
+        let has_key = |ino: Ino| self.identity_of(ino).is_some_and(|identity| identity.key() == *key);
+        self.cache.held.contains_key(key) && self.tree.iter().any(|(ino, _)| has_key(ino))
     }
 
     /// What is held of these bytes goes, if anything is.
@@ -251,6 +326,9 @@ impl Engine {
     /// What is at and below `path` stays, and is fetched.
     pub(crate) fn pin(&mut self, path: RelPath, out: &mut Vec<Output>) -> Result<Reply, Errno> {
         let ino = self.tree.resolve(path.names()).ok_or(Errno::NoEntry)?;
+        if self.cache.pins.len() >= MAX_PINS && !self.cache.pins.contains(&path) {
+            return Err(Errno::TooMany);
+        }
         if self.cache.pins.insert(path) {
             out.push(Output::Notice(Notice::PinsChanged));
         }
@@ -274,10 +352,10 @@ impl Engine {
     pub(crate) fn evict(&mut self, path: &RelPath, out: &mut Vec<Output>) -> Result<Reply, Errno> {
         let is_known = self.tree.resolve(path.names()).is_some();
         let held = self.cache.held().filter(|held| path.is_prefix_of(&held.path)).map(|held| Item::Held(held.key));
-        let contents = self.contents.iter().filter(|(_, content)| {
-            content.charged_bytes > 0
-                && path.is_prefix_of(&self.tree.path_of(content.ino).unwrap_or(content.path.clone()))
-        });
+        let contents = self
+            .contents
+            .iter()
+            .filter(|(_, content)| content.charged_bytes > 0 && path.is_prefix_of(&self.current_path(content)));
         let items: Vec<(Item, bool)> = held
             .map(|item| (item, true))
             .chain(contents.map(|(id, content)| (Item::Content(*id), content.used.is_some())))
@@ -297,20 +375,48 @@ impl Engine {
         Ok(Reply::Evicted { files, kept_files, freed_bytes: before - self.cache.stored_bytes })
     }
 
+    /// An entry has another path, with all that is below it: so has what is stored of that.
+    pub(crate) fn move_stored(&mut self, from: &RelPath, top: Ino, out: &mut Vec<Output>) {
+        let to = self.tree.path_of(top);
+        self.move_pins(from, to.as_ref(), out);
+        let held: Vec<(ContentKey, RelPath)> = self
+            .cache
+            .held()
+            .filter(|held| from.is_prefix_of(&held.path))
+            .filter_map(|held| Some((held.key, moved(from, to.as_ref()?, &held.path)?)))
+            .collect();
+        for (key, path) in held {
+            self.cache.move_held(&key, path);
+        }
+        for inner in self.tree.within(top) {
+            let (id, path) = (self.tree.get(inner).and_then(|node| node.content), self.tree.path_of(inner));
+            let (Some(id), Some(path)) = (id, path) else { continue };
+            let Some(content) = self.contents.get_mut(&id) else { continue };
+            content.path = path.clone();
+            if content.charged_bytes > 0 || content.opening != Opening::Done {
+                self.effect_unreported(Effect::Moved { content: id, path }, out);
+                self.note_unsaved(id, self.save_interval(id));
+            }
+        }
+    }
+
     /// An entry has another path: pins on what it is, or holds, go with it.
-    pub(crate) fn move_pins(&mut self, from: &RelPath, to: Option<RelPath>, out: &mut Vec<Output>) {
-        let moved: Vec<RelPath> = self.cache.pins.iter().filter(|pin| from.is_prefix_of(pin)).cloned().collect();
-        if moved.is_empty() {
+    fn move_pins(&mut self, from: &RelPath, to: Option<&RelPath>, out: &mut Vec<Output>) {
+        let pins: Vec<RelPath> = self.cache.pins.iter().filter(|pin| from.is_prefix_of(pin)).cloned().collect();
+        if pins.is_empty() {
             return;
         }
-        for pin in moved {
+        for pin in pins {
             self.cache.pins.remove(&pin);
-            let rest = &pin.names()[from.names().len()..];
-            let moved_to = to.clone().and_then(|to| rest.iter().try_fold(to, |at, name| at.join(name.clone()).ok()));
-            self.cache.pins.extend(moved_to);
+            self.cache.pins.extend(to.and_then(|to| moved(from, to, &pin)));
         }
         self.cache.note_idle();
         out.push(Output::Notice(Notice::PinsChanged));
+    }
+
+    /// Where the file of a content is now, or was last.
+    fn current_path(&self, content: &Content) -> RelPath {
+        self.tree.path_of(content.ino).unwrap_or_else(|| content.path.clone())
     }
 
     /// Which bytes a peer's file has; `None` for anything else.
@@ -328,4 +434,10 @@ impl Engine {
             _ => None,
         }
     }
+}
+
+/// Where `path`, which is `from` or below it, is when that is at `to`. `None` if that would be too long for a path.
+fn moved(from: &RelPath, to: &RelPath, path: &RelPath) -> Option<RelPath> {
+    let rest = &path.names()[from.names().len()..];
+    rest.iter().try_fold(to.clone(), |at, name| at.join(name.clone()).ok())
 }

@@ -1,6 +1,6 @@
 //! What must hold of the whole state, after every step. Run in tests, in the simulator and under the fuzzer.
 
-use crate::chunk::FrameSet;
+use crate::chunk::{FrameSet, frames_range};
 use crate::content::{Content, Phase};
 use crate::engine::{Engine, Running};
 use crate::ids::{ContentId, Ino};
@@ -26,6 +26,7 @@ impl Engine {
         timers += self.check_running();
         timers += self.check_peers();
         timers += self.check_saving();
+        timers += usize::from(self.prefetch.rest_at.is_some()) + usize::from(self.prefetch.again_at.is_some());
         self.cache.check(&self.contents);
         assert_eq!(timers, self.timers.len(), "a timer is set that nothing waits for");
     }
@@ -57,6 +58,9 @@ impl Engine {
             assert!(*chunk < total, "content {id} fetches chunk {chunk} of {total}");
             assert!(!content.has(*chunk), "chunk {chunk} of content {id} is present and on its way");
             let all = content.all_frames(*chunk);
+            let arrived = fetch.arrived.runs().map(|run| frames_range(*chunk, &run, content.size_bytes));
+            let arrived_bytes: u64 = arrived.map(|range| range.end - range.start).sum();
+            assert_eq!(fetch.download.downloaded_bytes(), arrived_bytes, "bytes of chunk {chunk} are counted twice");
             assert!(all.contains(fetch.arrived), "chunk {chunk} of content {id} has more frames than it can");
             match &fetch.phase {
                 Phase::Queued => {
@@ -83,8 +87,8 @@ impl Engine {
                 }
                 Phase::Comparing(effect) => {
                     let running = self.running.get(effect);
-                    let ours = matches!(running, Some(Running::Compare { content, chunks, .. })
-                        if *content == id && chunks.contains(chunk));
+                    let ours = matches!(running, Some(Running::Compare(comparison))
+                        if comparison.content == id && comparison.chunks.contains(chunk));
                     assert!(ours, "chunk {chunk} of content {id} waits for effect {effect}: {running:?}");
                 }
                 Phase::Storing(effect) => {
@@ -99,10 +103,13 @@ impl Engine {
         } else {
             assert_eq!(content.charged_bytes, content.stored_bytes(), "content {id} is miscounted");
         }
+        let have_bytes = content.bitmap.as_ref().map_or(0, |bitmap| bitmap.have_bytes());
+        assert_eq!(content.download.downloaded_bytes(), have_bytes, "content {id} counts other bytes than it has");
         let both = content.claimed.iter().flat_map(|claimed| claimed.present()).find(|chunk| content.has(*chunk));
         assert_eq!(both, None, "a chunk of content {id} is present and not verified");
         let is_open = self.tree.get(content.ino).is_some_and(|node| node.opens.count() > 0);
         assert!(!(is_open && content.used.is_some()), "content {id} is open and may go");
+        assert!(self.stopping || !self.is_unused(id, content), "content {id} is remembered for nothing");
         for waiter in &content.waiters {
             let waits_for = self.waiting.get(waiter).and_then(Waiting::waiter).map(|waiter| waiter.content);
             assert_eq!(waits_for, Some(id), "request {waiter} is said to wait for content {id}");
@@ -160,9 +167,12 @@ impl Engine {
                 Running::Store { ahead_bytes: bytes, .. } | Running::Verify { ahead_bytes: bytes, .. } => {
                     ahead_bytes += bytes;
                 }
-                Running::Compare { stall_at, .. } => {
+                Running::Compare(comparison) => {
                     timers += 1;
-                    assert!(self.timers.is_set(*stall_at, Timer::Stall(*id)), "comparison {id} can stall for ever");
+                    assert!(
+                        self.timers.is_set(comparison.stall_at, Timer::Stall(*id)),
+                        "comparison {id} can stall for ever"
+                    );
                 }
                 Running::Dial { .. }
                 | Running::Watch { .. }

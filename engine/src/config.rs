@@ -36,8 +36,11 @@ pub struct Config {
     pub redial_cap: Duration,
     /// How far read-ahead runs before a sequential reader at most, in chunks. Zero turns it off.
     pub read_ahead_chunks: u32,
-    /// How many bytes that nobody waits for yet may be under way at once, in all.
+    /// How many bytes that nobody waits for yet may be under way at once at most, in all. There are fewer where the
+    /// connections carry less: what comes in a quarter of a second and two round trips.
     pub ahead_bytes: u64,
+    /// How many may be under way however little the connections carry.
+    pub least_ahead_bytes: u64,
     /// How many whole-file fetches run at once; the others wait their turn.
     pub max_prefetches: usize,
     /// Whether a file that is opened is fetched whole.
@@ -70,6 +73,7 @@ impl Default for Config {
             redial_cap: Duration::from_secs(5),
             read_ahead_chunks: 64,
             ahead_bytes: 32 * 1024 * 1024,
+            least_ahead_bytes: 1024 * 1024,
             max_prefetches: 8,
             prefetch_on_open: false,
             save_interval: Duration::from_secs(1),

@@ -40,6 +40,8 @@ pub(crate) struct Content {
     pub(crate) chunks: BTreeMap<u64, ChunkFetch>,
     /// The reads and whole-file fetches that wait for bytes of it.
     pub(crate) waiters: BTreeSet<ReqId>,
+    /// Every chunk before this one is in the store or on its way.
+    pub(crate) untouched_from: u64,
     /// How the file as a whole is doing.
     pub(crate) download: DownloadState,
 }
@@ -158,15 +160,15 @@ impl Content {
     }
 
     /// The first chunk that is neither in the store nor on its way.
-    pub(crate) fn next_untouched(&self) -> Option<u64> {
+    pub(crate) fn next_untouched(&mut self) -> Option<u64> {
         let bitmap = self.bitmap.as_ref()?;
-        let mut from = 0;
         loop {
-            let chunk = bitmap.next_missing(from)?;
+            let chunk = bitmap.next_missing(self.untouched_from)?;
+            self.untouched_from = chunk;
             if !self.chunks.contains_key(&chunk) {
                 return Some(chunk);
             }
-            from = chunk + 1;
+            self.untouched_from += 1;
         }
     }
 
@@ -174,6 +176,8 @@ impl Content {
     /// chunks, which is more than all the rest of a small file costs: it is given back.
     pub(crate) fn take_chunk(&mut self, chunk: u64) -> Option<ChunkFetch> {
         let taken = self.chunks.remove(&chunk);
+        // It may have been given up.
+        self.untouched_from = self.untouched_from.min(chunk);
         if self.chunks.is_empty() {
             self.chunks = BTreeMap::new();
         }

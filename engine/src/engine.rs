@@ -6,10 +6,11 @@
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::content::Content;
-use crate::event::Observation;
+use crate::event::{Observation, Position};
 use crate::handles::HandleTable;
 use crate::ids::{ContentId, EffectId, LinkId, PeerId, ReqId};
 use crate::input::{Command, Done, Input, PeerEvent};
+use crate::kept::Comparison;
 use crate::output::{Effect, Errno, Output, Reply};
 use crate::peers::Peer;
 use crate::prefetch::Prefetch;
@@ -44,10 +45,15 @@ pub struct Engine {
     /// Bytes that nobody waits for and that are under way or being written.
     pub(crate) ahead_bytes: u64,
     pub(crate) peers: BTreeMap<PeerId, Peer>,
+    /// Where in the events of peers that are not followed yet their remembered trees stand, and what of those may be told
+    /// for the second time.
+    pub(crate) remembered: BTreeMap<PeerId, (Position, u64)>,
     pub(crate) share: Share,
     pub(crate) cache: Cache,
     pub(crate) saving: Saving,
     pub(crate) prefetch: Prefetch,
+    /// When something was last let go of because the disk was full.
+    pub(crate) room_made_at: Option<Time>,
     pub(crate) timers: Timers,
     pub(crate) totals: Totals,
     /// The last listing or scan mark that was given out.
@@ -92,12 +98,7 @@ pub(crate) enum Running {
         chunk: u64,
         ahead_bytes: u64,
     },
-    Compare {
-        content: ContentId,
-        chunks: core::ops::Range<u64>,
-        link: LinkId,
-        stall_at: Time,
-    },
+    Compare(Comparison),
     Save {
         contents: Vec<ContentId>,
     },
@@ -124,9 +125,11 @@ impl Engine {
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             peers: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             cache: Cache::default(),
             saving: Saving::default(),
             prefetch: Prefetch::default(),
+            room_made_at: None,
             timers: Timers::default(),
             totals: Totals::default(),
             last_mark: 0,
@@ -161,12 +164,14 @@ impl Engine {
             Input::Arrived(id, frames) => self.on_arrived(id, frames, out),
             Input::Done(id, done) => self.on_done(id, done, out),
             Input::Peer(peer, event) => self.on_peer(peer, event, out),
-            Input::Held { held, pins } => self.on_held(held, pins, out),
+            Input::Held { held, pins } => self.on_held(held, pins),
             Input::Observed(observation) => self.on_observed(observation, out),
             Input::Command(command) => self.on_command(command, out),
             Input::Tick => {}
+            Input::Remembered { peer, remembered } => self.on_remembered(peer, remembered, out),
         }
         self.fetch_ahead(out);
+        self.forget_unused(out);
     }
 
     /// The earliest moment at which a [`Input::Tick`] would change anything, and what it would be.
@@ -188,6 +193,9 @@ impl Engine {
             Timer::NoNews(id) => self.on_no_news(id, out),
             Timer::Retry(content, chunk) => self.on_retry(content, chunk, out),
             Timer::Stall(effect) => self.on_stall(effect, out),
+            // The step goes on with it.
+            Timer::Prefetch => self.prefetch.rest_at = None,
+            Timer::PrefetchAgain => self.on_prefetch_again(),
             Timer::Save => self.on_save_due(out),
             Timer::Redial(peer) => self.on_redial(peer, out),
         }
@@ -213,9 +221,9 @@ impl Engine {
                 self.ahead_bytes -= ahead_bytes;
                 self.on_verified(content, chunk, is_right, out);
             }
-            (Running::Compare { content, chunks, link, stall_at }, Done::Compared(result)) => {
-                self.timers.unset(stall_at, Timer::Stall(id));
-                self.on_compared(id, content, chunks, link, result, out);
+            (Running::Compare(comparison), Done::Compared(result)) => {
+                self.timers.unset(comparison.stall_at, Timer::Stall(id));
+                self.on_compared(id, comparison, result, out);
             }
             (Running::Save { contents }, Done::Saved(result)) => self.on_saved(contents, result, out),
             (running, done) => panic!("effect {id} ended with {done:?}, but it was {running:?}"),
@@ -227,6 +235,7 @@ impl Engine {
             PeerEvent::LinkDown { link } => self.on_link_down(peer, link, out),
             PeerEvent::Tree { link, updates } => self.on_tree(peer, link, updates, out),
             PeerEvent::Fault { link, fault } => self.on_fault(peer, link, fault, out),
+            PeerEvent::Reachable => self.redial(peer, out),
         }
     }
 
@@ -279,7 +288,7 @@ impl Engine {
                 | Running::Store { .. }
                 | Running::Resume { .. }
                 | Running::Verify { .. }
-                | Running::Compare { .. }
+                | Running::Compare(_)
                 | Running::Save { .. } => *running = Running::Abandoned,
             }
             out.push(Output::Cancel(*id));

@@ -49,6 +49,7 @@ impl Engine {
             base: None,
             charged_bytes: 0,
             used: None,
+            untouched_from: 0,
             chunks: std::collections::BTreeMap::new(),
             waiters: BTreeSet::new(),
             download: DownloadState::new(size_bytes, self.config.max_retries, self.now),
@@ -126,7 +127,7 @@ impl Engine {
         if !self.stopping {
             self.fill_prefetch(out);
         }
-        while !self.stopping && self.ahead_bytes < self.config.ahead_bytes {
+        while !self.stopping && self.ahead_bytes < self.ahead_window_bytes() {
             let Some((id, chunk)) = self.ahead.pop_front().or_else(|| self.next_of_whole_files()) else { return };
             let queued =
                 |content: &Content| content.chunks.get(&chunk).is_some_and(|fetch| fetch.phase == Phase::Queued);
@@ -161,9 +162,10 @@ impl Engine {
             return None;
         }
         let next = whole.into_iter().filter_map(|id| {
-            let content = self.contents.get(&id)?;
+            let link = self.link_to(self.contents.get(&id)?.peer);
+            let content = self.contents.get_mut(&id)?;
             let chunk = content.next_untouched()?;
-            let can_come = self.link_to(content.peer).is_some() || content.claims(chunk);
+            let can_come = link.is_some() || content.claims(chunk);
             (content.opening == Opening::Done && can_come).then_some((content.chunks.len(), id, chunk))
         });
         let (_, id, chunk) = next.min_by_key(|(open, ..)| *open)?;
@@ -218,12 +220,11 @@ impl Engine {
 
     pub(crate) fn on_arrived(&mut self, effect: EffectId, frames: FrameSet, out: &mut Vec<Output>) {
         let now = self.now;
-        let (id, chunk, peer) = match self.running.get(&effect) {
-            Some(Running::Fetch { content, chunk, peer, .. }) => (*content, *chunk, *peer),
+        let (id, chunk, peer, issued_at) = match self.running.get(&effect) {
+            Some(Running::Fetch { content, chunk, peer, issued_at, .. }) => (*content, *chunk, *peer, *issued_at),
             Some(Running::Abandoned) => return,
             other => panic!("frames arrived for effect {effect}, which is {other:?}"),
         };
-        self.note_frame_from(peer);
         let Some(content) = self.contents.get_mut(&id) else { return };
         let all = content.all_frames(chunk);
         let Some(fetch) = content.chunks.get_mut(&chunk) else { return };
@@ -245,6 +246,7 @@ impl Engine {
         fetch.download.update_progress(whole.start, bytes, now);
         let complete = fetch.arrived == all;
         self.totals.fetched_bytes += bytes;
+        self.note_frames_from(peer, bytes, issued_at);
         self.note_progress(id, chunk);
         match complete {
             true if self.is_store_behind() && !self.is_wanted_whole(id) => self.pass_on(id, chunk, out),
@@ -307,7 +309,7 @@ impl Engine {
                 out.push(Output::Notice(Notice::StoreFailed { content: id, error }));
                 self.totals.store_failures += 1;
                 self.refused(id, chunk, error, out);
-                if error == StoreError::NoSpace && self.make_room(ROOM_BYTES, out) {
+                if error == StoreError::NoSpace && self.make_room_soon(out) {
                     self.try_refused_again(id, chunk);
                 }
             }
@@ -322,6 +324,19 @@ impl Engine {
         self.set_phase(id, chunk, Phase::StoreBackoff(at, error));
         self.wake(id, out);
         self.let_go_of(id, chunk_range(chunk, u64::MAX), out);
+    }
+
+    /// Lets something go, unless that was done a moment ago: chunks that are refused come many at once.
+    fn make_room_soon(&mut self, out: &mut Vec<Output>) -> bool {
+        let again_at = self.room_made_at.map(|at| at + self.config.retry_base);
+        if again_at.is_some_and(|at| at > self.now) {
+            return true;
+        }
+        let went = self.make_room(ROOM_BYTES, out);
+        if went {
+            self.room_made_at = Some(self.now);
+        }
+        went
     }
 
     /// There is room again: what was refused need not wait for long.
@@ -407,11 +422,11 @@ impl Engine {
             Patience::SomeLeft => {}
             Patience::NobodyWaited if fetch.download.can_retry() => {}
             Patience::NobodyWaited => {
-                self.stop_prefetch(id);
+                self.give_up_prefetch(id, out);
                 return self.forget_chunk(id, chunk, out);
             }
             Patience::NoneLeft => {
-                self.stop_prefetch(id);
+                self.give_up_prefetch(id, out);
                 out.push(Output::Notice(Notice::FetchFailed { peer, path, chunk, error }));
                 return self.forget_chunk(id, chunk, out);
             }
@@ -481,17 +496,22 @@ impl Engine {
         self.fetch_failed(id, chunk, FetchError::StreamLost, out);
     }
 
-    /// The peer is back: what was parked is asked for, first of all what somebody waits for.
+    /// The peer is back: what was parked is asked for, first of all what somebody waits for. So is what failed and would be
+    /// tried again later: a new connection is a reason to try at once, and it may not last.
     pub(crate) fn unpark(&mut self, peer: PeerId, out: &mut Vec<Output>) {
         let parked: Vec<(ContentId, u64)> = self
             .contents
             .iter()
             .filter(|(_, content)| content.peer == peer)
             .flat_map(|(id, content)| content.chunks.iter().map(|(chunk, fetch)| (*id, *chunk, &fetch.phase)))
-            .filter(|(.., phase)| **phase == Phase::Parked)
+            .filter(|(.., phase)| matches!(phase, Phase::Parked | Phase::Backoff(_)))
             .map(|(id, chunk, _)| (id, chunk))
             .collect();
         for (id, chunk) in parked {
+            let phase = self.contents.get(&id).and_then(|content| Some(content.chunks.get(&chunk)?.phase.clone()));
+            if let Some(Phase::Backoff(at)) = phase {
+                self.timers.unset(at, Timer::Retry(id, chunk));
+            }
             let needed = self.contents.get(&id).and_then(|content| self.needed_by_waiters(content, chunk));
             if needed.is_some() {
                 self.issue(id, chunk, needed, out);
@@ -547,7 +567,7 @@ impl Engine {
                 self.timers.unset(stall_at, Timer::Stall(effect));
             }
             Running::Store { ahead_bytes, .. } | Running::Verify { ahead_bytes, .. } => self.ahead_bytes -= ahead_bytes,
-            Running::Compare { stall_at, .. } => self.timers.unset(stall_at, Timer::Stall(effect)),
+            Running::Compare(comparison) => self.timers.unset(comparison.stall_at, Timer::Stall(effect)),
             Running::Abandoned => return,
             Running::Dial { .. } | Running::Watch { .. } | Running::Resume { .. } | Running::Save { .. } => {}
         }
@@ -557,7 +577,7 @@ impl Engine {
     }
 
     /// A chunk is not on its way any more, and not present either: whoever wants it begins anew.
-    fn forget_chunk(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
+    pub(crate) fn forget_chunk(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
         self.drop_requests(id, chunk, true, out);
         let Some(content) = self.contents.get_mut(&id) else { return };
         let Some(fetch) = content.take_chunk(chunk) else { return };
@@ -596,7 +616,7 @@ impl Engine {
     }
 
     /// Whether a request waits that needs bytes of a chunk.
-    fn is_waited_for(&self, id: ContentId, chunk: u64) -> bool {
+    pub(crate) fn is_waited_for(&self, id: ContentId, chunk: u64) -> bool {
         self.contents.get(&id).is_some_and(|content| {
             let mut waiters = content.waiters.iter().filter_map(|waiter| self.waiting.get(waiter)?.waiter());
             waiters.any(|waiter| !FrameSet::touched(chunk, &waiter.range(content.size_bytes)).is_empty())

@@ -26,12 +26,27 @@ impl Engine {
         if self.link_to(peer) != Some(link) {
             return;
         }
+        let is_all = updates.is_empty();
         for update in updates {
             if let Err(fault) = self.apply(peer, update, out) {
                 return self.on_fault(peer, link, fault, out);
             }
         }
         self.note_news_from(peer);
+        if is_all {
+            self.on_told_all(peer, out);
+        }
+    }
+
+    /// A peer has nothing more to tell. If its tree was remembered, it now is known as a whole.
+    fn on_told_all(&mut self, id: PeerId, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.listed || peer.listing.is_some() || peer.position.epoch == 0 {
+            return;
+        }
+        peer.listed = true;
+        self.let_unknown_go(out);
+        out.push(Output::Notice(Notice::Listed { peer: id }));
     }
 
     fn apply(&mut self, id: PeerId, update: TreeUpdate, out: &mut Vec<Output>) -> Result<(), PeerFault> {
@@ -108,7 +123,7 @@ impl Engine {
     }
 
     /// A path has this record now.
-    fn put(
+    pub(crate) fn put(
         &mut self,
         peer: PeerId,
         path: &RelPath,
@@ -257,9 +272,10 @@ impl Engine {
 
     fn replace_content(&mut self, ino: Ino, out: &mut Vec<Output>) {
         self.handles.restart(ino);
-        let Some(old) = self.tree.get_mut(ino).and_then(|node| node.content.take()) else { return };
-        let waiters = self.supersede(ino, old, out);
+        // Also if nothing of it was ever here: it may have been empty.
         self.prefetch_if_pinned(ino);
+        let old = self.tree.get_mut(ino).and_then(|node| node.content.take());
+        let waiters = old.map(|old| self.supersede(ino, old, out)).unwrap_or_default();
         if self.tree.get(ino).is_some_and(|node| node.opens.count() > 0) {
             self.lease(ino, out);
         }
@@ -306,8 +322,9 @@ impl Engine {
         let from = self.tree.path_of(ino);
         self.tree.rename(ino, parent, name.clone());
         if let Some(from) = from {
-            self.move_pins(&from, self.tree.path_of(ino), out);
+            self.move_stored(&from, ino, out);
         }
+        self.prefetch_if_pinned(ino);
         self.invalidate_name(old_parent, old_name, out);
         self.invalidate_name(parent, name, out);
         // What now lies deeper than a path may be cannot be named any more, neither here nor by those who follow.

@@ -7,6 +7,7 @@ use crate::fault::PeerFault;
 use crate::ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
 use crate::path::{Name, RelPath};
 use crate::record::{FileTime, Stamp};
+use crate::remembered::Remembered;
 use crate::stored::{Held, Resumed};
 
 /// One thing that happened.
@@ -40,6 +41,13 @@ pub enum Input {
     Command(Command),
     /// Time has passed. A tick too many changes nothing.
     Tick,
+    /// What was known of a peer's tree in an earlier life. Told once, before the peer is followed.
+    Remembered {
+        /// Whose tree.
+        peer: PeerId,
+        /// What was known.
+        remembered: Remembered,
+    },
 }
 
 /// What is asked, by the kernel, by the program itself, or by a peer that reads our folder.
@@ -142,6 +150,8 @@ pub struct WatchCursor {
     pub(crate) position: Position,
     /// What was told last, while a listing is under way; the root before the first.
     pub(crate) listing: Option<ToldUpTo>,
+    /// Whether the peer was told that this is all, once. After that it is told only what happens.
+    pub(crate) is_told_all: bool,
 }
 
 /// How far a listing has got.
@@ -157,7 +167,7 @@ impl WatchCursor {
     /// For a peer that says that it stands at `position`.
     #[must_use]
     pub fn at(position: Position) -> WatchCursor {
-        WatchCursor { position, listing: None }
+        WatchCursor { position, listing: None, is_told_all: false }
     }
 }
 
@@ -248,6 +258,8 @@ pub enum PeerEvent {
         /// The rule that it broke.
         fault: PeerFault,
     },
+    /// There is a way to the peer that there was not before: if it is followed and not connected, it is dialled at once.
+    Reachable,
 }
 
 /// What a person, or the program on behalf of one, wants.

@@ -14,6 +14,7 @@ use crate::input::FetchError;
 use crate::output::{Effect, Output};
 use crate::reads::Waiting;
 use crate::stored::{Resumed, Trust};
+use crate::time::Time;
 use crate::timers::Timer;
 use core::ops::Range;
 
@@ -27,6 +28,19 @@ pub(crate) enum Opening {
     Under(EffectId),
     /// Everything is known.
     Done,
+}
+
+/// A question to an owner about several chunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Comparison {
+    pub(crate) content: ContentId,
+    pub(crate) chunks: Range<u64>,
+    /// Those of them that were wanted anyway; the others came along.
+    pub(crate) asked: Vec<u64>,
+    pub(crate) peer: PeerId,
+    pub(crate) link: LinkId,
+    pub(crate) issued_at: Time,
+    pub(crate) stall_at: Time,
 }
 
 /// Chunks of another version of the file, or of this one without a hash.
@@ -167,10 +181,10 @@ impl Engine {
         } else {
             self.totals.damaged_chunks += 1;
             self.charge(id);
-            self.begin_again(id, chunk, out);
+            self.begin_again(id, chunk, true, out);
         }
         // Either way the sidecar says something else now: that it was verified, or that it is not there.
-        self.note_unsaved(id, self.config.save_interval);
+        self.note_unsaved(id, self.save_interval(id));
     }
 
     /// Asks what the owner has where another version has something.
@@ -184,9 +198,18 @@ impl Engine {
         };
         let limit = (chunk + COMPARED_AT_ONCE).min(base.chunks.total());
         let chunks = chunk..chunk + (chunk..limit).take_while(is_free).count() as u64;
+        let asked: Vec<u64> = content.chunks.range(chunks.clone()).map(|(chunk, _)| *chunk).collect();
         let (peer, wanted, size_bytes) = (content.peer, content.wanted(id), content.size_bytes);
         let stall_at = now + self.config.stall_timeout;
-        let running = Running::Compare { content: id, chunks: chunks.clone(), link, stall_at };
+        let running = Running::Compare(Comparison {
+            content: id,
+            chunks: chunks.clone(),
+            asked,
+            peer,
+            link,
+            issued_at: now,
+            stall_at,
+        });
         let effect = self.effect(running, Effect::Compare { peer, link, wanted, chunks: chunks.clone() }, out);
         self.timers.set(stall_at, Timer::Stall(effect));
         let Some(content) = self.contents.get_mut(&id) else { return };
@@ -202,23 +225,18 @@ impl Engine {
     pub(crate) fn on_compared(
         &mut self,
         effect: EffectId,
-        id: ContentId,
-        chunks: Range<u64>,
-        link: LinkId,
+        comparison: Comparison,
         result: Result<Vec<u64>, FetchError>,
         out: &mut Vec<Output>,
     ) {
+        let Comparison { content: id, chunks, asked, peer, link, .. } = comparison;
         let Some(content) = self.contents.get_mut(&id) else { return };
-        let peer = content.peer;
         let waits = |content: &Content, chunk: u64| {
             content.chunks.get(&chunk).is_some_and(|fetch| fetch.phase == Phase::Comparing(effect))
         };
         let ours: Vec<u64> = chunks.filter(|chunk| waits(content, *chunk)).collect();
         if result == Err(FetchError::LinkLost) && self.link_to(peer).is_none_or(|up| up == link) {
-            for chunk in ours {
-                self.set_phase(id, chunk, Phase::Parked);
-            }
-            return;
+            return self.park_comparison(id, ours, &asked, out);
         }
         let same = result.unwrap_or_default();
         let Some(content) = self.contents.get_mut(&id) else { return };
@@ -230,14 +248,12 @@ impl Engine {
                 self.totals.resumed_bytes += self.take_over(id, *chunk, out);
             }
         }
-        self.note_unsaved(id, self.config.save_interval);
+        self.note_unsaved(id, self.save_interval(id));
         self.wake(id, out);
         for chunk in ours.into_iter().filter(|chunk| !same.contains(chunk)) {
-            self.begin_again(id, chunk, out);
+            self.begin_again(id, chunk, asked.contains(&chunk), out);
         }
-        let exhausted = |content: &Content| {
-            content.is_complete() || content.base.as_ref().is_some_and(|base| base.chunks.have() == 0)
-        };
+        let exhausted = |content: &Content| content.base.as_ref().is_some_and(|base| base.chunks.have() == 0);
         if self.contents.get(&id).is_some_and(exhausted) {
             self.drop_base(id, out);
         }
@@ -253,23 +269,33 @@ impl Engine {
         if let Some(bitmap) = &mut content.bitmap {
             bitmap.set(chunk);
         }
+        self.note_progress(id, chunk);
         self.note_present(id, out);
         bytes.end - bytes.start
     }
 
-    /// A chunk that was believed to be there is not: it is fetched, at once if somebody waits for it.
-    fn begin_again(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
+    /// A chunk that was believed to be there is not: it is fetched, at once if somebody waits for it, and later if it
+    /// `is_asked_for` and its file is of use to anybody still.
+    fn begin_again(&mut self, id: ContentId, chunk: u64, is_asked_for: bool, out: &mut Vec<Output>) {
         self.set_phase(id, chunk, Phase::Queued);
         let needed = self.contents.get(&id).and_then(|content| self.needed_by_waiters(content, chunk));
         if needed.is_some() {
             self.issue(id, chunk, needed, out);
-        } else {
+        } else if is_asked_for && (self.is_open(id) || self.is_prefetched(id)) {
             self.ahead.push_back((id, chunk));
+        } else {
+            self.forget_chunk(id, chunk, out);
         }
     }
 
+    /// Whether anybody has the file of a content open.
+    pub(crate) fn is_open(&self, id: ContentId) -> bool {
+        let ino = self.contents.get(&id).map(|content| content.ino);
+        ino.and_then(|ino| self.tree.get(ino)).is_some_and(|node| node.opens.count() > 0)
+    }
+
     /// Whatever another version had is not needed any more.
-    fn drop_base(&mut self, id: ContentId, out: &mut Vec<Output>) {
+    pub(crate) fn drop_base(&mut self, id: ContentId, out: &mut Vec<Output>) {
         let Some(content) = self.contents.get_mut(&id) else { return };
         if content.base.take().is_some() {
             self.effect_unreported(Effect::DropBase { content: id }, out);
@@ -297,9 +323,13 @@ impl Engine {
         let waiters = before.waiters.iter().copied().collect();
         let Some(content) = self.contents.get_mut(&new) else { return waiters };
         let size_bytes = content.size_bytes;
-        let base = match has_own {
-            true => before.stored().and_then(|stored| Base::of(&stored, size_bytes, stored.have_bytes())),
-            false => before.base.as_ref().and_then(|base| Base::of(&base.chunks, size_bytes, base.stored_bytes)),
+        // Of the two versions before this one, the one of which there is more.
+        let stored = before.stored();
+        let own_chunks = stored.as_ref().map_or(0, ChunkBitmap::have);
+        let older = before.base.as_ref().is_some_and(|base| base.chunks.have() > own_chunks);
+        let base = match older {
+            false => stored.and_then(|stored| Base::of(&stored, size_bytes, stored.have_bytes())),
+            true => before.base.as_ref().and_then(|base| Base::of(&base.chunks, size_bytes, base.stored_bytes)),
         };
         // A store that holds something of the new version already knows best.
         if content.opening != Opening::Done || base.is_none() {
@@ -308,7 +338,7 @@ impl Engine {
         }
         content.base = base;
         let (identity, path) = (content.identity(), content.path.clone());
-        self.effect_unreported(Effect::Rebase { content: new, identity, path, from: old, older: !has_own }, out);
+        self.effect_unreported(Effect::Rebase { content: new, identity, path, from: old, older }, out);
         self.charge(new);
         waiters
     }
@@ -340,10 +370,19 @@ impl Engine {
 
     /// The comparison did not come to an end in time.
     pub(crate) fn on_compare_stall(&mut self, effect: EffectId, out: &mut Vec<Output>) {
-        let Some(Running::Compare { content, chunks, link, .. }) = self.running.get(&effect) else { return };
-        let (content, chunks, link) = (*content, chunks.clone(), *link);
+        let Some(Running::Compare(comparison)) = self.running.get(&effect) else { return };
+        let comparison = comparison.clone();
+        // As a fetch, it waits for those before it: only a peer that brings nothing at all has stalled.
+        let moved_at = self.last_frame_from(comparison.peer).unwrap_or(comparison.issued_at).max(comparison.issued_at);
+        let next = moved_at + self.config.stall_timeout;
+        if next > self.now {
+            if let Some(Running::Compare(comparison)) = self.running.get_mut(&effect) {
+                comparison.stall_at = next;
+            }
+            return self.timers.set(next, Timer::Stall(effect));
+        }
         self.abandon(effect, true, out);
-        self.on_compared(effect, content, chunks, link, Err(FetchError::StreamLost), out);
+        self.on_compared(effect, comparison, Err(FetchError::StreamLost), out);
     }
 
     /// One of the chunks that are being compared is not wanted any more. The comparison ends with the last of them.
@@ -359,17 +398,30 @@ impl Engine {
 
     /// The comparisons of a peer that is away end.
     pub(crate) fn park_comparisons(&mut self, peer: PeerId, out: &mut Vec<Output>) {
-        let mut ended = std::collections::BTreeSet::new();
-        for content in self.contents.values_mut().filter(|content| content.peer == peer) {
-            for fetch in content.chunks.values_mut() {
-                if let Phase::Comparing(effect) = fetch.phase {
-                    ended.insert(effect);
-                    fetch.phase = Phase::Parked;
-                }
-            }
-        }
+        let of_peer = |running: &Running| matches!(running, Running::Compare(comparison) if comparison.peer == peer);
+        let ended: Vec<EffectId> =
+            self.running.iter().filter(|(_, running)| of_peer(running)).map(|(effect, _)| *effect).collect();
         for effect in ended {
+            let Some(Running::Compare(comparison)) = self.running.get(&effect) else { continue };
+            let Comparison { content, chunks, asked, .. } = comparison.clone();
             self.abandon(effect, true, out);
+            let compared = |chunk: &u64| {
+                let fetch = self.contents.get(&content).and_then(|content| content.chunks.get(chunk));
+                fetch.is_some_and(|fetch| fetch.phase == Phase::Comparing(effect))
+            };
+            let ours = chunks.filter(compared).collect();
+            self.park_comparison(content, ours, &asked, out);
+        }
+    }
+
+    /// What was asked for of a comparison waits for the peer; what only came along with it does not.
+    fn park_comparison(&mut self, id: ContentId, chunks: Vec<u64>, asked: &[u64], out: &mut Vec<Output>) {
+        for chunk in chunks {
+            self.set_phase(id, chunk, Phase::Parked);
+            // Somebody may have begun to wait for it since.
+            if !asked.contains(&chunk) && !self.is_waited_for(id, chunk) {
+                self.forget_chunk(id, chunk, out);
+            }
         }
     }
 }

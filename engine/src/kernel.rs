@@ -51,8 +51,10 @@ impl Engine {
         let Some(node) = self.tree.reap(ino) else { return };
         if let Some(content) = node.content {
             self.discard(content, out);
-        } else if let Some(identity) = identity {
-            self.let_held_go(&identity.key(), out);
+        } else if let Some(key) = identity.map(|identity| identity.key())
+            && !self.is_held_for_another(&key)
+        {
+            self.let_held_go(&key, out);
         }
     }
 

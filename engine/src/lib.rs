@@ -64,6 +64,7 @@ pub mod input;
 pub mod output;
 pub mod path;
 pub mod record;
+pub mod remembered;
 pub mod share;
 pub mod sidecar;
 pub mod stored;
@@ -83,6 +84,7 @@ mod follow;
 mod kept;
 mod kernel;
 mod leases;
+mod pace;
 mod peers;
 mod prefetch;
 mod readahead;
@@ -105,6 +107,7 @@ pub use output::{
     Attr, AttrKind, DirEntry, DirEntryName, Effect, Errno, Notice, Opened, Output, Reply, ServedFile, Source, Span,
 };
 pub use peers::Link;
+pub use remembered::{Remembered, Snapshot};
 pub use stored::{Held, Resumed, Trust};
 pub use time::Time;
 pub use timers::Timer;

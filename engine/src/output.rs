@@ -42,6 +42,8 @@ pub enum Errno {
     ReadOnly,
     /// `ENOSPC`: the disk of the store is full.
     NoSpace,
+    /// `ENOBUFS`: there are as many of these as there can be.
+    TooMany,
 }
 
 /// A successful answer.
@@ -297,6 +299,13 @@ pub enum Effect {
         /// Which.
         content: ContentId,
     },
+    /// The owner has a content elsewhere now: whoever looks into the store is to find it so. Needs no `Done`.
+    Moved {
+        /// Which content.
+        content: ContentId,
+        /// Where it is.
+        path: RelPath,
+    },
     /// Remove what the store holds from an earlier life under this key. Needs no `Done`.
     Evict {
         /// Which bytes.
@@ -357,6 +366,7 @@ impl Effect {
             Effect::DropFrames { .. }
             | Effect::Rebase { .. }
             | Effect::DropBase { .. }
+            | Effect::Moved { .. }
             | Effect::Evict { .. }
             | Effect::CloseStreams { .. }
             | Effect::Discard { .. }
@@ -400,7 +410,8 @@ pub enum Notice {
         /// Why.
         error: DialError,
     },
-    /// A peer's listing is whole: the tree shows all of it.
+    /// A peer's listing is whole, or the peer has told all that happened since its tree was remembered: the tree shows all
+    /// of it.
     Listed {
         /// Whose.
         peer: PeerId,

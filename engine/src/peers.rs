@@ -8,6 +8,7 @@ use crate::follow::Listing;
 use crate::ids::{EffectId, LinkId, PeerId};
 use crate::input::DialError;
 use crate::output::{Effect, Notice, Output};
+use crate::pace::Pace;
 use crate::time::Time;
 use crate::timers::Timer;
 use core::time::Duration;
@@ -25,7 +26,7 @@ pub(crate) struct Peer {
     pub(crate) settled: u64,
     /// Its listing, while it is being told.
     pub(crate) listing: Option<Listing>,
-    /// Whether its tree has been told as a whole, ever.
+    /// Whether its tree has been told as a whole in this life.
     pub(crate) listed: bool,
     /// When it was last connected, until it has told us something since.
     silent_since: Option<Time>,
@@ -33,6 +34,8 @@ pub(crate) struct Peer {
     failures: u32,
     /// When it last sent a frame.
     last_frame_at: Option<Time>,
+    /// What the present connection carries.
+    pace: Pace,
 }
 
 /// How things stand with the connection to a peer.
@@ -57,11 +60,23 @@ impl Engine {
         }
     }
 
-    pub(crate) fn note_frame_from(&mut self, peer: PeerId) {
+    /// Bytes came over the connection that were asked for at `asked_at`: it is worth something.
+    pub(crate) fn note_frames_from(&mut self, peer: PeerId, bytes: u64, asked_at: Time) {
         let now = self.now;
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.last_frame_at = Some(now);
+            peer.failures = 0;
+            peer.pace.note(bytes, asked_at, now);
         }
+    }
+
+    /// How many bytes that nobody waits for may be under way: what all connections carry, up to the limit that is set.
+    pub(crate) fn ahead_window_bytes(&self) -> u64 {
+        let is_up = |peer: &&Peer| matches!(peer.link, Link::Up(_));
+        let carried = self.peers.values().filter(is_up).map(|peer| peer.pace.window_bytes());
+        // Without a connection, what is here can still be verified.
+        let bytes = carried.reduce(u64::saturating_add).unwrap_or(u64::MAX);
+        bytes.max(self.config.least_ahead_bytes).min(self.config.ahead_bytes)
     }
 
     pub(crate) fn last_frame_from(&self, peer: PeerId) -> Option<Time> {
@@ -72,15 +87,17 @@ impl Engine {
         if self.stopping || self.peers.contains_key(&id) {
             return;
         }
+        let (position, settled) = self.remembered.remove(&id).unwrap_or_default();
         let peer = Peer {
             link: Link::Waiting(self.now),
-            position: Position::default(),
-            settled: 0,
+            position,
+            settled,
             listing: None,
             listed: false,
             silent_since: None,
             failures: 0,
             last_frame_at: None,
+            pace: Pace::default(),
         };
         self.peers.insert(id, peer);
         self.dial(id, out);
@@ -108,6 +125,7 @@ impl Engine {
                 let now = self.now;
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.silent_since = Some(now);
+                    peer.pace = Pace::default();
                 }
                 out.push(Output::Notice(Notice::LinkUp { peer: id }));
                 self.handles.forget_failures();
@@ -141,19 +159,21 @@ impl Engine {
         }
     }
 
-    /// The network may be back: nobody is waited for any longer.
-    pub(crate) fn redial_all(&mut self, out: &mut Vec<Output>) {
-        let waiting: Vec<(PeerId, Time)> = self
-            .peers
-            .iter()
-            .filter_map(|(id, peer)| match peer.link {
-                Link::Waiting(at) => Some((*id, at)),
-                Link::Dialing(..) | Link::Up(_) | Link::Ended => None,
-            })
-            .collect();
-        for (id, at) in waiting {
+    /// A peer may be reached now: it is not waited for any longer, and if it is being dialled or connected, and that comes to
+    /// nothing because it is older than this, it is tried again soon.
+    pub(crate) fn redial(&mut self, id: PeerId, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.failures = 0;
+        if let Link::Waiting(at) = peer.link {
             self.timers.unset(at, Timer::Redial(id));
             self.dial(id, out);
+        }
+    }
+
+    /// The network may be back, and with it everybody.
+    pub(crate) fn redial_all(&mut self, out: &mut Vec<Output>) {
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.redial(id, out);
         }
     }
 

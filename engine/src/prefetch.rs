@@ -4,8 +4,20 @@
 use crate::content::Content;
 use crate::engine::Engine;
 use crate::ids::{ContentId, Ino};
-use crate::output::Output;
+use crate::output::{Effect, Output};
+use crate::time::Time;
+use crate::timers::Timer;
+use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
+
+/// Files that one step looks at, at most, to find one that has to be fetched.
+const LOOKED_AT_ONCE: usize = 256;
+
+/// The pause until the next are looked at: others have their turn.
+const REST_AFTER: Duration = Duration::from_millis(1);
+
+/// How long a file that could not be had is left alone: nobody waits for it, and nobody else would try again.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Files to be fetched whole.
 #[derive(Debug, Default)]
@@ -15,6 +27,11 @@ pub(crate) struct Prefetch {
     /// Those whose turn has not come, each once. One that is gone, or here, when it comes is passed over.
     queue: VecDeque<Ino>,
     queued: BTreeSet<Ino>,
+    /// When the rest of the queue is looked at, if it was too long for one step.
+    pub(crate) rest_at: Option<Time>,
+    /// Those that could not be had, and when they are queued again.
+    given_up: BTreeSet<Ino>,
+    pub(crate) again_at: Option<Time>,
 }
 
 impl Prefetch {
@@ -48,14 +65,14 @@ impl Engine {
         }
     }
 
-    /// Has a file fetched if it is pinned: it is new, or its bytes are.
+    /// Has every file at and below an entry fetched if that is pinned: it is new there, or its bytes are.
     pub(crate) fn prefetch_if_pinned(&mut self, ino: Ino) {
         if !self.cache.pins().is_empty() && self.is_pinned_now(ino) {
-            self.prefetch.push_back(ino);
+            self.prefetch_below(ino);
         }
     }
 
-    /// A peer is there (again): what is pinned and was given up is tried once more.
+    /// A peer is there (again): what is pinned is tried at once, whatever became of it before.
     pub(crate) fn prefetch_pinned(&mut self) {
         let pinned: Vec<Ino> = self.cache.pins().iter().filter_map(|pin| self.tree.resolve(pin.names())).collect();
         for top in pinned {
@@ -65,7 +82,14 @@ impl Engine {
 
     /// Takes files off the queue while there are fewer under way than may be.
     pub(crate) fn fill_prefetch(&mut self, out: &mut Vec<Output>) {
-        while self.prefetch.active.len() < self.config.max_prefetches {
+        let mut looked_at = 0;
+        while self.prefetch.active.len() < self.config.max_prefetches && self.prefetch.rest_at.is_none() {
+            looked_at += 1;
+            if looked_at > LOOKED_AT_ONCE && !self.prefetch.queue.is_empty() {
+                let at = self.now + REST_AFTER;
+                self.prefetch.rest_at = Some(at);
+                return self.timers.set(at, Timer::Prefetch);
+            }
             let Some(ino) = self.prefetch.pop_front() else { return };
             let wanted = self.tree.get(ino).is_some_and(|node| node.opens.count() > 0 && self.config.prefetch_on_open)
                 || self.is_pinned_now(ino);
@@ -82,6 +106,32 @@ impl Engine {
     /// Whether a content is being fetched whole for nobody in particular.
     pub(crate) fn is_prefetched(&self, id: ContentId) -> bool {
         self.prefetch.active.contains(&id)
+    }
+
+    /// A content cannot be had now. If it is pinned, it is tried again later; what is only open has whoever reads it. Nobody
+    /// else may be there to close what was opened for it.
+    pub(crate) fn give_up_prefetch(&mut self, id: ContentId, out: &mut Vec<Output>) {
+        if !self.prefetch.active.remove(&id) {
+            return;
+        }
+        let ino = self.contents.get(&id).map(|content| content.ino);
+        self.prefetch.given_up.extend(ino.filter(|ino| self.is_pinned_now(*ino)));
+        if self.prefetch.again_at.is_none() && !self.prefetch.given_up.is_empty() {
+            let at = self.now + AGAIN_AFTER;
+            self.prefetch.again_at = Some(at);
+            self.timers.set(at, Timer::PrefetchAgain);
+        }
+        if !self.is_open(id) {
+            self.effect_unreported(Effect::CloseStreams { content: id }, out);
+        }
+    }
+
+    /// What could not be had is queued again. What nobody wants any more is passed over when its turn comes.
+    pub(crate) fn on_prefetch_again(&mut self) {
+        self.prefetch.again_at = None;
+        for ino in std::mem::take(&mut self.prefetch.given_up) {
+            self.prefetch.push_back(ino);
+        }
     }
 
     /// A content is whole, or gone, or cannot be had.
@@ -110,7 +160,7 @@ impl Engine {
         for id in ended {
             self.stop_prefetch(id);
             self.abandon_fetches(id, out);
-            self.effect_unreported(crate::output::Effect::CloseStreams { content: id }, out);
+            self.effect_unreported(Effect::CloseStreams { content: id }, out);
         }
     }
 
@@ -118,7 +168,8 @@ impl Engine {
         self.prefetch = Prefetch::default();
     }
 
-    fn is_pinned_now(&self, ino: Ino) -> bool {
+    /// Whether an entry has a name that is pinned.
+    pub(crate) fn is_pinned_now(&self, ino: Ino) -> bool {
         self.tree.path_of(ino).is_some_and(|path| self.cache.is_pinned(&path))
     }
 }

@@ -13,6 +13,9 @@ use crate::timers::Timer;
 use core::time::Duration;
 use std::collections::BTreeSet;
 
+/// Chunks whose hashes fill a mebibyte of a sidecar: 64 GiB of a file.
+const CHUNKS_PER_MIB: u64 = 1 << 17;
+
 /// How soon what is forced is saved: those that are forced at about the same time share one save.
 pub(crate) const FORCED_WITHIN: Duration = Duration::from_millis(100);
 
@@ -36,6 +39,14 @@ impl Engine {
             self.saving.unsaved.insert(id);
             self.save_within(within);
         }
+    }
+
+    /// How long a chunk of a content may be not written down. A sidecar has eight bytes for each chunk and is written as a
+    /// whole, so that one for each mebibyte of it is taken longer.
+    pub(crate) fn save_interval(&self, id: ContentId) -> Duration {
+        let chunks = self.contents.get(&id).and_then(|content| Some(content.bitmap.as_ref()?.have()));
+        // At most 2^27 chunks: a thousand times the interval.
+        self.config.save_interval * (1 + (chunks.unwrap_or(0) / CHUNKS_PER_MIB) as u32)
     }
 
     /// A file was closed, or a connection lost: what is not written down is, soon.

@@ -293,8 +293,11 @@ impl Engine {
     }
 
     pub(crate) fn peer_watch(&mut self, id: ReqId, cursor: WatchCursor, out: &mut Vec<Output>) {
-        let (updates, cursor) = self.news(cursor);
-        if !updates.is_empty() || self.stopping {
+        let (updates, mut cursor) = self.news(cursor);
+        // Whoever begins to follow has to know when everything was told, also if that is nothing.
+        let is_last = updates.is_empty() && !cursor.is_told_all;
+        cursor.is_told_all |= is_last;
+        if !updates.is_empty() || is_last || self.stopping {
             return self.reply(id, Ok(Reply::Watched { updates, cursor }), out);
         }
         let until = self.now + self.config.watch_timeout;
@@ -334,7 +337,7 @@ impl Engine {
         // Without the events that happened while it was made, a listing is worth nothing.
         if overtaken || !self.share.can_resume(cursor.position) {
             let listing = Some(ToldUpTo { path: RelPath::ROOT, is_dir: true });
-            cursor = WatchCursor { position: self.share.position(), listing };
+            cursor = WatchCursor { position: self.share.position(), listing, ..cursor };
             updates.push(TreeUpdate::Begin { position: cursor.position });
             updates.extend(self.entry(Ino::ROOT));
         }
@@ -342,6 +345,7 @@ impl Engine {
         while let Some(at) = cursor.listing.take_if(|_| updates.len() < batch) {
             let Some(next) = self.tree.next_in_order(&at.path, at.is_dir) else {
                 updates.push(TreeUpdate::End { settled: self.share.last });
+                cursor.is_told_all = true;
                 break;
             };
             let is_dir = self.tree.get(next).is_some_and(Node::is_dir);
@@ -363,9 +367,13 @@ impl Engine {
         (updates, cursor)
     }
 
+    /// How an entry is listed; `None` for what a peer has, perhaps the very one who asks.
     fn entry(&self, ino: Ino) -> Option<TreeUpdate> {
         let path = self.tree.path_of(ino)?;
-        let record = self.tree.get(ino)?.record.clone();
-        Some(TreeUpdate::Entry { path, record })
+        let node = self.tree.get(ino)?;
+        match node.origin {
+            Origin::Local(_) => Some(TreeUpdate::Entry { path, record: node.record.clone() }),
+            Origin::Peer(_) => None,
+        }
     }
 }

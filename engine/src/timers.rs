@@ -15,6 +15,10 @@ pub enum Timer {
     Retry(ContentId, u64),
     /// A fetch has brought nothing for too long: it counts as failed.
     Stall(EffectId),
+    /// Files that wait to be fetched whole are looked at, some at a time.
+    Prefetch,
+    /// Files that were to be fetched whole and could not be had are tried again.
+    PrefetchAgain,
     /// What is stored and not written down is.
     Save,
     /// A peer that was not reached is tried again.

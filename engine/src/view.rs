@@ -8,6 +8,7 @@ use crate::identity::ContentIdentity;
 use crate::ids::{ContentId, Ino, PeerId};
 use crate::path::RelPath;
 use crate::peers::Link;
+use crate::tree::Origin;
 use std::collections::BTreeMap;
 
 /// What an engine has done since it was made.
@@ -38,7 +39,7 @@ pub struct Totals {
 /// A look at an engine. See the methods.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
-    engine: &'a Engine,
+    pub(crate) engine: &'a Engine,
 }
 
 /// A peer that is followed.
@@ -50,7 +51,8 @@ pub struct PeerView {
     pub link: Link,
     /// Where we stand in its events.
     pub position: Position,
-    /// Whether its tree has been told as a whole, ever.
+    /// Whether its tree has been told as a whole in this life: by a listing, or, if it was remembered from an earlier life,
+    /// by all that has happened since. Until then, what is remembered is shown.
     pub listed: bool,
 }
 
@@ -204,6 +206,15 @@ impl View<'_> {
             node.place.as_ref()?;
             Some((self.engine.tree.path_of(ino)?, &node.record))
         })
+    }
+
+    /// The inode number, in our own folder, of what was last seen at a path of it.
+    #[must_use]
+    pub fn own_inode(&self, path: &RelPath) -> Option<u64> {
+        match self.engine.tree.get(self.engine.tree.resolve(path.names())?)?.origin {
+            Origin::Local(facts) => Some(facts.inode),
+            Origin::Peer(_) => None,
+        }
     }
 
     /// The entry at a path.

@@ -27,6 +27,7 @@ fn moving_names() -> impl Strategy<Value = Vec<Op>> {
         1 => index().prop_map(Op::Unshare),
         1 => index().prop_map(Op::ShareAgain),
         1 => index().prop_map(Op::EditSameSize),
+        1 => (index(), any::<bool>()).prop_map(|(who, clean)| Op::RestartFollower(who, clean)),
     ];
     proptest::collection::vec(op, 1..16).prop_map(|mut ops| {
         // A new life of the owner is listed anew, as soon as its followers are back.

@@ -6,17 +6,48 @@ use crate::notices;
 use crate::sharing::random_u64;
 use crate::store::Store;
 use crate::ticket::Ticket;
+use crate::waking;
 use farshore_engine::{Config, DialError, Link, Notice, PeerId};
-use farshore_proto::Hello;
+use farshore_proto::{Hello, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// How long an owner who cannot be reached is tried before that is called a failure.
 pub const REACH_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long an owner who cannot be reached is waited for, if it is known what there was.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is done about an owner who cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// Nothing can be had without the owner.
+    IsAnError,
+    /// What the store remembers of the share is shown, if it remembers anything, and the store goes on remembering.
+    IsBridged,
+}
+
+/// A share that was joined.
+pub struct Joined {
+    /// What follows the owner.
+    pub node: Arc<Node>,
+    /// What is shown instead, if the owner has not told its tree yet.
+    pub bridged: Option<Bridged>,
+}
+
+/// What is shown is what was there earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bridged {
+    /// When it was there, in seconds since 1970.
+    pub known_unix_seconds: u64,
+    /// The owner was reached, and has not told everything yet.
+    pub is_connected: bool,
+}
 
 /// Why a share cannot be joined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +75,8 @@ pub enum JoinError {
     Broken(farshore_engine::PeerFault),
 }
 
-/// Joins the share of `ticket`. Returns when its whole tree is known.
+/// Joins the share of `ticket`. Returns when its whole tree is known, or, if the owner's absence is bridged and what was
+/// there is remembered, when the owner has not answered for [`PATIENCE`].
 ///
 /// # Errors
 /// Why not; nothing is left running then.
@@ -53,7 +85,8 @@ pub async fn join(
     transport: Arc<dyn Transport>,
     store: Arc<dyn Store>,
     config: Config,
-) -> Result<Arc<Node>, JoinError> {
+    absence: Absence,
+) -> Result<Joined, JoinError> {
     let agent = concat!("farshore ", env!("CARGO_PKG_VERSION"));
     let hello = Hello::new(ticket.share(), Some(*ticket.secret()), agent);
     let route = Route { addresses: ticket.addresses().to_vec(), hello };
@@ -65,46 +98,69 @@ pub async fn join(
         folder: None,
         admission: Arc::new(Nobody),
         peers: BTreeMap::from([(ticket.owner(), route)]),
+        call_back: None,
+        remembered: (absence == Absence::IsBridged).then(|| TreeId { owner: ticket.owner(), share: ticket.share() }),
     });
     let (sender, mut outcomes) = mpsc::unbounded_channel();
-    let (mut is_listed, mut last_failure) = (false, None);
+    let has_joined = Arc::new(AtomicBool::new(false));
+    let (joined, mut last_failure) = (Arc::clone(&has_joined), None);
     node.on_notice(Box::new(move |notice| {
-        let outcome = if is_listed { None } else { outcome(notice) };
-        match &outcome {
-            // Told by whoever wanted to join.
-            Some(Err(_)) => {}
-            Some(Ok(())) => is_listed = true,
-            None if is_listed => log_notice(notice, &mut last_failure),
-            // That it connects before it joins needs no telling.
-            None => {}
+        // What happens before, whoever wants to join tells; that it connects needs no telling.
+        if joined.load(Ordering::Acquire) {
+            return log_notice(notice, &mut last_failure);
         }
-        if let Some(outcome) = outcome {
+        if let Some(outcome) = outcome(notice) {
+            joined.store(outcome.is_ok(), Ordering::Release);
             // The first one is enough.
             let _ = sender.send(outcome);
         }
     }));
+    waking::try_when_worth_it(Arc::downgrade(&node));
     node.follow_peers();
-    let result = listed(&node, &mut outcomes, ticket).await;
-    if let Err(error) = result {
-        node.shut_down().await;
-        return Err(error);
+    let result = match node.recalled_at_unix_seconds() {
+        Some(known_unix_seconds) => told_in_time(&node, &mut outcomes).await.map(|is_told| {
+            let is_connected = is_connected(&node);
+            (!is_told).then_some(Bridged { known_unix_seconds, is_connected })
+        }),
+        None => listed(&node, &mut outcomes, ticket).await.map(|()| None),
+    };
+    has_joined.store(true, Ordering::Release);
+    match result {
+        Ok(bridged) => Ok(Joined { node, bridged }),
+        Err(error) => {
+            node.shut_down().await;
+            Err(error)
+        }
     }
-    Ok(node)
+}
+
+type Outcomes = mpsc::UnboundedReceiver<Result<(), JoinError>>;
+
+/// Waits for the owner to tell what is there now: for a moment for a connection, and then for as long as an owner who
+/// cannot be reached. Says whether it did; an owner who refuses is an error as long as it is waited for.
+async fn told_in_time(node: &Node, outcomes: &mut Outcomes) -> Result<bool, JoinError> {
+    for patience in [PATIENCE, REACH_LIMIT - PATIENCE] {
+        match tokio::time::timeout(patience, outcomes.recv()).await {
+            Ok(outcome) => return outcome.unwrap_or(Ok(())).map(|()| true),
+            Err(_) if is_connected(node) => {}
+            Err(_) => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+fn is_connected(node: &Node) -> bool {
+    node.view(|view| view.peers().any(|peer| matches!(peer.link, Link::Up(_))))
 }
 
 /// Waits for the first whole listing: for a while for a connection, and then for as long as the listing gets on.
-async fn listed(
-    node: &Node,
-    outcomes: &mut mpsc::UnboundedReceiver<Result<(), JoinError>>,
-    ticket: &Ticket,
-) -> Result<(), JoinError> {
+async fn listed(node: &Node, outcomes: &mut Outcomes, ticket: &Ticket) -> Result<(), JoinError> {
     let mut told = 0;
     loop {
         if let Ok(outcome) = tokio::time::timeout(REACH_LIMIT, outcomes.recv()).await {
             return outcome.unwrap_or(Ok(()));
         }
-        let (connected, entries) =
-            node.view(|view| (view.peers().any(|peer| matches!(peer.link, Link::Up(_))), view.entries()));
+        let (connected, entries) = (is_connected(node), node.view(|view| view.entries()));
         if entries == told || !connected && entries == NOTHING_TOLD {
             return Err(match connected {
                 true => JoinError::Stalled,

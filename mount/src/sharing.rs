@@ -6,6 +6,7 @@ pub use self::unshared::Offer;
 use self::unshared::Unshared;
 use crate::folder::{DiskFolder, FolderError, FolderEvent, Watcher};
 use crate::identity::IdentityError;
+use crate::live::Live;
 use crate::net::tls::TlsTransport;
 use crate::net::transport::{Listener, Transport};
 use crate::net::{Guests, Leases, server};
@@ -24,7 +25,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -89,6 +90,8 @@ pub enum ShareError {
 /// A folder that is being shared.
 pub struct Sharing {
     node: Arc<Node>,
+    ears: Ears,
+    live: LateLive,
     offer: Offer,
     leases: Arc<Leases>,
     ticket: Ticket,
@@ -133,7 +136,9 @@ impl Sharing {
         let (ready, is_ready) = oneshot::channel();
         let late = LateNode::default();
         let unshared = Unshared::new(entry.unshared.clone());
-        let sink = folder_sink(folder.clone(), late.clone(), unshared.clone(), ready, told);
+        let ears = Ears { node: late.clone(), unshared: unshared.clone() };
+        let live = LateLive::default();
+        let sink = folder_sink(folder.clone(), ears.clone(), live.clone(), ready, told);
         let watcher = Watcher::start(&folder, sink)?;
         unshared.set_recheck(watcher.recheck());
         let served = DiskFolder::open(&folder, Some(watcher.recheck())).inspect_err(|_| late.set(None))?;
@@ -145,6 +150,8 @@ impl Sharing {
             folder: Some(Arc::new(served)),
             admission: Arc::new(ByTicket { state: state.clone(), entry }),
             peers: BTreeMap::new(),
+            call_back: None,
+            remembered: None,
         });
         node.on_notice(Box::new(|notice| {
             if let Some(told) = notices::told(notice) {
@@ -164,6 +171,8 @@ impl Sharing {
         let offer = Offer::new(node.clone(), state, ticket.share(), unshared);
         Ok(Sharing {
             node,
+            ears,
+            live,
             offer,
             leases,
             ticket,
@@ -219,6 +228,22 @@ impl Sharing {
         &self.leases
     }
 
+    /// The folder as a file system, to be mounted: what is done there is done in the folder, and told to who follows.
+    ///
+    /// # Errors
+    /// The folder cannot be opened any more.
+    ///
+    /// # Panics
+    /// If it is asked for twice: two mounts of a folder would each hide from the kernel what is done on the other.
+    pub fn live(&self) -> Result<Arc<Live>, FolderError> {
+        // It is taken away only at the end.
+        let order = self.watcher.as_ref().map(Watcher::order).unwrap_or_default();
+        let ears = self.ears.clone();
+        let live = Arc::new(Live::open(&self.folder, order, move |seen| ears.hear(seen))?);
+        assert!(self.live.0.set(Arc::downgrade(&live)).is_ok(), "the folder is mounted once");
+        Ok(live)
+    }
+
     /// Waits until the folder itself is gone.
     pub async fn vanished(&mut self) {
         // The sender lives in the watcher, which lives here.
@@ -271,29 +296,53 @@ impl LateNode {
     }
 }
 
-/// What the watcher tells goes to the node.
-fn folder_sink(
-    folder: PathBuf,
+/// Whoever hears what is seen in the folder.
+#[derive(Clone)]
+struct Ears {
     node: LateNode,
     unshared: Unshared,
+}
+
+impl Ears {
+    fn hear(&self, observations: Vec<Observation>) {
+        if let Some(node) = self.node.0.wait() {
+            self.unshared.hear(&observations);
+            node.observe(observations);
+        }
+    }
+}
+
+/// The folder as a file system, once it is mounted.
+#[derive(Clone, Default)]
+struct LateLive(Arc<OnceLock<Weak<Live>>>);
+
+impl LateLive {
+    fn heard(&self, observations: &[Observation]) {
+        if let Some(live) = self.0.get().and_then(Weak::upgrade) {
+            live.heard(observations);
+        }
+    }
+}
+
+/// What the watcher tells goes to the node, and to the mount if there is one.
+fn folder_sink(
+    folder: PathBuf,
+    ears: Ears,
+    live: LateLive,
     ready: oneshot::Sender<()>,
     vanished: watch::Sender<bool>,
 ) -> impl Fn(FolderEvent) + Send + 'static {
     let ready = std::sync::Mutex::new(Some(ready));
     move |event| match event {
         FolderEvent::Observed(mut observations) => {
-            if let Some(node) = node.0.wait() {
-                unshared.hear(&observations);
-                // The watcher does not tell of the folder itself, whose time changes with what is in it.
-                observations.extend(look_at_root(&folder));
-                node.observe(observations);
-            }
+            // The watcher does not tell of the folder itself, whose time changes with what is in it.
+            observations.extend(look_at_root(&folder));
+            live.heard(&observations);
+            ears.hear(observations);
         }
         FolderEvent::Skipped(skipped) => tracing::warn!("{skipped}"),
         FolderEvent::Ready => {
-            if let Some(node) = node.0.wait() {
-                node.observe(look_at_root(&folder).into_iter().collect());
-            }
+            ears.hear(look_at_root(&folder).into_iter().collect());
             let ready = ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
             if let Some(ready) = ready {
                 // Whoever waited may have given up.

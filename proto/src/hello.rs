@@ -116,6 +116,8 @@ pub struct Welcome {
     pub version: u32,
     /// The owner's epoch, never zero.
     pub epoch: u64,
+    /// The owner would call us as well, if we made a connection for that.
+    pub calls_back: bool,
 }
 
 impl Welcome {
@@ -124,20 +126,20 @@ impl Welcome {
     /// # Errors
     /// A version that we do not speak, or no epoch.
     pub fn parse(message: &v1::HelloReply) -> Result<Welcome, PeerFault> {
-        let v1::HelloReply { version, epoch } = *message;
+        let v1::HelloReply { version, epoch, calls_back } = *message;
         if !(VERSION_MIN..=VERSION_MAX).contains(&version) {
             return Err(PeerFault::OutOfRange("version"));
         }
         if epoch == 0 {
             return Err(PeerFault::OutOfRange("epoch"));
         }
-        Ok(Welcome { version, epoch })
+        Ok(Welcome { version, epoch, calls_back })
     }
 
     /// As it travels.
     #[must_use]
     pub fn encode(self) -> v1::HelloReply {
-        v1::HelloReply { version: self.version, epoch: self.epoch }
+        v1::HelloReply { version: self.version, epoch: self.epoch, calls_back: self.calls_back }
     }
 }
 
@@ -198,9 +200,12 @@ mod tests {
 
     #[test]
     fn limits_of_a_welcome() {
-        assert_eq!(Welcome::parse(&v1::HelloReply { version: 1, epoch: 0 }), Err(PeerFault::OutOfRange("epoch")));
+        assert_eq!(
+            Welcome::parse(&v1::HelloReply { version: 1, ..Default::default() }),
+            Err(PeerFault::OutOfRange("epoch"))
+        );
         for version in [0, VERSION_MAX + 1] {
-            let reply = v1::HelloReply { version, epoch: 1 };
+            let reply = v1::HelloReply { version, epoch: 1, calls_back: false };
             assert_eq!(Welcome::parse(&reply), Err(PeerFault::OutOfRange("version")));
         }
     }

@@ -11,6 +11,7 @@ pub mod hello;
 mod path;
 pub mod read;
 pub mod tree;
+pub mod tree_file;
 pub mod verify;
 
 /// The generated messages, client and server.
@@ -24,6 +25,7 @@ pub use codec::{UNREADABLE, fault_of};
 pub use hello::{Hello, Secret, ShareId, Welcome, choose_version};
 pub use read::{Fetch, Frame, Hash, Hashes, Open, ReadReply, ReadRequest, Refusal};
 pub use tree::{batches, parse_batch};
+pub use tree_file::{TreeFile, TreeFileError, TreeId};
 pub use verify::{Asked, AskedHashes};
 
 /// The first protocol version that this program speaks.

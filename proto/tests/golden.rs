@@ -43,7 +43,9 @@ fn hello() {
         "080110011a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
     );
     assert_eq!(hex(&Hello::new(share, None, "").encode()), "080110011a1011111111111111111111111111111111");
-    assert_eq!(hex(&Welcome { version: 1, epoch: 5 }.encode()), "0801110500000000000000");
+    let welcome = Welcome { version: 1, epoch: 5, calls_back: false };
+    assert_eq!(hex(&welcome.encode()), "0801110500000000000000");
+    assert_eq!(hex(&Welcome { calls_back: true, ..welcome }.encode()), "08011105000000000000001801");
     assert_eq!(hex(&v1::GoodbyeRequest {}), "");
     assert_eq!(hex(&v1::GoodbyeReply {}), "");
 }

@@ -110,8 +110,8 @@ proptest! {
     }
 
     #[test]
-    fn welcome_and_watch(epoch in 1u64.., seq: u64) {
-        let welcome = Welcome { version: 1, epoch };
+    fn welcome_and_watch(epoch in 1u64.., seq: u64, calls_back: bool) {
+        let welcome = Welcome { version: 1, epoch, calls_back };
         prop_assert_eq!(Welcome::parse(&sent(&welcome.encode(), MAX_REPLY_BYTES)), Ok(welcome));
         let position = Position { epoch, seq };
         prop_assert_eq!(parse_watch(&sent(&encode_watch(position), MAX_REQUEST_BYTES)), position);

@@ -121,7 +121,7 @@ impl SimFolder {
         let existing = inner.entries.get(&path(at)).filter(|entry| matches!(entry.kind, EntryKind::File { .. }));
         let existing = existing.map(|entry| (entry.facts.inode, entry.mode));
         let (inode, mode) = existing.unwrap_or_else(|| (inner.next_inode(), 0o644));
-        inner.put_file(at, inode, size_bytes, mode, modified);
+        inner.put_file(at, inode, size_bytes, mode, modified, Text::new);
         let found = inner.found(&path(at));
         inner.tell(found);
     }
@@ -133,7 +133,21 @@ impl SimFolder {
         let mut inner = self.inner();
         let Some(entry) = inner.entries.get(&path(at)).cloned() else { return };
         let EntryKind::File { size_bytes } = entry.kind else { return };
-        inner.put_file(at, entry.facts.inode, size_bytes, entry.mode, entry.modified);
+        inner.put_file(at, entry.facts.inode, size_bytes, entry.mode, entry.modified, Text::new);
+        let found = inner.found(&path(at));
+        inner.tell(found);
+    }
+
+    /// Changes the bytes of one chunk of a file, and gives it another size. All of its other chunks stay as they are, but
+    /// for those that [`Text::with_changed`] changes too.
+    pub fn edit_chunk(&self, at: &str, chunk: u64, size_bytes: u64) {
+        self.history.note("folder", format_args!("edit chunk {chunk} of {at}, {size_bytes}"));
+        let mut inner = self.inner();
+        let Some(entry) = inner.entries.get(&path(at)).cloned() else { return };
+        let (inode, modified) = (entry.facts.inode, inner.tick());
+        let Some(before) = inner.current(inode) else { return };
+        let text = |_, version| before.text.with_changed(version, chunk);
+        inner.put_file(at, inode, size_bytes, entry.mode, modified, text);
         let found = inner.found(&path(at));
         inner.tell(found);
     }
@@ -353,11 +367,20 @@ impl Inner {
         self.last_inode
     }
 
-    fn put_file(&mut self, at: &str, inode: u64, size_bytes: u64, mode: u16, modified: FileTime) {
+    /// Gives a file other bytes: those that `text` makes of its inode and of the number of the version.
+    fn put_file(
+        &mut self,
+        at: &str,
+        inode: u64,
+        size_bytes: u64,
+        mode: u16,
+        modified: FileTime,
+        text: impl FnOnce(u64, u32) -> Text,
+    ) {
         let changed = self.tick();
         self.last_order += 1;
         let versions = self.files.entry(inode).or_default();
-        let text = Text { file: inode, version: versions.len() as u32 };
+        let text = text(inode, versions.len() as u32);
         versions.push(Version { text, size_bytes, modified, order: self.last_order });
         let facts = Facts { inode, changed };
         self.entries.insert(path(at), Entry { kind: EntryKind::File { size_bytes }, mode, modified, facts });

@@ -1,6 +1,7 @@
 //! The history of a run: one line for each thing that happens. Two runs of one seed have the same.
 
-use std::collections::VecDeque;
+use farshore_engine::view::Totals;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
@@ -28,6 +29,32 @@ struct Inner {
     errors: Vec<String>,
     /// The time of what happens outside of all hosts.
     now: Duration,
+    /// What the processes of readers have done, each by its host and by which of its processes it is.
+    totals: BTreeMap<(&'static str, u64), Totals>,
+    same_chunks: u64,
+}
+
+/// What all readers of a run have done, in all of their processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Processes.
+    pub lives: u64,
+    /// Verified bytes that came from the owner.
+    pub fetched_bytes: u64,
+    /// Bytes that the store had, from an earlier life or another version.
+    pub resumed_bytes: u64,
+    /// Chunks that the store had, and that were damaged.
+    pub damaged_chunks: u64,
+    /// Chunks that were the same in another version.
+    pub same_chunks: u64,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { lives, fetched_bytes, resumed_bytes, damaged_chunks, same_chunks } = self;
+        write!(f, "{lives} processes of readers, {fetched_bytes} bytes fetched, {resumed_bytes} found in the store, ")?;
+        write!(f, "{damaged_chunks} chunks damaged, {same_chunks} the same in another version")
+    }
 }
 
 impl History {
@@ -72,6 +99,28 @@ impl History {
     /// What time it is between the steps of the simulation.
     pub fn set_now(&self, now: Duration) {
         self.inner().now = now;
+    }
+
+    /// What a process of a reader has done so far: all in all, and how many chunks have just been found to be the same in
+    /// another version.
+    pub fn count(&self, host: &'static str, life: u64, totals: Totals, same_chunks: u64) {
+        let mut inner = self.inner();
+        inner.totals.insert((host, life), totals);
+        inner.same_chunks += same_chunks;
+    }
+
+    /// What all readers have done so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let inner = self.inner();
+        let sum = |of: fn(&Totals) -> u64| inner.totals.values().map(of).sum();
+        Tally {
+            lives: inner.totals.len() as u64,
+            fetched_bytes: sum(|totals| totals.fetched_bytes),
+            resumed_bytes: sum(|totals| totals.resumed_bytes),
+            damaged_chunks: sum(|totals| totals.damaged_chunks),
+            same_chunks: inner.same_chunks,
+        }
     }
 
     /// The last lines, oldest first.

@@ -7,6 +7,7 @@
 use crate::folder::{SimFolder, Version, name};
 use crate::history::History;
 use farshore::node::{Answer, Node};
+use farshore_engine::path::RelPath;
 use farshore_engine::{Attr, ContentId, DirEntry, DirEntryName, Errno, Handle, Ino, Reply, Request};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -175,7 +176,9 @@ impl Kernel {
         }
         let after = self.attr(file.ino)?;
         let candidates = self.folder.versions_between(&before, &after);
-        let Some(version) = candidates.iter().find(|version| is_right(version, offset, len, &buffer)) else {
+        // Versions may have bytes in common.
+        let right = candidates.iter().filter(|version| is_right(version, offset, len, &buffer));
+        let Some(version) = right.max_by_key(|version| version.order) else {
             let wrong: Vec<_> =
                 candidates.iter().map(|v| (v.text, v.size_bytes, v.text.first_difference(offset, &buffer))).collect();
             panic!(
@@ -223,6 +226,36 @@ impl Kernel {
         let reply = self.node.reply(Request::FetchAll { handle: file.handle }).await?;
         let Reply::Fetched(content) = reply else { panic!("{reply:?} in answer to a whole-file fetch") };
         Ok(content)
+    }
+
+    /// Has a file, or all that a directory holds, fetched, and keeps it.
+    ///
+    /// # Errors
+    /// What the node answers.
+    pub fn pin(&self, path: RelPath) -> Result<(), Errno> {
+        let reply = self.ask_now(Request::Pin { path })?;
+        assert_eq!(reply, Reply::Pinned);
+        Ok(())
+    }
+
+    /// Takes a pin back.
+    ///
+    /// # Errors
+    /// What the node answers.
+    pub fn unpin(&self, path: RelPath) -> Result<(), Errno> {
+        let reply = self.ask_now(Request::Unpin { path })?;
+        assert_eq!(reply, Reply::Unpinned);
+        Ok(())
+    }
+
+    /// Lets go of what is stored of a file, or of all that a directory holds. Returns how many bytes that were.
+    ///
+    /// # Errors
+    /// What the node answers.
+    pub fn evict(&self, path: RelPath) -> Result<u64, Errno> {
+        let reply = self.ask_now(Request::Evict { path })?;
+        let Reply::Evicted { freed_bytes, .. } = reply else { panic!("{reply:?} in answer to evict") };
+        Ok(freed_bytes)
     }
 
     /// Lists a directory in as many calls as that takes, with attributes; `between` runs between the calls.

@@ -99,7 +99,7 @@ impl Liar {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let Fetch { request, chunk, frames, urgent: _ } = fetch;
         let done = || Ok(ReadReply::Done { request: *request });
-        let text = Text { file: 1, version: 0 };
+        let text = Text::new(1, 0);
         let data = |frame: u32| text.bytes(frames_range(*chunk, &(frame..frame + 1), self.size_bytes));
         let truth = |frame: u32| seal(*request, frame, data(frame));
         let all = |lie: &dyn Fn(u32) -> Frame| frames.clone().map(|frame| Ok(ReadReply::Frame(lie(frame)))).collect();
@@ -135,7 +135,7 @@ impl Liar {
 #[tonic::async_trait]
 impl Farshore for Liar {
     async fn hello(&self, _: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
-        Ok(Response::new(Welcome { version: 1, epoch: 1 }.encode()))
+        Ok(Response::new(Welcome { version: 1, epoch: 1, calls_back: false }.encode()))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::TreeBatch, Status>>;

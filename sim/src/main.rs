@@ -129,6 +129,6 @@ fn run_one(case: &Case, trace: Option<PathBuf>) -> anyhow::Result<()> {
     if let Err(failure) = result {
         bail!("{failure}");
     }
-    println!("ended well after {lines} lines of history");
+    println!("ended well after {lines} lines of history: {}", history.tally());
     Ok(())
 }

@@ -5,15 +5,21 @@
 //! within bounded time every request is answered, every file reads completely and right, both sides have the same tree,
 //! and nothing is left over.
 
-use crate::folder::SimFolder;
+use crate::folder::{SimFolder, path};
 use crate::history::History;
 use crate::lots::Lots;
 use crate::programs::{edit, read_for_a_while};
 use crate::sabotage::Sabotage;
-use crate::world::{self, Fault, READER_HOSTS, Setup, Stage};
+use crate::world::{self, Fault, Machine, READER_HOSTS, Setup, Stage};
 use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE};
-use farshore_engine::{Config, OnDisconnect};
+use farshore_engine::path::RelPath;
+use farshore_engine::record::{Kind, Record};
+use farshore_engine::{Config, OnDisconnect, View};
+use futures_util::FutureExt;
 use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The fault budget: at most so many in one run.
@@ -31,6 +37,15 @@ const RECOVERY: Duration = Duration::from_secs(25);
 
 /// How long it may take until both sides have the same tree after that.
 const AGREEMENT: Duration = Duration::from_secs(20);
+
+/// How long it may take until what is pinned is here, if nobody reads anything else.
+const PINNED: Duration = Duration::from_secs(60);
+
+/// How long what nobody waits for may take when nothing goes wrong.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How often a process looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// A run, before it happens.
 #[derive(Debug, Clone)]
@@ -97,6 +112,12 @@ pub enum TroubleKind {
     StoreFailing,
     /// The reader's disk takes so long for each write.
     StoreSlow(Duration),
+    /// The reader's process is away. It was ended in the middle of whatever it did.
+    ReaderCrash,
+    /// The reader's machine is away. With its power it has lost a byte of each file that its store had saved.
+    ReaderPowerCut,
+    /// The reader is away. It was stopped as it should be.
+    ReaderStop,
     /// The owner's disk fails.
     FolderFailing,
     /// The owner's disk takes so long for each read.
@@ -138,6 +159,9 @@ fn draw_config(lots: &mut Lots) -> Config {
         ahead_bytes: *lots.pick(&[CHUNK_SIZE, 4 * CHUNK_SIZE, 64 * CHUNK_SIZE]),
         max_prefetches: *lots.pick(&[1, 8]),
         stall_timeout: lots.millis(2_000..=10_000),
+        prefetch_on_open: lots.chance(20),
+        save_interval: lots.millis(200..=2_000),
+        cache_bytes: lots.chance(40).then(|| lots.below(20) * CHUNK_SIZE),
         ..Config::default()
     }
 }
@@ -173,7 +197,7 @@ pub(crate) fn draw_size(lots: &mut Lots) -> u64 {
 
 impl Trouble {
     fn draw(lots: &mut Lots, hurt: Duration, readers: u64) -> Trouble {
-        let kind = match lots.below(12) {
+        let kind = match lots.below(16) {
             0 => TroubleKind::Partition,
             1 => TroubleKind::Hold,
             2 => TroubleKind::Flaky(lots.within(1..=10)),
@@ -185,6 +209,9 @@ impl Trouble {
             8 => TroubleKind::StoreFailing,
             9 => TroubleKind::StoreSlow(lots.millis(5..=500)),
             10 => TroubleKind::FolderFailing,
+            11 => TroubleKind::ReaderCrash,
+            12 => TroubleKind::ReaderPowerCut,
+            13 | 14 => TroubleKind::ReaderStop,
             _ => TroubleKind::FolderSlow(lots.millis(5..=500)),
         };
         let at = lots.millis(0..=hurt.as_millis() as u64);
@@ -192,38 +219,46 @@ impl Trouble {
         Trouble { at, lasts, reader: lots.below(readers) as usize, kind }
     }
 
-    async fn begin(&self, plan: &Plan, stage: &Stage) {
+    async fn begin(&self, plan: &Plan, machine: &Machine, folder: &SimFolder) {
         match self.kind {
-            TroubleKind::Partition => stage.net.bring(Fault::Partition).await,
-            TroubleKind::Hold => stage.net.bring(Fault::Hold).await,
-            TroubleKind::Flaky(of_hundred) => stage.net.bring(Fault::Flaky(of_hundred)).await,
-            TroubleKind::Slow(more) => stage.net.bring(Fault::Latency(plan.latency.1 + more)).await,
-            TroubleKind::Narrow(rate) => stage.net.line.set_bytes_per_ms(rate),
-            TroubleKind::Crash => stage.net.bring(Fault::Crash).await,
-            TroubleKind::PowerCut => stage.net.bring(Fault::PowerCut).await,
-            TroubleKind::StoreFull => stage.store.set_full(true),
-            TroubleKind::StoreFailing => stage.store.set_failing(true),
-            TroubleKind::StoreSlow(delay) => stage.store.set_delay(delay),
-            TroubleKind::FolderFailing => stage.folder.set_failing(true),
-            TroubleKind::FolderSlow(delay) => stage.folder.set_delay(delay),
+            TroubleKind::Partition => machine.net.bring(Fault::Partition).await,
+            TroubleKind::Hold => machine.net.bring(Fault::Hold).await,
+            TroubleKind::Flaky(of_hundred) => machine.net.bring(Fault::Flaky(of_hundred)).await,
+            TroubleKind::Slow(more) => machine.net.bring(Fault::Latency(plan.latency.1 + more)).await,
+            TroubleKind::Narrow(rate) => machine.net.line.set_bytes_per_ms(rate),
+            TroubleKind::Crash => machine.net.bring(Fault::Crash).await,
+            TroubleKind::PowerCut => machine.net.bring(Fault::PowerCut).await,
+            TroubleKind::StoreFull => machine.store.set_full(true),
+            TroubleKind::StoreFailing => machine.store.set_failing(true),
+            TroubleKind::StoreSlow(delay) => machine.store.set_delay(delay),
+            TroubleKind::ReaderCrash => machine.net.bring(Fault::EndReader).await,
+            TroubleKind::ReaderPowerCut => machine.net.bring(Fault::CutReader).await,
+            TroubleKind::ReaderStop => machine.set_stop(true),
+            TroubleKind::FolderFailing => folder.set_failing(true),
+            TroubleKind::FolderSlow(delay) => folder.set_delay(delay),
         }
     }
 
-    async fn end(&self, plan: &Plan, stage: &Stage) {
+    async fn end(&self, plan: &Plan, machine: &Machine, folder: &SimFolder) {
         match self.kind {
             TroubleKind::Partition | TroubleKind::Flaky(_) => {
-                stage.net.bring(Fault::Flaky(0)).await;
-                stage.net.bring(Fault::Repair).await;
+                machine.net.bring(Fault::Flaky(0)).await;
+                machine.net.bring(Fault::Repair).await;
             }
-            TroubleKind::Hold => stage.net.bring(Fault::Release).await,
-            TroubleKind::Slow(_) => stage.net.bring(Fault::Latency(plan.latency.1)).await,
-            TroubleKind::Narrow(_) => stage.net.line.set_bytes_per_ms(plan.bytes_per_ms),
-            TroubleKind::Crash | TroubleKind::PowerCut => stage.net.bring(Fault::Restart).await,
-            TroubleKind::StoreFull => stage.store.set_full(false),
-            TroubleKind::StoreFailing => stage.store.set_failing(false),
-            TroubleKind::StoreSlow(_) => stage.store.set_delay(Duration::ZERO),
-            TroubleKind::FolderFailing => stage.folder.set_failing(false),
-            TroubleKind::FolderSlow(_) => stage.folder.set_delay(Duration::ZERO),
+            TroubleKind::Hold => machine.net.bring(Fault::Release).await,
+            TroubleKind::Slow(_) => machine.net.bring(Fault::Latency(plan.latency.1)).await,
+            TroubleKind::Narrow(_) => machine.net.line.set_bytes_per_ms(plan.bytes_per_ms),
+            TroubleKind::Crash | TroubleKind::PowerCut => machine.net.bring(Fault::Restart).await,
+            TroubleKind::StoreFull => machine.store.set_full(false),
+            TroubleKind::StoreFailing => machine.store.set_failing(false),
+            TroubleKind::StoreSlow(_) => machine.store.set_delay(Duration::ZERO),
+            TroubleKind::ReaderCrash | TroubleKind::ReaderPowerCut => machine.net.bring(Fault::StartReader).await,
+            TroubleKind::ReaderStop => {
+                machine.set_stop(false);
+                machine.net.bring(Fault::StartReader).await;
+            }
+            TroubleKind::FolderFailing => folder.set_failing(false),
+            TroubleKind::FolderSlow(_) => folder.set_delay(Duration::ZERO),
         }
     }
 }
@@ -263,56 +298,110 @@ pub fn run_with(plan: Plan, history: &History, sabotage: Option<Sabotage>) -> Re
         sabotage,
         ..Setup::new(plan.seed)
     };
+    let is_over = Arc::<AtomicBool>::default();
     let scripts = (0..plan.programs.len()).map(|number| {
-        let plan = plan.clone();
-        world::script(move |stage| live(plan, number, stage))
+        let (plan, is_over) = (Rc::new(plan.clone()), is_over.clone());
+        world::script(move |stage| live(plan.clone(), number, stage, is_over.clone()))
     });
-    world::run(setup, &folder, history, scripts.collect())
+    let scripts = scripts.collect();
+    let fate = {
+        let folder = folder.clone();
+        Box::new(move |machines| hurt(plan, folder, machines, is_over).boxed_local())
+    };
+    world::run_under(Some(fate), setup, &folder, history, scripts)
 }
 
-/// What happens on one reader. The first one also sees to the folder.
-async fn live(plan: Plan, number: usize, stage: Stage) {
-    let mut lots = Lots::new(plan.seed ^ (number as u64 + 1) << 32);
-    stage.net.line.set_bytes_per_ms(plan.bytes_per_ms);
+/// What happens to all: the changes of the folder, and the faults.
+async fn hurt(plan: Plan, folder: SimFolder, machines: Vec<Machine>, is_over: Arc<AtomicBool>) {
+    let plan = Rc::new(plan);
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..plan.programs[number] {
-        tasks.spawn_local(read_for_a_while(stage.clone(), lots.split(), plan.hurt));
+    if let Some(first) = machines.first() {
+        first.net.line.set_bytes_per_ms(plan.bytes_per_ms);
     }
-    if number == 0 {
-        tasks.spawn_local(edit(stage.clone(), lots.split(), plan.edits, plan.hurt));
-    }
-    for trouble in plan.faults.iter().filter(|trouble| trouble.reader == number).copied() {
-        let (plan, stage) = (plan.clone(), stage.clone());
+    tasks.spawn_local(edit(folder.clone(), Lots::new(plan.seed), plan.edits, plan.hurt));
+    for trouble in plan.faults.iter().copied() {
+        let (plan, machine, folder) = (plan.clone(), machines[trouble.reader].clone(), folder.clone());
         tasks.spawn_local(async move {
             tokio::time::sleep(trouble.at).await;
-            trouble.begin(&plan, &stage).await;
+            trouble.begin(&plan, &machine, &folder).await;
             tokio::time::sleep(trouble.lasts).await;
-            trouble.end(&plan, &stage).await;
+            trouble.end(&plan, &machine, &folder).await;
         });
     }
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
-            panic!("a program ended badly: {error}");
+            panic!("a fault ended badly: {error}");
         }
     }
+    // Troubles overlap: the end of one may have begun another.
+    let owner_was_away =
+        plan.faults.iter().any(|trouble| matches!(trouble.kind, TroubleKind::Crash | TroubleKind::PowerCut));
+    for (number, machine) in machines.iter().enumerate() {
+        if number == 0 && owner_was_away {
+            machine.net.bring(Fault::Restart).await;
+        }
+        machine.net.bring(Fault::Flaky(0)).await;
+        machine.net.bring(Fault::Repair).await;
+        machine.set_stop(false);
+        machine.net.bring(Fault::StartReader).await;
+    }
+    is_over.store(true, Ordering::Relaxed);
+}
+
+/// What one process of a reader does.
+async fn live(plan: Rc<Plan>, number: usize, stage: Stage, is_over: Arc<AtomicBool>) {
+    let mut lots = Lots::new(plan.seed ^ (number as u64 + 1) << 32 ^ stage.life << 48);
+    let left = plan.hurt.saturating_sub(turmoil::sim_elapsed().unwrap_or_default());
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..plan.programs[number] {
+        tasks.spawn_local(read_for_a_while(stage.clone(), lots.split(), left));
+    }
+    let programs = async {
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                panic!("a program ended badly: {error}");
+            }
+        }
+        while !is_over.load(Ordering::Relaxed) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let stop = async {
+        while !stage.machine.is_stop_wanted() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let is_stopped = tokio::select! {
+        biased;
+        () = stop => true,
+        () = programs => false,
+    };
+    if is_stopped {
+        // Files stay open, as at an unmount that does not wait for programs.
+        drop(tasks);
+        return stop_cleanly(&stage).await;
+    }
     stage.history.note(READER_HOSTS[number], format_args!("the faults are over"));
-    heal(&plan, number, &stage).await;
+    heal(&plan, &stage).await;
     stage.end().await;
 }
 
-/// The second phase.
-async fn heal(plan: &Plan, number: usize, stage: &Stage) {
-    let owner_was_away =
-        plan.faults.iter().any(|trouble| matches!(trouble.kind, TroubleKind::Crash | TroubleKind::PowerCut));
-    if number == 0 && owner_was_away {
-        // Troubles overlap: the end of one may have begun another.
-        stage.net.bring(Fault::Restart).await;
+/// Ends this process as it should be, until it is wanted again.
+async fn stop_cleanly(stage: &Stage) {
+    stage.kernel.node().shut_down().await;
+    if stage.machine.is_stop_wanted() {
+        stage.net.bring(Fault::EndReader).await;
+    } else {
+        stage.net.restart_reader(Fault::EndReader).await;
     }
-    stage.net.bring(Fault::Flaky(0)).await;
-    stage.net.bring(Fault::Repair).await;
-    // Faults of the other reader's end at the same time as ours; the owner's, with them.
+    panic!("a process went on after its end");
+}
+
+/// The second phase.
+async fn heal(plan: &Plan, stage: &Stage) {
     tokio::time::sleep(RECOVERY).await;
     stage.agreed(AGREEMENT).await;
+    stage.until("all that is pinned to be here", PINNED, || pinned_is_here(stage)).await;
     for (path, size) in stage.folder.paths() {
         let Some(size) = size else { continue };
         let read = read_whole(stage, &path).await;
@@ -321,6 +410,45 @@ async fn heal(plan: &Plan, number: usize, stage: &Stage) {
     stage.agreed(Duration::from_millis(1)).await;
     let (waiting, frames) = (stage.kernel.node().view(|view| view.waiting()), stage.kernel.node().held_frames());
     assert_eq!((waiting, frames), (0, 0), "requests and frames when all is read");
+    check_store(plan, stage).await;
+}
+
+/// Whether every byte of every file that is pinned is in the store.
+fn pinned_is_here(stage: &Stage) -> bool {
+    let is_here = |view: View<'_>| {
+        let pinned: Vec<RelPath> = view.pins().cloned().collect();
+        let is_pinned = |at: &RelPath| pinned.iter().any(|pin| pin.is_prefix_of(at));
+        view.tree().filter(|(at, record)| is_pinned(at) && is_stored_by_chunks(record)).all(|(at, _)| {
+            let content = view.resolve(&at).and_then(|ino| view.content(ino));
+            content.is_some_and(|content| content.have_chunks == content.total_chunks)
+        })
+    };
+    stage.kernel.node().view(is_here)
+}
+
+/// Whether there is anything to store of it: an empty file has no chunks.
+fn is_stored_by_chunks(record: &Record) -> bool {
+    matches!(record.kind, Kind::File { size_bytes, .. } if size_bytes > 0)
+}
+
+/// When everything is closed and read, the store holds what the engine believes that it does, no more than it may, and all
+/// that is pinned.
+async fn check_store(plan: &Plan, stage: &Stage) {
+    let pinned_bytes = || {
+        let files = stage.folder.paths();
+        let of_pinned = |(name, size): &(String, Option<u64>)| {
+            let at = path(name);
+            let is_pinned = stage.kernel.node().view(|view| view.pins().any(|pin| pin.is_prefix_of(&at)));
+            if is_pinned { size.unwrap_or(0) } else { 0 }
+        };
+        files.iter().map(of_pinned).sum::<u64>()
+    };
+    let stored_bytes = || stage.kernel.node().view(|view| view.stored_bytes());
+    // What is being saved goes when that has ended.
+    stage.until("a store as the engine knows it", QUIET, || stage.store.used_bytes() == stored_bytes()).await;
+    assert!(stored_bytes() >= pinned_bytes(), "{} bytes are stored, and {} pinned", stored_bytes(), pinned_bytes());
+    let most = plan.config.cache_bytes.map_or(u64::MAX, |limit| limit.max(pinned_bytes()));
+    assert!(stored_bytes() <= most, "{} bytes are stored, and {most} may be", stored_bytes());
 }
 
 /// Reads a file whole, and checks that it is the newest version.
@@ -345,7 +473,12 @@ impl fmt::Display for Plan {
         write!(f, "  latency {:?} to {:?}, {} B/ms, ", self.latency.0, self.latency.1, self.bytes_per_ms)?;
         writeln!(f, "watcher {:?} late, {} events kept", self.watcher_delay, self.event_log)?;
         write!(f, "  read timeout {read_timeout:?} ({on_disconnect:?}), stall timeout {stall_timeout:?}, ")?;
-        write!(f, "{read_ahead_chunks} chunks ahead, {} KiB in all", ahead_bytes / 1024)?;
+        writeln!(f, "{read_ahead_chunks} chunks ahead, {} KiB in all", ahead_bytes / 1024)?;
+        let Config { prefetch_on_open, save_interval, cache_bytes, .. } = &self.config;
+        write!(
+            f,
+            "  saved within {save_interval:?}, cache {cache_bytes:?} bytes, prefetch on open: {prefetch_on_open}"
+        )?;
         for Trouble { at, lasts, reader, kind } in &self.faults {
             write!(f, "\n  {at:?} for {lasts:?}: {kind:?} ({})", READER_HOSTS[*reader])?;
         }

@@ -1,9 +1,12 @@
 //! What programs do while things go wrong: some read what the owner shares, one changes it.
 
+use crate::folder::{SimFolder, path};
 use crate::kernel::OpenFile;
 use crate::lots::Lots;
 use crate::plan::draw_size;
 use crate::world::Stage;
+use farshore_engine::chunk::CHUNK_SIZE;
+use farshore_engine::path::RelPath;
 use farshore_engine::{AttrKind, DirEntryName, Ino};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -36,6 +39,7 @@ pub(crate) async fn read_for_a_while(stage: Stage, mut lots: Lots, time: Duratio
                 let file = *lots.pick(&open);
                 let _ = tokio::time::timeout(lots.millis(1..=4_000), stage.kernel.fetch_all(file)).await;
             }
+            18 if lots.chance(20) => keep_or_drop(&stage, &mut lots),
             _ => {
                 look_around(&stage, Ino::ROOT);
                 tokio::time::sleep(lots.millis(0..=300)).await;
@@ -55,6 +59,19 @@ fn open_something(stage: &Stage, lots: &mut Lots, open: &mut Vec<OpenFile>) {
     if let Ok(file) = stage.kernel.open(path) {
         open.push(file);
     }
+}
+
+/// Pins something, or takes a pin back, or lets go of something.
+fn keep_or_drop(stage: &Stage, lots: &mut Lots) {
+    let pinned: Vec<RelPath> = stage.kernel.node().view(|view| view.pins().cloned().collect());
+    let paths = stage.folder.paths();
+    // Refusals are right: the reader may not know of it.
+    let _ = match lots.below(4) {
+        0 if !paths.is_empty() => stage.kernel.pin(path(&lots.pick(&paths).0)),
+        1 | 2 if !pinned.is_empty() => stage.kernel.unpin(lots.pick(&pinned).clone()),
+        _ if !paths.is_empty() => stage.kernel.evict(path(&lots.pick(&paths).0)).map(drop),
+        _ => Ok(()),
+    };
 }
 
 async fn read_at_random(stage: &Stage, lots: &mut Lots, open: &[OpenFile]) {
@@ -86,26 +103,25 @@ fn look_around(stage: &Stage, dir: Ino) {
 }
 
 /// Changes the owner's folder `count` times within `time`.
-pub(crate) async fn edit(stage: Stage, mut lots: Lots, count: u64, time: Duration) {
+pub(crate) async fn edit(folder: SimFolder, mut lots: Lots, count: u64, time: Duration) {
     for number in 0..count {
         tokio::time::sleep(lots.millis(0..=2 * time.as_millis() as u64 / (count + 1))).await;
-        edit_once(&stage, &mut lots, number);
+        edit_once(&folder, &mut lots, number);
     }
 }
 
-fn edit_once(stage: &Stage, lots: &mut Lots, number: u64) {
-    let folder = &stage.folder;
+fn edit_once(folder: &SimFolder, lots: &mut Lots, number: u64) {
     let paths = folder.paths();
     let dirs: Vec<String> = std::iter::once(String::new())
         .chain(paths.iter().map(|(path, _)| path).filter(|path| folder.is_dir(path)).map(|path| format!("{path}/")))
         .collect();
-    let files: Vec<&String> = paths.iter().filter(|(_, size)| size.is_some()).map(|(path, _)| path).collect();
+    let files: Vec<(&str, u64)> = paths.iter().filter_map(|(path, size)| Some((path.as_str(), (*size)?))).collect();
     let new = format!("{}n{number}", lots.pick(&dirs));
-    let what = lots.below(12);
+    let what = lots.below(16);
     if files.is_empty() || what < 2 {
         return folder.write(&new, draw_size(lots));
     }
-    let file = lots.pick(&files).as_str();
+    let (file, size_bytes) = *lots.pick(&files);
     match what {
         2 | 3 => folder.write(file, draw_size(lots)),
         4 => folder.edit_in_secret(file),
@@ -115,6 +131,11 @@ fn edit_once(stage: &Stage, lots: &mut Lots, number: u64) {
         8 => folder.set_mode(file, 0o600 + (number as u16 % 64)),
         9 => folder.make_dir(&new),
         10 => folder.link(&new, file),
+        11..15 => {
+            let chunk = lots.below(size_bytes.div_ceil(CHUNK_SIZE).max(1));
+            let resized = if lots.chance(20) { draw_size(lots) } else { size_bytes };
+            folder.edit_chunk(file, chunk, resized);
+        }
         _ => {
             // A directory with all that is in it, to a place outside of it.
             let (path, _) = lots.pick(&paths);

@@ -1,5 +1,6 @@
 //! Planted bugs: the simulator must catch each of them, or its silence means nothing.
 
+use crate::store::Bug;
 use crate::world::Stage;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,14 @@ pub enum Sabotage {
     StoreCorrupts,
     /// The reader's store never ends a write: the end of an effect is lost.
     StoreHangs,
+    /// The reader's store says after a crash that the last stop was clean, and has lost bytes.
+    StoreForgetsCrashes,
+    /// What the reader's store has saved claims a chunk that was never written.
+    StoreClaimsTooMuch,
+    /// The reader's store says that chunks are right without looking at them.
+    StoreNeverLooks,
+    /// The reader's store keeps what is to go.
+    StoreKeepsAll,
     /// The network changes a byte of every large message.
     LineCorrupts,
     /// The owner's folder serves a file whatever version was asked for.
@@ -37,8 +46,12 @@ impl Sabotage {
     /// Plants the bug on a reader's stage. Those that have to be there earlier are planted by the world.
     pub(crate) fn plant(self, stage: &Stage) {
         match self {
-            Sabotage::StoreCorrupts => stage.store.corrupt(),
-            Sabotage::StoreHangs => stage.store.hang(),
+            Sabotage::StoreCorrupts => stage.store.plant(Bug::Corrupts),
+            Sabotage::StoreHangs => stage.store.plant(Bug::Hangs),
+            Sabotage::StoreForgetsCrashes => stage.store.plant(Bug::ForgetsCrashes),
+            Sabotage::StoreClaimsTooMuch => stage.store.plant(Bug::ClaimsTooMuch),
+            Sabotage::StoreNeverLooks => stage.store.plant(Bug::NeverLooks),
+            Sabotage::StoreKeepsAll => stage.store.plant(Bug::KeepsAll),
             Sabotage::LineCorrupts => stage.net.line.corrupt(),
             Sabotage::FolderForgetsVersions => stage.folder.forget_versions(),
             Sabotage::FolderLeaks => stage.folder.leak(),

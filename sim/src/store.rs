@@ -1,241 +1,426 @@
-//! A store in memory that can be slow, full or broken, and that knows what was never written.
+//! The disk of a simulated machine: a store in memory that can be slow, full or broken, and that outlives the processes
+//! which use it.
+//!
+//! What is written is lost at a crash unless it was saved. A save takes time. For each content it counts at one moment,
+//! before or after the time that it takes: so a crash in the middle finds what was saved before or what was to be saved,
+//! of some contents the one and of others the other, and never a mix.
 
+use crate::lots::Lots;
 use bytes::Bytes;
-use farshore::store::{Found, Space, Store, Stored};
-use farshore_engine::chunk::{CHUNK_SIZE, chunk_range};
+use farshore::store::{Found, KnownTree, MemoryStore, Space, Store, Stored};
+use farshore_engine::chunk::{chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ContentIdentity, ContentKey, Held};
+use farshore_engine::{ChunkBitmap, ContentIdentity, ContentKey, Held, Resumed, Trust};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use std::collections::BTreeMap;
+use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use xxhash_rust::xxh3::xxh3_64;
 
-/// How the store fares. Shared by all of its contents.
+/// The longest that a save takes for each content, on a disk that is well.
+const MAX_SAVE_MILLIS: u64 = 30;
+
+/// How the disk fares. Shared by all of its contents, and by all lives of the store.
 #[derive(Debug, Default, Clone, Copy)]
 struct Health {
     delay: Duration,
     full: bool,
     failing: bool,
-    /// A planted bug: what is written is not what was given.
-    corrupts: bool,
-    /// A planted bug: a write never ends.
-    hangs: bool,
-    /// Contents that exist.
-    contents: usize,
+    bug: Option<Bug>,
+    /// Contents that are open.
+    open: usize,
     writes: u64,
 }
 
-/// A store in memory, with faults.
-#[derive(Debug, Default, Clone)]
-pub struct SimStore(Arc<Mutex<Health>>);
+/// A planted bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// What is written is not what was given.
+    Corrupts,
+    /// A write never ends.
+    Hangs,
+    /// After a crash it says that the last stop was clean, and has lost a chunk of each content.
+    ForgetsCrashes,
+    /// What it saves claims a chunk that was never written.
+    ClaimsTooMuch,
+    /// Whoever asks whether a chunk is right is told so.
+    NeverLooks,
+    /// What is to go stays.
+    KeepsAll,
+}
+
+/// The disk of one machine. Clones are the same disk.
+#[derive(Debug, Clone)]
+pub struct SimStore(Arc<Mutex<Disk>>);
+
+#[derive(Debug)]
+struct Disk {
+    /// This life of the store.
+    memory: MemoryStore,
+    /// This life has ended well.
+    is_closed: bool,
+    health: Health,
+    /// How long saves take and when they count; `None` for a disk that takes no time.
+    lots: Option<Lots>,
+}
+
+impl Default for SimStore {
+    /// A disk that takes no time.
+    fn default() -> SimStore {
+        SimStore::with(None)
+    }
+}
 
 impl SimStore {
-    /// How long each write takes from now on.
+    /// A disk whose saves take time, as drawn from `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> SimStore {
+        SimStore::with(Some(Lots::new(seed)))
+    }
+
+    fn with(lots: Option<Lots>) -> SimStore {
+        let disk = Disk { memory: MemoryStore::default(), is_closed: false, health: Health::default(), lots };
+        SimStore(Arc::new(Mutex::new(disk)))
+    }
+
+    /// The process that used it is gone, and the next one opens the store: it finds what was saved.
+    pub fn next_life(&self) {
+        let mut disk = self.disk();
+        disk.memory = disk.memory.next_life();
+        disk.is_closed = false;
+    }
+
+    /// Changes a byte of what is saved under `key`. Says whether there was one.
+    pub fn damage(&self, key: ContentKey, offset: u64) -> bool {
+        self.disk().memory.damage(key, offset)
+    }
+
+    /// The machine loses its power: the first byte of every content that is saved is another one, unless the store was
+    /// closed. What was written down at a clean stop stays as it is.
+    pub fn lose_power(&self) {
+        let disk = self.disk();
+        let saved = if disk.is_closed { Vec::new() } else { disk.memory.held() };
+        for held in saved {
+            // Only one that has lost its first chunk has no such byte.
+            disk.memory.damage(held.key, 0);
+        }
+    }
+
+    /// How long each write, and each step of a save, takes from now on.
     pub fn set_delay(&self, delay: Duration) {
-        self.health().delay = delay;
+        self.disk().health.delay = delay;
     }
 
     /// Whether there is no room from now on.
     pub fn set_full(&self, full: bool) {
-        self.health().full = full;
+        self.disk().health.full = full;
     }
 
     /// Whether writing fails from now on.
     pub fn set_failing(&self, failing: bool) {
-        self.health().failing = failing;
+        self.disk().health.failing = failing;
     }
 
-    /// Plants a bug: one byte of every write is changed from now on.
-    pub fn corrupt(&self) {
-        self.health().corrupts = true;
+    /// Plants a bug.
+    pub fn plant(&self, bug: Bug) {
+        self.disk().health.bug = Some(bug);
     }
 
-    /// Plants a bug: writes never end from now on.
-    pub fn hang(&self) {
-        self.health().hangs = true;
+    /// Contents that are open now.
+    #[must_use]
+    pub fn open_contents(&self) -> usize {
+        self.disk().health.open
     }
 
-    /// Contents that exist now.
+    /// Contents that there are, open or not.
     #[must_use]
     pub fn contents(&self) -> usize {
-        self.health().contents
+        self.memory().contents().len()
+    }
+
+    /// What they take, in bytes.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.memory().used_bytes()
     }
 
     /// Writes that have ended well.
     #[must_use]
     pub fn writes(&self) -> u64 {
-        self.health().writes
+        self.disk().health.writes
     }
 
-    fn health(&self) -> MutexGuard<'_, Health> {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn memory(&self) -> MemoryStore {
+        self.disk().memory.clone()
+    }
+
+    fn wrap(&self, inner: Arc<dyn Stored>, size_bytes: u64, lost: Option<u64>) -> Arc<dyn Stored> {
+        self.disk().health.open += 1;
+        Arc::new(SimStored { disk: self.clone(), inner, size_bytes, lost: Mutex::new(lost) })
+    }
+
+    /// Carries out `step`, which takes time and counts before or after that.
+    async fn step_of_save(&self, step: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+        let (takes, counts_first) = self.disk().draw_step();
+        if counts_first {
+            self.disk().check()?;
+            step.await?;
+            pause(takes).await;
+            Ok(())
+        } else {
+            pause(takes).await;
+            self.disk().check()?;
+            step.await
+        }
+    }
+}
+
+impl Disk {
+    /// What a disk that is full or broken says to whoever writes.
+    fn check(&self) -> io::Result<()> {
+        match self.health {
+            Health { failing: true, .. } => Err(io::Error::other("the simulated disk fails")),
+            Health { full: true, .. } => Err(io::ErrorKind::StorageFull.into()),
+            Health { .. } => Ok(()),
+        }
+    }
+
+    fn draw_step(&mut self) -> (Duration, bool) {
+        let delay = self.health.delay;
+        match &mut self.lots {
+            Some(lots) => (delay + lots.millis(0..=MAX_SAVE_MILLIS), lots.chance(50)),
+            None => (delay, true),
+        }
+    }
+}
+
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
     }
 }
 
 impl Store for SimStore {
     fn held(&self) -> Vec<Held> {
-        // It has no earlier life.
-        Vec::new()
+        self.memory().held()
     }
 
-    fn create(&self, identity: &ContentIdentity, _: &RelPath) -> io::Result<Arc<dyn Stored>> {
-        let size_bytes = identity.size_bytes;
-        let mut health = self.health();
-        assert!(size_bytes > 0, "an empty content is never stored");
-        if health.full {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        health.contents += 1;
-        let (pieces, hashes) = Default::default();
-        Ok(Arc::new(SimStored { store: self.clone(), size_bytes, pieces, hashes }))
+    fn create(&self, identity: &ContentIdentity, path: &RelPath) -> io::Result<Arc<dyn Stored>> {
+        self.disk().check()?;
+        let inner = self.memory().create(identity, path)?;
+        Ok(self.wrap(inner, identity.size_bytes, None))
     }
 
-    fn resume(&self, _: ContentKey, _: Option<&ContentIdentity>) -> BoxFuture<'static, io::Result<Found>> {
-        async { Ok(None) }.boxed()
-    }
-
-    fn save(&self, _: Vec<Arc<dyn Stored>>) -> BoxFuture<'static, io::Result<()>> {
-        async { Ok(()) }.boxed()
-    }
-
-    fn touch(&self, _: ContentKey) {}
-
-    fn evict(&self, _: ContentKey) {}
-
-    fn pins(&self) -> Vec<RelPath> {
-        Vec::new()
-    }
-
-    fn save_pins(&self, _: &[RelPath]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn close(&self) -> BoxFuture<'static, io::Result<()>> {
-        async { Ok(()) }.boxed()
-    }
-
-    fn space(&self) -> io::Result<Space> {
-        Ok(Space { free_bytes: u64::MAX, total_bytes: u64::MAX })
-    }
-}
-
-/// One content: its pieces by where they begin.
-struct SimStored {
-    store: SimStore,
-    size_bytes: u64,
-    pieces: Mutex<BTreeMap<u64, Bytes>>,
-    /// Of the chunks that were written, as they were given.
-    hashes: Mutex<BTreeMap<u64, u64>>,
-}
-
-impl Drop for SimStored {
-    fn drop(&mut self) {
-        self.store.health().contents -= 1;
-    }
-}
-
-impl SimStored {
-    fn pieces(&self) -> MutexGuard<'_, BTreeMap<u64, Bytes>> {
-        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hashes(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_right(&self, chunk: u64, hash: u64) -> bool {
-        let range = chunk_range(chunk, self.size_bytes);
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        self.read(range.start, &mut bytes).is_ok() && xxh3_64(&bytes) == hash
-    }
-}
-
-impl Stored for SimStored {
-    fn write(self: Arc<Self>, chunk: u64, frames: Vec<Bytes>) -> BoxFuture<'static, io::Result<()>> {
+    fn resume(&self, key: ContentKey, expected: Option<&ContentIdentity>) -> BoxFuture<'static, io::Result<Found>> {
+        let (store, expected) = (self.clone(), expected.copied());
         async move {
-            let before = *self.store.health();
-            if before.hangs {
-                std::future::pending::<()>().await;
-            }
-            if !before.delay.is_zero() {
-                tokio::time::sleep(before.delay).await;
-            }
-            let mut health = self.store.health();
-            if health.full {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            if health.failing {
-                return Err(io::Error::other("the simulated disk fails"));
-            }
-            health.writes += 1;
-            self.hashes().insert(chunk, xxh3_64(&frames.concat()));
-            let mut pieces = self.pieces();
-            let mut offset = chunk * CHUNK_SIZE;
-            for frame in frames {
-                assert!(offset + frame.len() as u64 <= self.size_bytes, "a write goes beyond the end of the content");
-                let (at, len) = (offset, frame.len());
-                let frame = if before.corrupts { corrupted(&frame) } else { frame };
-                pieces.insert(at, frame);
-                offset += len as u64;
+            let (takes, _) = store.disk().draw_step();
+            pause(takes).await;
+            let memory = store.memory();
+            let Some((inner, resumed)) = memory.resume(key, expected.as_ref()).await? else { return Ok(None) };
+            let bug = store.disk().health.bug;
+            let (resumed, lost) = sabotaged(resumed, bug);
+            Ok(Some((store.wrap(inner, resumed.chunks.file_size(), lost), resumed)))
+        }
+        .boxed()
+    }
+
+    fn save(&self, contents: Vec<Arc<dyn Stored>>) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        async move {
+            let memory = store.memory();
+            for stored in contents {
+                let ours = (&*stored as &dyn Any).downcast_ref::<SimStored>();
+                let inner = ours.map_or_else(|| stored.clone(), |ours| ours.inner.clone());
+                store.step_of_save(memory.save(vec![inner])).await?;
             }
             Ok(())
         }
         .boxed()
     }
 
-    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let pieces = self.pieces();
-        let mut at = offset;
-        let end = offset + into.len() as u64;
-        while at < end {
-            let piece = pieces.range(..=at).next_back();
-            let Some((start, piece)) = piece.filter(|(start, piece)| at < *start + piece.len() as u64) else {
-                // What the real store would answer with zeros.
-                panic!("a read of what was never written: byte {at} of {}", self.size_bytes);
-            };
-            let inside = &piece[(at - start) as usize..];
-            let len = inside.len().min((end - at) as usize);
-            let to = (at - offset) as usize;
-            into[to..to + len].copy_from_slice(&inside[..len]);
-            at += len as u64;
-        }
-        Ok(())
+    fn touch(&self, key: ContentKey) {
+        self.memory().touch(key);
     }
 
-    fn read_chunk(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<Bytes>> {
+    fn evict(&self, key: ContentKey) {
+        if self.disk().health.bug != Some(Bug::KeepsAll) {
+            self.memory().evict(key);
+        }
+    }
+
+    fn close(&self) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
         async move {
-            let range = chunk_range(chunk, self.size_bytes);
-            let mut bytes = vec![0; (range.end - range.start) as usize];
-            self.read(range.start, &mut bytes)?;
-            Ok(bytes.into())
+            let memory = store.memory();
+            let close = async {
+                memory.close().await?;
+                store.disk().is_closed = true;
+                Ok(())
+            };
+            store.step_of_save(close).await
         }
         .boxed()
     }
 
+    fn pins(&self) -> Vec<RelPath> {
+        self.memory().pins()
+    }
+
+    fn save_pins(&self, pins: &[RelPath]) -> io::Result<()> {
+        self.disk().check()?;
+        self.memory().save_pins(pins)
+    }
+
+    fn tree(&self, id: TreeId) -> Option<TreeFile> {
+        self.memory().tree(id)
+    }
+
+    fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        async move {
+            let memory = store.memory();
+            store.step_of_save(memory.save_tree(tree)).await
+        }
+        .boxed()
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let space = self.memory().space()?;
+        let free_bytes = if self.disk().health.full { 0 } else { space.free_bytes };
+        Ok(Space { free_bytes, ..space })
+    }
+}
+
+/// What a store with a planted bug says of what it holds, and the chunk that it has not in truth.
+fn sabotaged(resumed: Resumed, bug: Option<Bug>) -> (Resumed, Option<u64>) {
+    match bug {
+        Some(Bug::ForgetsCrashes) if resumed.trust == Trust::Hashed => {
+            let lost = resumed.chunks.present().next();
+            (Resumed { trust: Trust::Verified, ..resumed }, lost)
+        }
+        Some(Bug::ClaimsTooMuch) => {
+            let lost = resumed.chunks.next_missing(0);
+            let mut chunks: ChunkBitmap = resumed.chunks;
+            if let Some(lost) = lost {
+                chunks.set(lost);
+            }
+            (Resumed { chunks, ..resumed }, lost)
+        }
+        Some(Bug::ForgetsCrashes | Bug::Corrupts | Bug::Hangs | Bug::NeverLooks | Bug::KeepsAll) | None => {
+            (resumed, None)
+        }
+    }
+}
+
+/// One content that is open.
+struct SimStored {
+    disk: SimStore,
+    inner: Arc<dyn Stored>,
+    size_bytes: u64,
+    /// A planted bug: a chunk of zeros, which it says it has.
+    lost: Mutex<Option<u64>>,
+}
+
+impl Drop for SimStored {
+    fn drop(&mut self) {
+        self.disk.disk().health.open -= 1;
+    }
+}
+
+impl SimStored {
+    fn lost(&self) -> MutexGuard<'_, Option<u64>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a disk has where nothing was written.
+    fn read_around(&self, lost: u64, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let end = offset + into.len() as u64;
+        for chunk in chunks_touched(&(offset..end)) {
+            let range = chunk_range(chunk, self.size_bytes);
+            let (from, until) = (range.start.max(offset), range.end.min(end));
+            let part = &mut into[(from - offset) as usize..(until - offset) as usize];
+            if chunk == lost {
+                part.fill(0);
+            } else {
+                self.inner.read(from, part)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stored for SimStored {
+    fn write(self: Arc<Self>, chunk: u64, frames: Vec<Bytes>) -> BoxFuture<'static, io::Result<()>> {
+        async move {
+            let Health { delay, bug, .. } = self.disk.disk().health;
+            if bug == Some(Bug::Hangs) {
+                std::future::pending::<()>().await;
+            }
+            pause(delay).await;
+            self.disk.disk().check()?;
+            let frames = if bug == Some(Bug::Corrupts) { frames.iter().map(corrupted).collect() } else { frames };
+            self.inner.clone().write(chunk, frames).await?;
+            self.disk.disk().health.writes += 1;
+            let mut lost = self.lost();
+            *lost = lost.filter(|lost| *lost != chunk);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let lost = *self.lost();
+        match lost {
+            Some(lost) => self.read_around(lost, offset, into),
+            None => self.inner.read(offset, into),
+        }
+    }
+
+    fn read_chunk(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<Bytes>> {
+        self.inner.clone().read_chunk(chunk)
+    }
+
     fn verify(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<bool>> {
-        async move { Ok(self.hash_of(chunk).is_some_and(|hash| self.is_right(chunk, hash))) }.boxed()
+        async move {
+            let Health { delay, bug, .. } = self.disk.disk().health;
+            pause(delay).await;
+            if bug == Some(Bug::NeverLooks) {
+                return Ok(true);
+            }
+            self.inner.clone().verify(chunk).await
+        }
+        .boxed()
     }
 
     fn verify_against(self: Arc<Self>, chunk: u64, hash: u64) -> BoxFuture<'static, io::Result<bool>> {
-        async move { Ok(self.is_right(chunk, hash)) }.boxed()
+        self.inner.clone().verify_against(chunk, hash)
     }
 
     fn hash_of(&self, chunk: u64) -> Option<u64> {
-        self.hashes().get(&chunk).copied()
+        self.inner.hash_of(chunk)
     }
 
-    fn note_path(&self, _: &RelPath) {}
+    fn note_path(&self, path: &RelPath) {
+        self.inner.note_path(path);
+    }
 
-    fn discard(&self) {}
+    fn discard(&self) {
+        if self.disk.disk().health.bug != Some(Bug::KeepsAll) {
+            self.inner.discard();
+        }
+    }
 
-    fn keep(self: Arc<Self>, _: PathBuf, _: u16, _: FileTime) -> BoxFuture<'static, io::Result<()>> {
-        // There are no ordinary files in the simulated world.
-        async { Err(io::ErrorKind::Unsupported.into()) }.boxed()
+    fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>> {
+        self.inner.clone().keep(target, mode, modified)
     }
 }
 
@@ -246,3 +431,6 @@ fn corrupted(frame: &Bytes) -> Bytes {
     }
     bytes.into()
 }
+
+#[cfg(test)]
+mod tests;

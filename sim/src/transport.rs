@@ -1,6 +1,7 @@
-//! The simulated network as a [`Transport`]: turmoil's TCP, with the exchange of two device ids in place of a proof.
+//! The simulated network as a [`Transport`]: turmoil's TCP, with the exchange of two device ids in place of a proof. What
+//! the end that has dialled is on the connection, it says in a byte before that.
 
-use farshore::net::transport::{Caller, Conn, Listener, Transport};
+use farshore::net::transport::{Caller, Conn, Listener, Role, Transport};
 use farshore_engine::PeerId;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -57,19 +58,43 @@ impl SimTransport {
     }
 }
 
-/// Tells who we are, and hears who they are. Both messages have the same length in every run.
-async fn exchange(mut stream: TcpStream, me: PeerId, line: Arc<Line>) -> io::Result<Conn> {
-    stream.write_all(&me.0).await?;
+/// How an end that has dialled says that it is the client, and that it is the server.
+const CALLS: u8 = b'C';
+const IS_CALLED: u8 = b'S';
+
+/// The dialling end: tells what and who we are, and hears who they are. All messages have the same length in every run.
+async fn introduce(mut stream: TcpStream, me: PeerId, role: Role, line: Arc<Line>) -> io::Result<Conn> {
+    let mut ours = [0; 33];
+    ours[0] = match role {
+        Role::Client => CALLS,
+        Role::Server => IS_CALLED,
+    };
+    ours[1..].copy_from_slice(&me.0);
+    stream.write_all(&ours).await?;
     let mut theirs = [0; 32];
     stream.read_exact(&mut theirs).await?;
-    Ok(Conn { io: Box::new(Paced { stream, line, pause: None }), peer: PeerId(theirs) })
+    Ok(Conn { io: Box::new(Paced { stream, line, pause: None }), peer: PeerId(theirs), role })
+}
+
+/// The other end of [`introduce`].
+async fn receive(mut stream: TcpStream, me: PeerId, line: Arc<Line>) -> io::Result<Conn> {
+    stream.write_all(&me.0).await?;
+    let dialler = match stream.read_u8().await? {
+        CALLS => Role::Client,
+        IS_CALLED => Role::Server,
+        _ => return Err(io::ErrorKind::InvalidData.into()),
+    };
+    let mut theirs = [0; 32];
+    stream.read_exact(&mut theirs).await?;
+    let io = Box::new(Paced { stream, line, pause: None });
+    Ok(Conn { io, peer: PeerId(theirs), role: dialler.of_other_end() })
 }
 
 impl Transport for SimTransport {
-    fn connect<'a>(&'a self, address: &'a str, expect: PeerId) -> BoxFuture<'a, io::Result<Conn>> {
+    fn connect<'a>(&'a self, address: &'a str, expect: PeerId, role: Role) -> BoxFuture<'a, io::Result<Conn>> {
         async move {
             let stream = TcpStream::connect(address).await?;
-            let conn = exchange(stream, self.me, self.line.clone()).await?;
+            let conn = introduce(stream, self.me, role, self.line.clone()).await?;
             match conn.peer == expect {
                 true => Ok(conn),
                 false => Err(io::ErrorKind::PermissionDenied.into()),
@@ -99,7 +124,7 @@ impl Listener for SimListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Caller>> {
         async move {
             let (stream, _) = self.listener.accept().await?;
-            Ok(exchange(stream, self.me, self.line.clone()).boxed())
+            Ok(receive(stream, self.me, self.line.clone()).boxed())
         }
         .boxed()
     }

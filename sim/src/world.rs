@@ -2,6 +2,8 @@
 //!
 //! Owner and readers are hosts of turmoil, each with its own runtime, and run the same node, client and server as the
 //! program does. A script runs on each reader; it asks through the fake kernel and brings about faults through [`Net`].
+//! When a reader's process ends, its script ends with it, and the next process begins it anew, on the same disk. What
+//! has to outlive all processes is done by [`Fate`].
 
 use crate::folder::SimFolder;
 use crate::history::History;
@@ -13,13 +15,16 @@ use crate::transport::{Line, SimTransport};
 use farshore::net::transport::Transport;
 use farshore::net::{Guests, Leases, server};
 use farshore::node::{Admission, Node, Parts, Route, Step};
-use farshore_engine::{Config, Observation, PeerId};
+use farshore_engine::{Config, Done, Input, Observation, PeerId};
 use farshore_proto::{Hello, ShareId};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// The owner's device.
 pub const OWNER: PeerId = PeerId([0x22; 32]);
@@ -72,9 +77,22 @@ pub struct Setup {
     pub limit: Duration,
     /// Who answers in the owner's place, if not the owner.
     pub liar: Option<Liar>,
+    /// A folder of the first reader's own, which the owner follows, if it has one.
+    pub guest: Option<Guest>,
     /// A planted bug.
     pub sabotage: Option<Sabotage>,
 }
+
+/// A reader's own folder.
+pub struct Guest {
+    /// The folder.
+    pub folder: SimFolder,
+    /// What runs on the owner, who has the reader's files: from the beginning in every process.
+    pub script: OwnerScript,
+}
+
+/// What runs on an owner who follows a reader.
+pub type OwnerScript = Rc<dyn Fn(Kernel) -> LocalBoxFuture<'static, ()>>;
 
 impl Setup {
     /// A quick network, and an owner who tells the truth.
@@ -89,12 +107,16 @@ impl Setup {
             event_log: Config::default().event_log,
             limit: Duration::from_secs(600),
             liar: None,
+            guest: None,
             sabotage: None,
         }
     }
 }
 
-/// What happens to a network or to an owner.
+/// The name of the host from which [`Fate`] acts. It has no connections.
+const FATE_HOST: &str = "fate";
+
+/// What happens to a network, to an owner or to a reader.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
     /// What is sent and what is on its way gets lost.
@@ -115,9 +137,16 @@ pub enum Fault {
     PowerCut,
     /// The owner starts again.
     Restart,
+    /// The reader's process ends, whatever it is doing; its system ends the connections.
+    EndReader,
+    /// The reader's machine loses its power: nobody is told, and what its store has saved is damaged
+    /// ([`SimStore::lose_power`]).
+    CutReader,
+    /// The reader starts again, unless it runs.
+    StartReader,
 }
 
-/// The network of one reader, and the owner at its other end.
+/// The network of one reader, and the processes at its two ends.
 #[derive(Clone)]
 pub struct Net {
     host: &'static str,
@@ -134,7 +163,46 @@ impl Net {
         // Faults happen between the steps of the simulation.
         tokio::time::sleep(self.tick * 2).await;
     }
+
+    /// The reader's process ends by `end`, and the next one starts at once. To be called by its script, which ends with
+    /// it.
+    pub async fn restart_reader(&self, end: Fault) {
+        lock(&self.queue).extend([(self.host, end), (self.host, Fault::StartReader)]);
+        std::future::pending().await
+    }
 }
+
+/// One reader's machine: what outlives its processes. Clones are the same machine.
+#[derive(Clone)]
+pub struct Machine {
+    /// Its disk.
+    pub store: SimStore,
+    /// The network, and the processes.
+    pub net: Net,
+    stop: Arc<AtomicBool>,
+    lives: Arc<AtomicU64>,
+    has_ended: Arc<AtomicBool>,
+}
+
+impl Machine {
+    fn new(store: SimStore, net: Net) -> Machine {
+        Machine { store, net, stop: Arc::default(), lives: Arc::default(), has_ended: Arc::default() }
+    }
+
+    /// From now on the reader is to stop cleanly, or no more.
+    pub fn set_stop(&self, stop: bool) {
+        self.stop.store(stop, Ordering::Relaxed);
+    }
+
+    /// Whether the reader is to stop cleanly.
+    #[must_use]
+    pub fn is_stop_wanted(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// What happens to the readers of a world, and outlives them.
+pub type Fate = Box<dyn FnOnce(Vec<Machine>) -> LocalBoxFuture<'static, ()>>;
 
 /// What a script has at hand.
 #[derive(Clone)]
@@ -145,8 +213,12 @@ pub struct Stage {
     pub folder: SimFolder,
     /// The reader's store.
     pub store: SimStore,
-    /// The network, and the owner's process.
+    /// The network, and the processes.
     pub net: Net,
+    /// The reader's machine.
+    pub machine: Machine,
+    /// Which process on this machine it is, counted from one.
+    pub life: u64,
     /// The history of the run.
     pub history: History,
     /// The owner's node, while there is one.
@@ -165,15 +237,15 @@ impl OwnerNode {
     }
 }
 
-/// What runs on a reader.
-pub type Script = Box<dyn FnOnce(Stage) -> LocalBoxFuture<'static, ()>>;
+/// What runs on a reader: from the beginning in every process.
+pub type Script = Rc<dyn Fn(Stage) -> LocalBoxFuture<'static, ()>>;
 
 /// A script from an async function.
-pub fn script<F: Future<Output = ()> + 'static>(body: impl FnOnce(Stage) -> F + 'static) -> Script {
-    Box::new(move |stage| body(stage).boxed_local())
+pub fn script<F: Future<Output = ()> + 'static>(body: impl Fn(Stage) -> F + 'static) -> Script {
+    Rc::new(move |stage| body(stage).boxed_local())
 }
 
-/// Runs a world until every script has ended.
+/// Runs a world until every script has come to its end.
 ///
 /// # Errors
 /// It did not end in time, or something was logged as an error.
@@ -181,14 +253,37 @@ pub fn script<F: Future<Output = ()> + 'static>(body: impl FnOnce(Stage) -> F + 
 /// # Panics
 /// If a script or anything else in the world does.
 pub fn run(setup: Setup, folder: &SimFolder, history: &History, scripts: Vec<Script>) -> Result<(), String> {
-    history.capture(|| run_captured(setup, folder, history, scripts))?;
+    run_under(None, setup, folder, history, scripts)
+}
+
+/// As [`run`], with something that happens to the readers.
+///
+/// # Errors
+/// Those of [`run`].
+///
+/// # Panics
+/// As [`run`].
+pub fn run_under(
+    fate: Option<Fate>,
+    setup: Setup,
+    folder: &SimFolder,
+    history: &History,
+    scripts: Vec<Script>,
+) -> Result<(), String> {
+    history.capture(|| run_captured(fate, setup, folder, history, scripts))?;
     match history.errors().first() {
         Some(error) => Err(format!("an error was logged:{error}")),
         None => Ok(()),
     }
 }
 
-fn run_captured(setup: Setup, folder: &SimFolder, history: &History, scripts: Vec<Script>) -> Result<(), String> {
+fn run_captured(
+    fate: Option<Fate>,
+    setup: Setup,
+    folder: &SimFolder,
+    history: &History,
+    scripts: Vec<Script>,
+) -> Result<(), String> {
     assert!(scripts.len() <= READER_HOSTS.len(), "a world has at most {} readers", READER_HOSTS.len());
     let mut sim = turmoil::Builder::new()
         .rng_seed(setup.seed)
@@ -202,7 +297,7 @@ fn run_captured(setup: Setup, folder: &SimFolder, history: &History, scripts: Ve
         .build();
     let readers: Vec<&'static str> = READER_HOSTS[..scripts.len()].to_vec();
     let (queue, line, owner) = (Arc::default(), Arc::<Line>::default(), OwnerNode::default());
-    let setup = Arc::new(setup);
+    let setup = Rc::new(setup);
     {
         let lives = Arc::new(Mutex::new(0));
         let place =
@@ -214,23 +309,20 @@ fn run_captured(setup: Setup, folder: &SimFolder, history: &History, scripts: Ve
             live_as_owner(place.clone(), owner.clone(), *lives)
         });
     }
-    for ((host, body), number) in readers.iter().copied().zip(scripts).zip(0..) {
+    let mut machines = Vec::new();
+    for ((host, script), number) in readers.iter().copied().zip(scripts).zip(0..) {
         let place =
             Place { setup: setup.clone(), folder: folder.clone(), history: history.clone(), line: line.clone() };
         let net = Net { host, queue: Arc::clone(&queue), tick: setup.tick, line: line.clone() };
+        let machine = Machine::new(SimStore::new(setup.seed ^ (u64::from(number) + 1) << 16), net);
+        machines.push(machine.clone());
         let owner = owner.clone();
-        sim.client(host, async move {
-            let store = SimStore::default();
-            let node = start_reader(&place, host, number, store.clone());
-            let Place { setup, folder, history, line: _ } = place;
-            let late = if setup.sabotage == Some(Sabotage::AnswersLate) { LATE } else { Duration::ZERO };
-            let read_timeout = setup.config.read_timeout.saturating_sub(late);
-            let kernel = Kernel::new(node, folder.clone(), history.clone(), host, read_timeout);
-            let stage = Stage { kernel, folder, store, net, history, owner };
-            if let Some(sabotage) = setup.sabotage {
-                sabotage.plant(&stage);
-            }
-            body(stage).await;
+        sim.host(host, move || live_as_reader(place.clone(), number, machine.clone(), owner.clone(), script.clone()));
+    }
+    if let Some(fate) = fate {
+        let readers = machines.clone();
+        sim.client(FATE_HOST, async move {
+            fate(readers).await;
             Ok(())
         });
     }
@@ -238,15 +330,19 @@ fn run_captured(setup: Setup, folder: &SimFolder, history: &History, scripts: Ve
         history.set_now(sim.elapsed());
         while let Some((host, fault)) = lock(&queue).pop_front() {
             history.note(host, format_args!("fault {fault:?}"));
-            bring(&mut sim, host, &readers, fault, folder);
+            bring(&mut sim, host, &machines, fault, folder);
         }
-        if sim.step().map_err(|error| error.to_string())? {
+        sim.step().map_err(|error| error.to_string())?;
+        if machines.iter().all(|machine| machine.has_ended.load(Ordering::Relaxed)) {
             return Ok(());
+        }
+        if sim.elapsed() > setup.limit {
+            return Err(format!("the scripts have not come to their ends within {:?} of simulated time", setup.limit));
         }
     }
 }
 
-fn bring(sim: &mut turmoil::Sim<'_>, host: &str, readers: &[&'static str], fault: Fault, folder: &SimFolder) {
+fn bring(sim: &mut turmoil::Sim<'_>, host: &str, machines: &[Machine], fault: Fault, folder: &SimFolder) {
     match fault {
         Fault::Partition => sim.partition(OWNER_HOST, host),
         Fault::Repair => sim.repair(OWNER_HOST, host),
@@ -259,18 +355,30 @@ fn bring(sim: &mut turmoil::Sim<'_>, host: &str, readers: &[&'static str], fault
             sim.crash(OWNER_HOST);
         }
         Fault::PowerCut => {
-            for reader in readers {
-                sim.partition(OWNER_HOST, *reader);
+            for machine in machines {
+                sim.partition(OWNER_HOST, machine.net.host);
             }
             folder.unwatch();
             sim.crash(OWNER_HOST);
-            for reader in readers {
-                sim.repair(OWNER_HOST, *reader);
+            for machine in machines {
+                sim.repair(OWNER_HOST, machine.net.host);
             }
         }
         Fault::Restart => {
             folder.unwatch();
             sim.bounce(OWNER_HOST);
+        }
+        Fault::EndReader => sim.crash(host),
+        Fault::CutReader => {
+            sim.partition(OWNER_HOST, host);
+            sim.crash(host);
+            sim.repair(OWNER_HOST, host);
+            machines.iter().filter(|machine| machine.net.host == host).for_each(|machine| machine.store.lose_power());
+        }
+        Fault::StartReader => {
+            if !sim.is_host_running(host) {
+                sim.bounce(host);
+            }
         }
     }
 }
@@ -278,7 +386,7 @@ fn bring(sim: &mut turmoil::Sim<'_>, host: &str, readers: &[&'static str], fault
 /// What a host needs of its world.
 #[derive(Clone)]
 struct Place {
-    setup: Arc<Setup>,
+    setup: Rc<Setup>,
     folder: SimFolder,
     history: History,
     line: Arc<Line>,
@@ -288,19 +396,59 @@ fn reader_id(number: u8) -> PeerId {
     PeerId([0x11 + number; 32])
 }
 
-fn start_reader(place: &Place, host: &'static str, number: u8, store: SimStore) -> Arc<Node> {
-    let hello = Hello::new(ShareId([7; 16]), None, "sim");
-    let route = Route { addresses: vec![format!("{OWNER_HOST}:{PORT}")], hello };
+/// One life of a reader's process.
+async fn live_as_reader(
+    place: Place,
+    number: u8,
+    machine: Machine,
+    owner: OwnerNode,
+    script: Script,
+) -> turmoil::Result {
+    let (host, store, net) = (READER_HOSTS[usize::from(number)], machine.store.clone(), machine.net.clone());
+    let life = machine.lives.fetch_add(1, Ordering::Relaxed) + 1;
+    if life > 1 {
+        store.next_life();
+    }
+    let guest = place.setup.guest.as_ref().filter(|_| number == 0).map(|guest| guest.folder.clone());
+    let node = start_reader(&place, host, number, store.clone(), life, guest.clone());
+    if let Some(folder) = guest {
+        tokio::spawn(tell_changes(node.clone(), scan(&node, &folder), place.setup.watcher_delay));
+    }
+    let Place { setup, folder, history, line: _ } = place;
+    let late = if setup.sabotage == Some(Sabotage::AnswersLate) { LATE } else { Duration::ZERO };
+    let read_timeout = setup.config.read_timeout.saturating_sub(late);
+    let kernel = Kernel::new(node, folder.clone(), history.clone(), host, read_timeout);
+    let has_ended = machine.has_ended.clone();
+    let stage = Stage { kernel, folder, store, net, machine, life, history, owner };
+    if let Some(sabotage) = setup.sabotage {
+        sabotage.plant(&stage);
+    }
+    script(stage).await;
+    has_ended.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+fn start_reader(
+    place: &Place,
+    host: &'static str,
+    number: u8,
+    store: SimStore,
+    life: u64,
+    folder: Option<SimFolder>,
+) -> Arc<Node> {
+    let route = Route { addresses: vec![format!("{OWNER_HOST}:{PORT}")], hello: hello() };
     let node = Node::start(Parts {
-        config: Config { epoch: 1 + u64::from(number), ..place.setup.config.clone() },
-        seed: place.setup.seed ^ u64::from(number),
+        config: Config { epoch: life << 8 | u64::from(number), ..place.setup.config.clone() },
+        seed: place.setup.seed ^ u64::from(number) ^ life << 24,
         transport: Arc::new(SimTransport::new(reader_id(number), place.line.clone())),
         store: Arc::new(store),
-        folder: None,
+        folder: folder.map(|folder| Arc::new(folder) as Arc<_>),
         admission: Arc::new(Anybody),
         peers: BTreeMap::from([(OWNER, route)]),
+        call_back: None,
+        remembered: None,
     });
-    record(&node, &place.history, host);
+    record(&node, &place.history, host, Some(life));
     node.follow_peers();
     node
 }
@@ -327,29 +475,56 @@ async fn live_as_owner(place: Place, running: OwnerNode, life: u64) -> turmoil::
         folder: Some(Arc::new(folder.clone())),
         admission: Arc::new(Anybody),
         peers: BTreeMap::new(),
+        call_back: setup.guest.as_ref().map(|_| hello()),
+        remembered: None,
     });
-    record(&node, &history, OWNER_HOST);
+    record(&node, &history, OWNER_HOST, None);
     *lock(&running.0) = Arc::downgrade(&node);
-    let (scan, mut changes) = folder.watch();
+    let changes = scan(&node, &folder);
+    let guests = Arc::new(Guests::new(Arc::new(Leases::new(LEASE_GRACE))));
+    tokio::spawn(server::serve_with(listener, node.clone(), guests, std::future::pending()));
+    if let Some(Guest { folder, script }) = &setup.guest {
+        let read_timeout = Config::default().read_timeout;
+        tokio::task::spawn_local(script(Kernel::new(
+            node.clone(),
+            folder.clone(),
+            history.clone(),
+            OWNER_HOST,
+            read_timeout,
+        )));
+    }
+    tell_changes(node, changes, setup.watcher_delay).await;
+    // The folder has another watcher now, or none: this life is over.
+    std::future::pending().await
+}
+
+/// Tells a node what is in its folder. What changes comes by what this returns.
+fn scan(node: &Node, folder: &SimFolder) -> UnboundedReceiver<Vec<Observation>> {
+    let (scan, changes) = folder.watch();
     for batch in scan.chunks(WATCHER_BATCH) {
         node.observe(batch.to_vec());
     }
-    let guests = Arc::new(Guests::new(Arc::new(Leases::new(LEASE_GRACE))));
-    tokio::spawn(server::serve_with(listener, node.clone(), guests, std::future::pending()));
+    changes
+}
+
+/// Tells a node what changes in its folder, until that has another watcher or none.
+async fn tell_changes(node: Arc<Node>, mut changes: UnboundedReceiver<Vec<Observation>>, delay: Duration) {
     while let Some(news) = changes.recv().await {
-        tokio::time::sleep(setup.watcher_delay).await;
+        tokio::time::sleep(delay).await;
         let mut news: Vec<Observation> = news;
         while let Ok(more) = changes.try_recv() {
             news.extend(more);
         }
         node.observe(news);
     }
-    // The folder has another watcher now, or none: this life is over.
-    std::future::pending().await
 }
 
-/// Writes every step into the history, and checks the engine after it.
-fn record(node: &Node, history: &History, host: &'static str) {
+fn hello() -> Hello {
+    Hello::new(ShareId([7; 16]), None, "sim")
+}
+
+/// Writes every step into the history, and checks the engine after it. What a reader does in this `life` is counted.
+fn record(node: &Node, history: &History, host: &'static str, life: Option<u64>) {
     let (history, whole) = (history.clone(), history.is_whole());
     let mut steps = 0u64;
     node.record(Box::new(move |step: Step<'_>| {
@@ -359,6 +534,11 @@ fn record(node: &Node, history: &History, host: &'static str) {
             for output in step.outputs {
                 history.note_step(host, format_args!("{} > {output:?}", step.now));
             }
+        }
+        if let Some(life) = life {
+            let compared =
+                if let Input::Done(_, Done::Compared(Ok(same))) = step.input { same.as_slice() } else { &[] };
+            history.count(host, life, step.engine.view().totals(), compared.len() as u64);
         }
         if step.engine.view().entries() <= SMALL_TREE || steps.is_multiple_of(SELDOM) {
             step.engine.check();

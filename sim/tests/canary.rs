@@ -2,7 +2,7 @@
 
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_sim::failure::{Case, attempt};
-use farshore_sim::history::History;
+use farshore_sim::history::{History, Tally};
 use farshore_sim::plan::{Plan, Trouble, TroubleKind, run_with};
 use farshore_sim::sabotage::Sabotage;
 use std::process::{Command, Output};
@@ -49,7 +49,53 @@ fn a_store_that_changes_bytes() {
 
 #[test]
 fn a_store_whose_writes_never_end() {
-    caught(Sabotage::StoreHangs, busy(), "requests and frames when all is read");
+    caught(Sabotage::StoreHangs, busy(), "all that is pinned to be here");
+}
+
+/// A run in whose middle the reader is away, and whose files do not change.
+fn interrupted(kind: TroubleKind) -> Plan {
+    let away = Trouble { at: Duration::from_secs(3), lasts: Duration::from_millis(300), reader: 0, kind };
+    let mut plan = Plan { edits: 0, faults: vec![away], hurt: Duration::from_secs(6), ..busy() };
+    plan.config.cache_bytes = None;
+    plan.config.save_interval = Duration::from_millis(500);
+    plan
+}
+
+#[test]
+fn a_store_that_forgets_that_it_crashed() {
+    let plan = interrupted(TroubleKind::ReaderCrash);
+    assert_eq!(run(plan.clone(), None), Ok(()));
+    caught(Sabotage::StoreForgetsCrashes, plan, "bytes that no version holds");
+}
+
+#[test]
+fn a_store_that_claims_what_was_never_written() {
+    let plan = Plan { programs: vec![1], ..interrupted(TroubleKind::ReaderStop) };
+    assert_eq!(run(plan.clone(), None), Ok(()));
+    caught(Sabotage::StoreClaimsTooMuch, plan, "bytes that no version holds");
+}
+
+#[test]
+fn a_store_that_says_that_damaged_bytes_are_right() {
+    let plan = interrupted(TroubleKind::ReaderPowerCut);
+    assert_eq!(run(plan.clone(), None), Ok(()));
+    caught(Sabotage::StoreNeverLooks, plan, "bytes that no version holds");
+}
+
+#[test]
+fn a_store_that_keeps_what_is_to_go() {
+    caught(Sabotage::StoreKeepsAll, busy(), "for a store as the engine knows it");
+}
+
+/// What a store that keeps everything is for happens in runs at all.
+#[test]
+fn what_was_stored_is_gone_on_with() {
+    let history = History::short();
+    let plan = Plan { edits: 20, ..interrupted(TroubleKind::ReaderPowerCut) };
+    run_with(plan, &history, None).unwrap();
+    let Tally { lives, resumed_bytes, damaged_chunks, same_chunks, .. } = history.tally();
+    assert_eq!(lives, 2);
+    assert!(resumed_bytes > 0 && damaged_chunks > 0 && same_chunks > 0, "{}", history.tally());
 }
 
 #[test]

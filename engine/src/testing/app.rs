@@ -136,7 +136,10 @@ impl World {
     /// # Errors
     /// What the engine says.
     pub fn release(&mut self, at: HostId, handle: Handle) -> Result<(), Errno> {
-        self.ask_now(at, Request::Release { handle }).map(drop)
+        self.hosts[at].kernel.releasing = Some(handle);
+        let released = self.ask_now(at, Request::Release { handle }).map(drop);
+        self.hosts[at].kernel.releasing = None;
+        released
     }
 
     /// Has the kernel forget an entry, if nothing of it is open.

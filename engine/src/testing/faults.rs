@@ -134,9 +134,15 @@ impl World {
     }
 
     /// Ends a follower's process, and starts it again on the store as it was left. If the end is not `clean`, what was not
-    /// written down is lost, and what was may be damaged.
+    /// written down is lost, and what was may be damaged. It begins with what it knew of the owner's tree at the end, at
+    /// some moment before, or not at all.
     pub fn restart_follower(&mut self, at: HostId, clean: bool) {
         self.trouble();
+        match self.rng.up_to(3) {
+            0 => self.hosts[at].remembered = None,
+            1 => {}
+            _ => self.remember(at),
+        }
         let conns: Vec<ConnId> = (0..self.conns.len()).filter(|conn| self.conns[*conn].dialer == at).collect();
         for conn in conns {
             self.end_conn(conn);
@@ -148,8 +154,13 @@ impl World {
         host.links.clear();
         host.wanted.clear();
         let held = host.store.restart(clean, &mut self.rng);
+        let remembered = host.remembered.clone();
         self.input(at, Input::Held { held, pins });
         if let Some(owner) = self.follows.get(&at).copied() {
+            if let Some(remembered) = remembered {
+                let peer = self.hosts[owner].peer;
+                self.input(at, Input::Remembered { peer, remembered });
+            }
             self.follow(at, owner);
         }
     }

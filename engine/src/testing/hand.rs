@@ -50,9 +50,13 @@ impl Hand {
     /// The peer that is followed.
     pub const PEER: PeerId = PeerId([9; 32]);
 
-    /// An engine that follows nobody.
+    /// An engine that follows nobody. What connections carry is of no account: nothing comes over them by itself here.
     #[must_use]
     pub fn new(config: Config) -> Hand {
+        Hand::with(Config { least_ahead_bytes: config.ahead_bytes, ..config })
+    }
+
+    fn with(config: Config) -> Hand {
         let (link, watch) = (LinkId(0), EffectId(0));
         Hand { engine: Engine::new(config, 3, Time::ZERO), now: Time::ZERO, link, watch, seq: 0, last_request: 0 }
     }
@@ -60,11 +64,21 @@ impl Hand {
     /// An engine that follows [`Hand::PEER`], is connected, and was told of these files.
     #[must_use]
     pub fn following(config: Config, files: &[(&str, u64)]) -> Hand {
-        let mut hand = Hand::new(config);
+        Hand::new(config).follow(files)
+    }
+
+    /// The same, and what is asked for depends on what the connection carries.
+    #[must_use]
+    pub fn following_at_its_pace(config: Config, files: &[(&str, u64)]) -> Hand {
+        Hand::with(config).follow(files)
+    }
+
+    fn follow(mut self, files: &[(&str, u64)]) -> Hand {
+        let hand = &mut self;
         let out = hand.give(Input::Command(Command::Follow { peer: Hand::PEER }));
         hand.connect(&out);
         hand.list(files);
-        hand
+        self
     }
 
     /// Answers the dial in `out` with a connection, and takes note of its watch.

@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::ids::{ContentId, EffectId, LinkId, PeerId, ReqId};
 use crate::input::{Request, StoreError, Wanted, WatchCursor};
 use crate::path::RelPath;
+use crate::remembered::Remembered;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -29,6 +30,8 @@ pub struct Host {
     pub unshared: BTreeSet<RelPath>,
     /// What it has fetched.
     pub store: MemStore,
+    /// What was written down of its owner's tree, at some moment.
+    pub(super) remembered: Option<Remembered>,
     /// How many of its coming stores fail, and why.
     pub store_faults: Option<(StoreError, u32)>,
     /// What its applications know.
@@ -89,6 +92,7 @@ impl Host {
             folder: Folder::default(),
             unshared: BTreeSet::new(),
             store: MemStore::default(),
+            remembered: None,
             store_faults: None,
             kernel: Kernel::default(),
             life: 0,
@@ -135,7 +139,8 @@ impl Host {
         let waits = |asked: &Asked| !matches!(asked.request, Request::PeerWatch { .. });
         let works = |job: &Job| !matches!(job, Job::Dial { .. } | Job::Watch { .. });
         let saves = !self.engine.saving.unsaved.is_empty() || self.engine.saving.at.is_some();
-        !saves && !self.asked.values().any(waits) && !self.jobs.values().any(works) && !self.watcher.busy
+        let retries = self.engine.prefetch.again_at.is_some();
+        !saves && !retries && !self.asked.values().any(waits) && !self.jobs.values().any(works) && !self.watcher.busy
     }
 }
 

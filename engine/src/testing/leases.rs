@@ -3,7 +3,7 @@
 use super::host::HostId;
 use super::wire::{Conn, ConnId, Message};
 use super::world::World;
-use crate::ids::{ContentId, LinkId};
+use crate::ids::{ContentId, Handle, LinkId};
 use crate::input::{FetchError, Wanted};
 use crate::record::Stamp;
 use crate::time::Time;
@@ -54,12 +54,21 @@ impl World {
         self.kept.retain(|_, lease| lease.until.is_none_or(|until| until > now));
         let opened = match self.kept.get(&key).filter(|_| self.leases) {
             Some(lease) => lease.opened,
-            None => self.open_now(conn, wanted)?,
+            None => self.open_now(conn, wanted).inspect_err(|_| _ = self.refused_leases.insert(key))?,
         };
         let lease = self.kept.entry(key).or_insert(Lease { opened, contents: BTreeSet::new(), until: None });
         lease.until = None;
         lease.contents.insert(wanted.content);
         Ok(lease.opened)
+    }
+
+    /// Whether what is open through a handle was gone already when its owner was first asked to keep it: what was not here
+    /// by then cannot be had.
+    pub(super) fn came_too_late(&self, at: HostId, handle: Handle) -> bool {
+        let host = &self.hosts[at];
+        let content = host.kernel.handles.get(&handle).and_then(|open| host.engine.tree.get(open.ino)?.content);
+        let Some((owner, wanted)) = content.and_then(|content| host.wanted.get(&content)) else { return false };
+        self.refused_leases.contains(&(self.host_of(*owner), at, wanted.stamp))
     }
 
     /// A follower has closed the streams of a content.

@@ -9,7 +9,7 @@ use super::world::World;
 use crate::chunk::{CHUNK_SIZE, FRAME_SIZE};
 use crate::config::{Config, OnDisconnect};
 use crate::ids::{Handle, Ino};
-use crate::input::{Command, FetchError, Input, Request, StoreError};
+use crate::input::{Command, FetchError, Input, PeerEvent, Request, StoreError};
 use crate::path::{Name, RelPath};
 use core::time::Duration;
 
@@ -92,6 +92,8 @@ pub enum Op {
     StoreFails(u8, u8),
     /// A follower is told that the network may be back.
     NetworkChanged(u8),
+    /// A follower is told that the owner can be reached now, whether that is so or not.
+    Reachable(u8),
     /// A follower's driver cannot make sense of what came over its connection.
     Garbage(u8),
     /// The stream of updates to a follower ends, and nothing else.
@@ -149,6 +151,7 @@ impl Op {
             39 if b % 4 == 2 => Op::Unpin(a, c),
             39 if b % 8 == 3 => Op::Unshare(a),
             39 if b % 8 == 7 => Op::ShareAgain(a),
+            39 if b % 8 == 5 => Op::Reachable(a),
             39 => Op::NetworkChanged(a),
             40 if b % 2 == 1 => Op::Evict(a, c),
             40 => Op::Garbage(a),
@@ -298,6 +301,10 @@ impl World {
                 self.hosts[follower(who)].store_faults = Some((error, u32::from(count % 16)));
             }
             Op::NetworkChanged(who) => self.input(follower(who), Input::Command(Command::NetworkChanged)),
+            Op::Reachable(who) => {
+                let owner = self.hosts[OWNER].peer;
+                self.input(follower(who), Input::Peer(owner, PeerEvent::Reachable));
+            }
             Op::Garbage(who) => self.garbage(follower(who)),
             Op::WatchEnds(who) => self.end_watches(follower(who)),
             Op::RestartFollower(who, clean) => self.restart_follower(follower(who), clean),

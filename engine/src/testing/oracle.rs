@@ -35,6 +35,8 @@ pub struct Kernel {
     pub reads: BTreeMap<ReqId, Result<Vec<u8>, Errno>>,
     /// How the fetches of whole files ended.
     pub fetches: BTreeMap<ReqId, Result<ContentId, Errno>>,
+    /// The handle that is being released. What still waits for bytes through it ends with it.
+    pub releasing: Option<Handle>,
     /// All notices, oldest first.
     pub notices: VecDeque<Notice>,
     /// The version of which it caches bytes.
@@ -106,7 +108,7 @@ impl World {
             assert!(self.now <= until, "request {id} was answered at {} and not by {until}: {asked:?}", self.now);
         }
         if let Err(errno) = result {
-            self.check_error(&asked, errno);
+            self.check_error(at, &asked, errno);
         }
         match (&asked.request, result) {
             (Request::Read { handle, offset, len }, Ok(Reply::Read(span))) => {
@@ -189,10 +191,28 @@ impl World {
         }
     }
 
-    fn check_error(&self, asked: &Asked, errno: Errno) {
+    fn check_error(&self, at: HostId, asked: &Asked, errno: Errno) {
+        let is_released = |handle| self.hosts[at].kernel.releasing == Some(handle) && errno == Errno::Io;
+        match asked.request {
+            // A follower that has something open that was removed long ago asks whether it still can be had.
+            Request::PeerOpen { .. } => return,
+            Request::Read { handle, .. } | Request::FetchAll { handle } if is_released(handle) => return,
+            Request::Read { handle, .. } | Request::FetchAll { handle }
+                if errno == Errno::Stale && self.came_too_late(at, handle) =>
+            {
+                return;
+            }
+            _ => {}
+        }
         let unexplained = match errno {
             Errno::Io | Errno::Stale | Errno::NoSpace => !self.is_hurt() && self.trouble_at + AFTERMATH < asked.at,
-            Errno::NoEntry | Errno::BadHandle | Errno::NotDir | Errno::IsDir | Errno::Invalid | Errno::ReadOnly => {
+            Errno::NoEntry
+            | Errno::TooMany
+            | Errno::BadHandle
+            | Errno::NotDir
+            | Errno::IsDir
+            | Errno::Invalid
+            | Errno::ReadOnly => {
                 matches!(asked.request, Request::Read { .. } | Request::FetchAll { .. })
             }
         };

@@ -44,6 +44,7 @@ struct Part {
     unverified: BTreeSet<u64>,
     /// What is written down: the hashes, and whether some are unverified.
     saved: Option<(BTreeMap<u64, u64>, bool)>,
+    saved_path: RelPath,
     /// The last stop was clean.
     is_clean: bool,
     last_used: u64,
@@ -64,6 +65,7 @@ impl Part {
 
     fn save(&mut self) {
         self.saved = Some((self.hashes.clone(), !self.unverified.is_empty()));
+        self.saved_path.clone_from(&self.path);
     }
 }
 
@@ -100,6 +102,7 @@ impl MemStore {
                 hashes: BTreeMap::new(),
                 unverified: BTreeSet::new(),
                 saved: None,
+                saved_path: path.clone(),
                 is_clean: false,
                 last_used,
                 is_private,
@@ -222,6 +225,13 @@ impl MemStore {
         }
     }
 
+    /// The owner has it elsewhere now.
+    pub(super) fn note_path(&mut self, content: ContentId, path: RelPath) {
+        let part = self.open.get(&content).and_then(|open| self.parts.get_mut(&open.own));
+        let Some(part) = part else { panic!("content {content} was moved, and is stored nowhere") };
+        part.path = path;
+    }
+
     /// The other version is not needed any more.
     pub(super) fn drop_base(&mut self, content: ContentId) {
         let Some(open) = self.open.get_mut(&content) else { panic!("content {content} was never stored") };
@@ -265,6 +275,7 @@ impl MemStore {
                 part.save();
             } else {
                 let (hashes, _) = part.saved.clone().unwrap_or_default();
+                part.path.clone_from(&part.saved_path);
                 part.unverified = hashes.keys().copied().collect();
                 part.hashes = hashes;
                 let hashes = &part.hashes;
@@ -342,7 +353,8 @@ impl MemStore {
         let unsaved = |open: &&Open| {
             self.parts.get(&open.own).is_some_and(|part| {
                 let saved = part.saved.as_ref();
-                !part.hashes.is_empty() && saved.is_none_or(|(hashes, _)| *hashes != part.hashes)
+                let is_saved = saved.is_some_and(|(hashes, _)| *hashes == part.hashes) && part.saved_path == part.path;
+                !part.hashes.is_empty() && !is_saved
             })
         };
         self.open.values().filter(unsaved).count()

@@ -160,10 +160,11 @@ impl World {
     pub(super) fn on_watched(&mut self, _owner: HostId, asked: &Asked, updates: Vec<TreeUpdate>, cursor: WatchCursor) {
         let Some(conn) = asked.conn else { return };
         if updates.is_empty() {
-            assert_eq!(asked.cursor(), Some(&cursor), "a follower was told nothing and stands somewhere else");
-        } else {
-            self.send(conn, Message::Tree { updates });
+            let stood = asked.cursor().map(|cursor| (cursor.position, cursor.listing.clone()));
+            let stands = (cursor.position, cursor.listing.clone());
+            assert_eq!(stood, Some(stands), "a follower was told nothing and stands somewhere else");
         }
+        self.send(conn, Message::Tree { updates });
         let again = self.now + self.watch_pause + self.jitter(self.latency);
         self.schedule(again, Event::WatchAgain { conn, cursor });
     }

@@ -12,6 +12,7 @@ use crate::input::{Command, DialError, Done, FetchError, Input, Request, WatchCu
 use crate::output::{Effect, Errno, Output, Reply};
 use crate::path::RelPath;
 use crate::record::Stamp;
+use crate::remembered::Remembered;
 use crate::rng::Rng;
 use crate::time::Time;
 use core::time::Duration;
@@ -19,6 +20,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// More steps than any test needs: something goes round in circles.
 const MAX_STEPS: u64 = 3_000_000;
+
+/// A follower writes down its owner's tree with news that are a step whose number is a multiple of this.
+const REMEMBER_EVERY: u64 = 7;
 
 /// N engines and everything around them. The same seed and the same calls give the same history.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub struct World {
     pub(super) versions: BTreeMap<(PeerId, Stamp), (u64, u64, u64)>,
     /// What owners keep open for their followers.
     pub(super) kept: BTreeMap<LeaseKey, Lease>,
+    /// What they were asked to keep when it was gone already.
+    pub(super) refused_leases: BTreeSet<LeaseKey>,
     pub(super) trouble_at: Time,
     events: BTreeMap<(Time, u64), Event>,
     last_event: u64,
@@ -101,6 +107,7 @@ impl World {
             follows: BTreeMap::new(),
             versions: BTreeMap::new(),
             kept: BTreeMap::new(),
+            refused_leases: BTreeSet::new(),
             trouble_at: Time::ZERO,
             events: BTreeMap::new(),
             last_event: 0,
@@ -138,12 +145,31 @@ impl World {
     /// Gives an engine an input, checks it, and carries out what it wants.
     pub fn input(&mut self, at: HostId, input: Input) {
         let mut out = Vec::new();
+        let is_news = matches!(input, Input::Peer(..));
         self.hosts[at].engine.step(self.now, input, &mut out);
         self.hosts[at].engine.check();
+        // At moments that are as good as any, and when events are still to be told for the second time.
+        let engine = &self.hosts[at].engine;
+        let is_unsettled = engine.peers.values().any(|peer| peer.settled > peer.position.seq);
+        if is_news && (is_unsettled || engine.totals.steps.is_multiple_of(REMEMBER_EVERY)) {
+            self.remember(at);
+        }
         for output in out {
             self.carry_out(at, output);
         }
         self.check_deadlines();
+    }
+
+    /// A follower writes down what it knows of its owner's tree, if that is whole.
+    pub(super) fn remember(&mut self, at: HostId) {
+        let Some(owner) = self.follows.get(&at).map(|owner| self.hosts[*owner].peer) else { return };
+        let host = &mut self.hosts[at];
+        let Some(snapshot) = host.engine.view().snapshot(owner) else { return };
+        let remembered = snapshot.into_remembered();
+        // What is written down can be read: it keeps every rule.
+        let again = Remembered::new(remembered.position(), remembered.settled(), remembered.entries().to_vec());
+        assert_eq!(again.as_ref(), Ok(&remembered), "host {at} remembers what makes no tree");
+        host.remembered = Some(remembered);
     }
 
     /// Asks an engine something; the answer is checked and kept when it comes.
@@ -257,6 +283,10 @@ impl World {
             }
             Effect::DropBase { content } => {
                 self.hosts[at].store.drop_base(content);
+                None
+            }
+            Effect::Moved { content, path } => {
+                self.hosts[at].store.note_path(content, path);
                 None
             }
             Effect::Evict { key } => {

@@ -2,7 +2,7 @@
 
 use crate::CHUNK;
 use core::time::Duration;
-use farshore_engine::testing::{Pair, World, path};
+use farshore_engine::testing::{Hand, Pair, Spoil, World, path};
 use farshore_engine::*;
 
 const FILES: [(&str, u64); 4] = [("a", 2 * CHUNK), ("b", 2 * CHUNK), ("c", 2 * CHUNK), ("dir/d", 2 * CHUNK)];
@@ -27,6 +27,10 @@ fn stored(world: &World) -> Vec<String> {
     let mut paths: Vec<String> = contents.chain(view.held().map(|held| held.path.to_string())).collect();
     paths.sort();
     paths
+}
+
+fn fetched(pair: &Pair) -> u64 {
+    pair.hosts[Pair::FOLLOWER].engine.view().totals().fetched_bytes
 }
 
 fn ask(pair: &mut Pair, request: Request) -> Result<Reply, Errno> {
@@ -164,6 +168,53 @@ fn what_the_owner_has_no_more_does_not_stay() {
 }
 
 #[test]
+fn what_was_kept_of_a_file_that_is_empty_now_does_not_stay() {
+    let mut pair = Pair::new(&FILES);
+    ask(&mut pair, Request::Pin { path: path("dir") }).unwrap();
+    pair.drive();
+    assert_eq!(stored(&pair), ["dir/d"]);
+    pair.cut();
+    pair.edit("dir/d", 0);
+    pair.restart_follower(Pair::FOLLOWER, true);
+    pair.heal();
+    let listed = |world: &World| world.hosts[Pair::FOLLOWER].engine.view().peers().any(|peer| peer.listed);
+    assert!(pair.drive_bounded(Duration::from_secs(60), listed));
+    assert!(stored(&pair).is_empty(), "no version of it has anything in common with it");
+    pair.settle();
+}
+
+#[test]
+fn what_has_lost_its_pinned_name_does_not_stay() {
+    let mut pair = with_cache(1);
+    ask(&mut pair, Request::Pin { path: path("dir/d") }).unwrap();
+    let handle = pair.open("dir/d");
+    pair.drive();
+    pair.rename("c", "dir/d");
+    pair.drive();
+    // The kernel still knows what had the name before.
+    pair.release(Pair::FOLLOWER, handle).unwrap();
+    use_file(&mut pair, "a");
+    let stored_bytes = pair.hosts[Pair::FOLLOWER].engine.view().stored_bytes();
+    assert_eq!(stored_bytes, 2 * CHUNK, "what has the name now");
+    assert!(stored(&pair) == ["dir/d"]);
+    pair.settle();
+}
+
+#[test]
+fn what_is_renamed_to_below_a_pin_is_fetched() {
+    let mut pair = Pair::new(&FILES);
+    pair.create("other/e", 3 * CHUNK);
+    ask(&mut pair, Request::Pin { path: path("dir") }).unwrap();
+    pair.drive();
+    pair.rename("a", "dir/a");
+    pair.rename("other", "dir/other");
+    pair.drive();
+    pair.drive_for(Duration::from_secs(1));
+    assert_eq!(stored(&pair), ["dir/a", "dir/d", "dir/other/e"]);
+    pair.settle();
+}
+
+#[test]
 fn a_full_disk_has_room_when_something_may_go() {
     let mut pair = Pair::new(&FILES);
     use_file(&mut pair, "a");
@@ -208,4 +259,118 @@ fn fetching_whole_at_open_ends_with_the_last_close() {
     let view = pair.hosts[Pair::FOLLOWER].engine.view();
     assert!(view.contents().all(|content| content.have_chunks < 400 && content.open_chunks == 0));
     assert_eq!(pair.hosts[Pair::FOLLOWER].store.frames_held(), 0);
+}
+
+#[test]
+fn a_pin_keeps_what_the_owner_renames() {
+    let mut pair = with_cache(2);
+    ask(&mut pair, Request::Pin { path: path("dir") }).unwrap();
+    pair.drive();
+    pair.rename("dir", "elsewhere");
+    pair.drive();
+    use_file(&mut pair, "a");
+    assert_eq!(stored(&pair), ["elsewhere/d"]);
+    let fetched = fetched(&pair);
+    pair.restart_follower(Pair::FOLLOWER, true);
+    pair.drive_for(Duration::from_secs(30));
+    assert_eq!(stored(&pair), ["elsewhere/d"]);
+    assert_eq!((self::fetched(&pair), fetched > 0), (0, true), "nothing had to come again");
+    pair.settle();
+}
+
+#[test]
+fn what_is_renamed_into_a_pinned_directory_is_fetched() {
+    let mut pair = Pair::new(&FILES);
+    ask(&mut pair, Request::Pin { path: path("dir") }).unwrap();
+    pair.drive();
+    pair.rename("a", "dir/a");
+    pair.drive();
+    assert_eq!(stored(&pair), ["dir/a", "dir/d"]);
+    pair.settle();
+}
+
+#[test]
+fn a_file_that_was_renamed_is_found_after_a_restart_though_another_took_its_name() {
+    // Also if the rename happened while nobody looked.
+    for while_away in [false, true] {
+        let mut pair = Pair::new(&FILES);
+        use_file(&mut pair, "a");
+        pair.drive_for(Duration::from_secs(3));
+        if while_away {
+            pair.cut();
+        }
+        pair.rename("a", "a2");
+        pair.create("a", 2 * CHUNK);
+        pair.drive_for(Duration::from_secs(3));
+        pair.restart_follower(Pair::FOLLOWER, true);
+        pair.heal();
+        let listed = |world: &World| world.hosts[Pair::FOLLOWER].engine.view().peers().any(|peer| peer.listed);
+        assert!(pair.drive_bounded(Duration::from_secs(60), listed));
+        use_file(&mut pair, "a");
+        let before = fetched(&pair);
+        use_file(&mut pair, "a2");
+        assert_eq!(fetched(&pair), before, "it was here, while away: {while_away}");
+        pair.settle();
+    }
+}
+
+#[test]
+fn a_full_disk_lets_no_more_go_than_is_needed() {
+    let names: Vec<String> = (0..40).map(|index| format!("f{index:02}")).collect();
+    let mut files: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 4 * CHUNK)).collect();
+    files.push(("large", 40 * CHUNK));
+    let mut pair = Pair::with(Config { ahead_bytes: 64 << 20, ..Config::default() }, &files);
+    for name in &names {
+        let handle = pair.open(name);
+        pair.fetch_all(Pair::FOLLOWER, handle);
+        pair.drive();
+        pair.release(Pair::FOLLOWER, handle).unwrap();
+    }
+    pair.drive();
+    assert_eq!(stored(&pair).len(), 40);
+    pair.hosts[Pair::FOLLOWER].store_faults = Some((StoreError::NoSpace, 30));
+    let handle = pair.open("large");
+    pair.fetch_all(Pair::FOLLOWER, handle);
+    pair.drive_for(Duration::from_secs(20));
+    let gone = 41 - stored(&pair).len();
+    assert!((1..=16).contains(&gone), "{gone} files went for 30 chunks that were refused at about the same time");
+    pair.settle();
+}
+
+#[test]
+fn there_are_only_so_many_pins() {
+    let mut hand = Hand::following(Config::default(), &[("a", 0), ("b", 0)]);
+    let pins = (1..4096).map(|index| path(&format!("f{index}"))).collect();
+    hand.give(Input::Held { held: Vec::new(), pins });
+    let mut pin = |file: &str| {
+        let (id, out) = hand.ask(Request::Pin { path: path(file) });
+        Hand::reply(&out, id)
+    };
+    assert_eq!(pin("a"), Some(Ok(Reply::Pinned)));
+    assert_eq!(pin("b"), Some(Err(Errno::TooMany)));
+    assert_eq!(pin("a"), Some(Ok(Reply::Pinned)), "it is one of them");
+}
+
+#[test]
+fn a_pinned_file_that_was_empty_is_fetched_when_it_is_not_any_more() {
+    let mut pair = Pair::new(&[("dir/a", 0)]);
+    ask(&mut pair, Request::Pin { path: path("dir") }).unwrap();
+    pair.drive();
+    pair.edit("dir/a", 3 * CHUNK);
+    pair.drive();
+    assert_eq!(stored(&pair), ["dir/a"]);
+    pair.settle();
+}
+
+/// The connection stays, so that nothing else would be a reason to try again.
+#[test]
+fn a_pinned_file_that_its_owner_could_not_read_for_a_while_is_fetched_later() {
+    let mut pair = Pair::new(&[("a", CHUNK)]);
+    pair.spoils.extend(std::iter::repeat_n(Spoil::Refuse(FetchError::OwnerIo), 5));
+    ask(&mut pair, Request::Pin { path: path("a") }).unwrap();
+    pair.drive_for(Duration::from_secs(8));
+    assert!(pair.spoils.is_empty() && stored(&pair).is_empty(), "all attempts have failed");
+    pair.drive_for(Duration::from_secs(12));
+    assert_eq!(stored(&pair), ["a"]);
+    pair.settle();
 }

@@ -225,3 +225,25 @@ fn an_owner_that_came_back_and_says_nothing_has_no_news() {
     let refused = hand.fail(&Hand::fetches(&out)[0], FetchError::Gone);
     assert_eq!(Hand::reply(&refused, read), Some(Err(Errno::Stale)));
 }
+
+/// A link that comes and goes may be there for less time than a retry waits.
+#[test]
+fn what_failed_is_tried_again_at_once_over_a_new_connection() {
+    let mut hand = Hand::following(Config::default(), &[("a", CHUNK)]);
+    let handle = hand.open("a");
+    let (read, out) = hand.read(handle, 0, 10);
+    let mut fetch = Hand::fetches(&out)[0].clone();
+    for _ in 0..3 {
+        let out = hand.give(Input::Done(fetch.effect, Done::Fetched(Err(FetchError::StreamLost))));
+        assert!(Hand::fetches(&out).is_empty(), "it waits before it tries again");
+        let link = hand.link;
+        let out = hand.give(Input::Peer(Hand::PEER, PeerEvent::LinkDown { link }));
+        let dialled =
+            |out: &[Output]| out.iter().any(|output| matches!(output, Output::Effect(_, Effect::Dial { .. })));
+        let out = if dialled(&out) { out } else { hand.give(Input::Command(Command::NetworkChanged)) };
+        let out = hand.connect(&out);
+        fetch = Hand::fetches(&out).first().unwrap_or_else(|| panic!("nothing is asked for: {out:?}")).clone();
+        assert!(fetch.urgent);
+    }
+    assert!(Hand::reply(&hand.bring(&fetch), read).is_some_and(|reply| reply.is_ok()));
+}

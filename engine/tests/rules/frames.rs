@@ -107,3 +107,20 @@ fn frames_in_memory_are_waited_with_while_their_chunk_has_to_wait() {
     let out = hand.arrive(again[0].effect, 0..1);
     assert!(matches!(Hand::reply(&out, read), Some(Ok(Reply::Read(_)))), "{out:?}");
 }
+
+/// A file whose bytes are counted each time they come would look complete when it is not.
+#[test]
+fn bytes_that_come_twice_are_counted_once() {
+    let mut hand = Hand::following(Config { read_ahead_chunks: 0, ..Config::default() }, &[("a", 2 * CHUNK)]);
+    let (handle, ino) = (hand.open("a"), hand.ino("a"));
+    for result in [Err(StoreError::Io), Ok(())] {
+        let (_, out) = hand.read(handle, 0, CHUNK as u32);
+        let fetch = Hand::fetches(&out).remove(0);
+        let store = Hand::stores(&hand.bring(&fetch))[0].0;
+        hand.give(Input::Done(store, Done::Stored(result)));
+    }
+    assert_eq!(hand.engine.view().totals().fetched_bytes, 2 * CHUNK);
+    let content = hand.engine.view().content(ino).unwrap();
+    assert_eq!((content.download.downloaded_bytes(), content.have_chunks), (CHUNK, 1));
+    assert!(!content.download.is_complete());
+}

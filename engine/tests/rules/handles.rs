@@ -56,3 +56,30 @@ fn a_read_that_waits_ends_when_its_handle_is_released_and_its_fetch_is_given_up(
     assert_eq!(Hand::cancelled(&out), [fetch.effect]);
     assert!(hand.fail(&fetch, FetchError::Cancelled).is_empty());
 }
+
+/// A table that keeps something of every file that anybody has looked at grows for as long as the mount lives.
+#[test]
+fn what_was_opened_and_of_which_nothing_is_stored_is_forgotten() {
+    let mut hand = Hand::following(Config::default(), &[("opened", 10), ("begun", 10), ("refused", 10), ("empty", 0)]);
+    let opened = hand.open("opened");
+    hand.ask_now(Request::Release { handle: opened }).unwrap();
+
+    let begun = hand.open("begun");
+    let (_, out) = hand.read(begun, 0, 10);
+    let fetch = Hand::fetches(&out).remove(0);
+    hand.ask(Request::Release { handle: begun });
+    hand.fail(&fetch, FetchError::Cancelled);
+
+    let refused = hand.open("refused");
+    let (_, out) = hand.read(refused, 0, 10);
+    let store = Hand::stores(&hand.bring(&Hand::fetches(&out).remove(0)))[0].0;
+    hand.ask(Request::Release { handle: refused });
+    hand.give(Input::Done(store, Done::Stored(Err(StoreError::Io))));
+
+    let empty = hand.open("empty");
+    assert!(matches!(hand.ask_now(Request::FetchAll { handle: empty }), Ok(Reply::Fetched(_))));
+    hand.ask_now(Request::Release { handle: empty }).unwrap();
+
+    let left: Vec<_> = hand.engine.view().contents().map(|content| content.path.to_string()).collect();
+    assert!(left.is_empty(), "remembered for ever: {left:?}");
+}

@@ -24,6 +24,7 @@ mod read_past;
 mod readdir;
 mod redial;
 mod regressions;
+mod remembered;
 mod resume;
 mod retries;
 mod saving;

@@ -144,31 +144,41 @@ fn stored_chunks_are_served_while_the_owner_is_away() {
     }
 }
 
-/// A follower of a file of two chunks, of which its store holds both.
-fn hand_with_both(trust: Trust) -> (Hand, Handle, ReqId, Vec<Output>) {
+/// A follower that opens a file of so many chunks, of which its store holds all, and what follows when that is known.
+fn hand_that_holds(chunks: u64, trust: Trust, read: impl FnOnce(&mut Hand, Handle)) -> (Hand, Handle, Vec<Output>) {
+    let size_bytes = chunks * CHUNK;
     let mut hand = Hand::new(Config { read_ahead_chunks: 0, ..Config::default() });
-    let record = testing::file_record(2 * CHUNK, 1);
-    let identity =
-        ContentIdentity { owner: Hand::PEER, stamp: Stamp(1), size_bytes: 2 * CHUNK, modified: record.modified };
-    let held = Held { key: identity.key(), path: path("a"), stored_bytes: 2 * CHUNK, last_used: 1 };
+    let modified = testing::file_record(size_bytes, 1).modified;
+    let identity = ContentIdentity { owner: Hand::PEER, stamp: Stamp(1), size_bytes, modified };
+    let held = Held { key: identity.key(), path: path("a"), stored_bytes: size_bytes, last_used: 1 };
     hand.give(Input::Held { held: vec![held], pins: Vec::new() });
     let out = hand.give(Input::Command(Command::Follow { peer: Hand::PEER }));
     hand.connect(&out);
-    hand.list(&[("a", 2 * CHUNK)]);
+    hand.list(&[("a", size_bytes)]);
     let ino = hand.ino("a");
     let (open, out) = hand.ask(Request::Open { ino, write: false, whole_from: None });
     let Some(Ok(Reply::Opened(Opened { handle, .. }))) = Hand::reply(&out, open) else { panic!("{out:?}") };
-    let (read, waits) = hand.read(handle, 0, 10);
-    assert!(waits.is_empty(), "it is not known yet what there is: {waits:?}");
+    read(&mut hand, handle);
     let resume = out.iter().find_map(|output| match output {
         Output::Effect(id, Effect::Resume { own: true, base: None, .. }) => Some(*id),
         _ => None,
     });
-    let mut chunks = ChunkBitmap::new(2 * CHUNK).unwrap();
-    chunks.set_range(0, 2 * CHUNK);
-    let own = Some(Resumed { chunks, trust });
+    let mut bitmap = ChunkBitmap::new(size_bytes).unwrap();
+    bitmap.set_range(0, size_bytes);
+    let own = Some(Resumed { chunks: bitmap, trust });
     let out = hand.give(Input::Done(resume.unwrap(), Done::Resumed { own, base: None }));
-    (hand, handle, read, out)
+    (hand, handle, out)
+}
+
+/// The same with two chunks, and a read that waits already.
+fn hand_with_both(trust: Trust) -> (Hand, Handle, ReqId, Vec<Output>) {
+    let mut waiting = None;
+    let (hand, handle, out) = hand_that_holds(2, trust, |hand, handle| {
+        let (read, out) = hand.read(handle, 0, 10);
+        assert!(out.is_empty(), "it is not known yet what there is: {out:?}");
+        waiting = Some(read);
+    });
+    (hand, handle, waiting.unwrap(), out)
 }
 
 fn verify_in(out: &[Output]) -> EffectId {
@@ -240,4 +250,115 @@ fn a_comparison_that_comes_to_nothing_is_a_fetch() {
         "an owner that says nothing is not waited for"
     );
     assert_eq!(Hand::fetches(&out)[0].chunk, 0);
+}
+
+/// A disk can take longer to read a file than a read may wait.
+#[test]
+fn a_whole_file_is_waited_for_as_long_as_it_gets_on_though_nothing_is_fetched() {
+    let (mut hand, handle, _) = hand_that_holds(400, Trust::Hashed, |_, _| {});
+    let (all, mut out) = hand.ask(Request::FetchAll { handle });
+    let mut verifying = std::collections::VecDeque::new();
+    for _ in 0..200 {
+        verifying.extend(out.iter().filter_map(|output| match output {
+            Output::Effect(id, Effect::Verify { .. }) => Some(*id),
+            _ => None,
+        }));
+        out = hand.pass(Duration::from_secs(1));
+        for effect in verifying.drain(..verifying.len().min(5)) {
+            out.extend(hand.give(Input::Done(effect, Done::Verified(true))));
+        }
+        if let Some(reply) = Hand::reply(&out, all) {
+            return assert!(reply.is_ok(), "{reply:?} after {} of 400 chunks", 400 - verifying.len());
+        }
+    }
+    panic!("it is never answered");
+}
+
+#[test]
+fn what_is_found_damaged_after_the_last_close_is_left_alone() {
+    let (mut hand, handle, read, out) = hand_with_both(Trust::Hashed);
+    let verify = verify_in(&out);
+    let (_, out) = hand.ask(Request::Release { handle });
+    assert!(matches!(Hand::reply(&out, read), Some(Err(Errno::Io))));
+    assert!(Hand::fetches(&hand.give(Input::Done(verify, Done::Verified(false)))).is_empty());
+}
+
+#[test]
+fn a_probe_into_a_file_that_was_edited_costs_the_chunk_that_it_touches() {
+    let mut pair = partly_fetched(40, 40);
+    let before = fetched(&pair);
+    pair.edit("a", 40 * CHUNK);
+    pair.drive();
+    let handle = pair.open("a");
+    pair.read_now(handle, 0, 10).unwrap();
+    pair.drive_for(Duration::from_secs(3));
+    assert!(fetched(&pair) - before <= CHUNK, "{} chunks came for ten bytes", (fetched(&pair) - before) / CHUNK);
+    pair.settle();
+}
+
+#[test]
+fn a_second_edit_does_not_lose_what_is_here_of_the_version_before_the_first() {
+    let mut pair = partly_fetched(40, 40);
+    let handle = pair.open("a");
+    for _ in 0..2 {
+        pair.edit("a", 40 * CHUNK);
+        pair.drive();
+        pair.read_now(handle, 0, 10).unwrap();
+        pair.drive();
+    }
+    pair.history = Some(Vec::new());
+    pair.read_now(handle, 30 * CHUNK, 10).unwrap();
+    let compares = |output: &Output| matches!(output, Output::Effect(_, Effect::Compare { .. }));
+    assert!(pair.history.take().unwrap().iter().any(|(.., output)| compares(output)));
+    pair.settle();
+}
+
+#[test]
+fn the_other_version_goes_when_this_one_is_whole() {
+    let mut pair = partly_fetched(6, 6);
+    // The first chunk is compared, and nothing else: what comes by fetches makes the file whole.
+    pair.edit("a", 6 * CHUNK + 5);
+    pair.drive();
+    assert!(read_whole(&mut pair) == pair.owner_bytes("a"));
+    pair.drive();
+    let view = pair.hosts[Pair::FOLLOWER].engine.view();
+    assert_eq!(view.stored_bytes(), 6 * CHUNK + 5);
+    pair.settle();
+}
+
+#[test]
+fn a_comparison_waits_for_what_the_owner_brings_before_it() {
+    let (mut hand, handle, _, out) = hand_with_both(Trust::Claimed);
+    let stalls = |out: &[Output]| out.iter().any(|output| matches!(output, Output::Cancel(_)));
+    assert!(out.iter().any(|output| matches!(output, Output::Effect(_, Effect::Compare { .. }))));
+    hand.put("b", testing::file_record(40 * CHUNK, 2), false);
+    let other = hand.open("b");
+    for chunk in 0..4 {
+        let (_, out) = hand.read(other, chunk * CHUNK, 10);
+        assert!(
+            !stalls(&hand.pass(Duration::from_secs(8))),
+            "chunk {chunk}: the owner is busy, and brings what it can"
+        );
+        hand.bring(&Hand::fetches(&out)[0]);
+    }
+    assert!(stalls(&hand.pass(Duration::from_secs(11))));
+    hand.ask(Request::Release { handle });
+}
+
+#[test]
+fn a_read_of_what_came_along_with_a_comparison_survives_the_loss_of_the_link() {
+    let (mut hand, handle, _, _) = hand_with_both(Trust::Claimed);
+    // The comparison is about both chunks, and was begun for the first.
+    let (read, out) = hand.read(handle, CHUNK, 10);
+    assert!(out.is_empty(), "{out:?}");
+    let link = hand.link;
+    hand.give(Input::Peer(Hand::PEER, PeerEvent::LinkDown { link }));
+    let out = hand.pass(Duration::from_secs(1));
+    let out = hand.connect(&out);
+    let compare = out.iter().find_map(|output| match output {
+        Output::Effect(id, Effect::Compare { chunks, .. }) if chunks.contains(&1) => Some(*id),
+        _ => None,
+    });
+    let out = hand.give(Input::Done(compare.unwrap_or_else(|| panic!("{out:?}")), Done::Compared(Ok(vec![0, 1]))));
+    assert!(matches!(Hand::reply(&out, read), Some(Ok(_))));
 }

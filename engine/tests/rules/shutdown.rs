@@ -13,6 +13,9 @@ fn everybody_who_waits_is_answered() {
     let (read, out) = hand.read(handle, 0, 10);
     let (all, more) = hand.ask(Request::FetchAll { handle });
     let cursor = input::WatchCursor::at(hand.engine.view().position());
+    // Told that this is all there is, it waits for more.
+    let told = hand.ask_now(Request::PeerWatch { peer: Hand::PEER, cursor });
+    let Ok(Reply::Watched { cursor, .. }) = told else { panic!("{told:?}") };
     let (watch, _) = hand.ask(Request::PeerWatch { peer: Hand::PEER, cursor: cursor.clone() });
     let mut fetches = Hand::fetches(&out);
     fetches.extend(Hand::fetches(&more));

@@ -200,3 +200,11 @@ fn a_file_in_a_removed_directory_is_asked_for_where_it_was() {
     let (_, out) = hand.read(handle, CHUNK, 10);
     assert_eq!(Hand::fetches(&out)[0].path, "e/a");
 }
+
+#[test]
+fn a_file_that_was_empty_when_it_was_opened_is_kept_when_it_has_bytes() {
+    let mut hand = Hand::following(Config::default(), &[("a", 0)]);
+    hand.open("a");
+    let out = hand.put("a", farshore_engine::testing::file_record(3 * CHUNK, 2), false);
+    assert!(out.iter().any(|output| matches!(output, Output::Effect(_, Effect::OpenStreams { .. }))), "{out:?}");
+}

@@ -37,10 +37,13 @@ fn who_knows_nothing_is_told_everything_at_once() {
 }
 
 #[test]
-fn who_knows_everything_waits_for_the_next_event() {
+fn who_knows_everything_is_told_so_once_and_waits_for_the_next_event() {
     let mut hand = Hand::new(Config::default());
     let at = WatchCursor::at(hand.engine.view().position());
     let (id, out) = watch(&mut hand, at);
+    let (updates, cursor) = news(&out, id).unwrap();
+    assert_eq!(updates, [], "that is all");
+    let (id, out) = watch(&mut hand, cursor);
     assert!(news(&out, id).is_none());
     hand.pass(Duration::from_secs(19));
     let out = file(&mut hand, "a", 1);
@@ -160,8 +163,19 @@ fn peers_read_what_is_there_in_the_version_that_they_name() {
 }
 
 #[test]
-fn what_we_have_from_a_peer_is_not_ours_to_serve() {
-    let mut hand = Hand::following(Config::default(), &[("a", 1)]);
+fn what_we_have_from_a_peer_is_not_ours_to_serve_or_to_tell() {
+    let mut hand = Hand::following(Config::default(), &[("a", 1), ("b", 1)]);
     let request = Request::PeerOpen { peer: PEER, path: path("a"), stamp: record::Stamp(1) };
     assert_eq!(hand.ask_now(request), Err(Errno::NoEntry));
+    hand.found("own", SeenKind::File { size_bytes: 1 }, 0o644, 1, (1, 1));
+    let request = Request::PeerWatch { peer: PEER, cursor: WatchCursor::at(Position::default()) };
+    let Ok(Reply::Watched { updates, .. }) = hand.ask_now(request) else { panic!() };
+    let told: Vec<String> = updates
+        .iter()
+        .filter_map(|update| match update {
+            TreeUpdate::Entry { path, .. } => Some(path.to_string()),
+            TreeUpdate::Begin { .. } | TreeUpdate::End { .. } | TreeUpdate::Event { .. } => None,
+        })
+        .collect();
+    assert_eq!(told, ["", "own"], "the root is ours as well");
 }

@@ -71,6 +71,31 @@ fn it_keeps_a_window_under_way_and_no_more() {
     assert_eq!(Hand::fetches(&out)[0].chunk, 4);
 }
 
+/// A slow connection has two chunks under way, and a quick one as many as it carries.
+#[test]
+fn the_window_follows_what_the_connection_carries() {
+    for (us_per_frame, under_way) in [(100_000, 2), (250, 64)] {
+        let mut hand = Hand::following_at_its_pace(Config::default(), &[("a", 2000 * CHUNK)]);
+        let handle = hand.open("a");
+        let (_, out) = hand.ask(Request::FetchAll { handle });
+        let mut waiting: std::collections::VecDeque<_> = Hand::fetches(&out).into();
+        assert_eq!(waiting.len(), 2, "nothing is known of it");
+        for _ in 0..500 {
+            let fetch = waiting.pop_front().unwrap();
+            for frame in fetch.frames.clone() {
+                let mut out = hand.pass(Duration::from_micros(us_per_frame));
+                out.extend(hand.arrive(fetch.effect, frame..frame + 1));
+                for (store, _) in Hand::stores(&out) {
+                    out.extend(hand.give(Input::Done(store, Done::Stored(Ok(())))));
+                }
+                waiting.extend(Hand::fetches(&out));
+            }
+            hand.give(Input::Done(fetch.effect, Done::Fetched(Ok(()))));
+        }
+        assert_eq!(waiting.len(), under_way, "{us_per_frame} us for each frame");
+    }
+}
+
 /// A peer that always ends in the middle must not make us keep the middles of the whole file in memory.
 #[test]
 fn chunks_that_fail_half_way_count_against_the_window() {

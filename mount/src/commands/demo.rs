@@ -5,7 +5,7 @@
 use super::link_cutter::LinkCutter;
 use super::{Failure, interruptible, stop_signal};
 use crate::fuse::{MountOptions, Mounted};
-use crate::joining::join;
+use crate::joining::{Absence, join};
 use crate::kernel_host::KernelHost;
 use crate::net::tls::TlsTransport;
 use crate::node::Node;
@@ -143,10 +143,10 @@ async fn set_up(folder: PathBuf, scratch: &Path) -> Result<Stage, Failure> {
     let store_dir = scratch.join("store");
     let store = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
     let transport = Arc::new(TlsTransport::new(reader.identity()?));
-    let node = join(&ticket, transport, store as Arc<dyn Store>, Config::default()).await?;
+    let joined = join(&ticket, transport, store as Arc<dyn Store>, Config::default(), Absence::IsAnError).await?;
     let mountpoint = scratch.join("mount");
     fs::create_dir(&mountpoint)?;
-    Ok(Stage { mounted: None, reader: node, sharing, link, mountpoint, folder, store_dir })
+    Ok(Stage { mounted: None, reader: joined.node, sharing, link, mountpoint, folder, store_dir })
 }
 
 async fn mount(stage: &mut Stage) -> Result<(), Failure> {

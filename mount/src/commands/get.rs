@@ -3,9 +3,12 @@
 //! A file appears under its own name when it is whole, verified and on disk, with its mode and time. What is there
 //! already is not overwritten: the same size and time counts as fetched, anything else is told and left alone.
 
+mod unfinished;
+
+use self::unfinished::UnfinishedDirs;
 use super::ls::parse_path;
 use super::{Failure, interruptible, prepare, stop_signal};
-use crate::joining::join;
+use crate::joining::{Absence, join};
 use crate::node::Node;
 use crate::store::{DiskStore, KEPT_MODE_BITS, PRIVATE, Store};
 use clap::Args;
@@ -73,8 +76,15 @@ pub(super) async fn run(state: Option<PathBuf>, args: GetArgs) -> Result<(), Fai
     let output = args.output.canonicalize()?;
     let store = Arc::new(DiskStore::open(&output).map_err(Failure::failed)?);
     let mut stop = pin!(stop_signal());
-    let joined = join(&ticket, transport, store as Arc<dyn Store>, Config::default());
-    let node = interruptible(stop.as_mut(), joined.map_err(Failure::from)).await?;
+    let joined = join(&ticket, transport, store.clone() as Arc<dyn Store>, Config::default(), Absence::IsAnError);
+    let node = match interruptible(stop.as_mut(), joined.map_err(Failure::from)).await {
+        Ok(joined) => joined.node,
+        Err(failure) => {
+            // Nothing was changed: what is stored need not be looked through for that at the next start.
+            store.close().await?;
+            return Err(failure);
+        }
+    };
     let result = interruptible(stop, fetch(&node, &tops, &output)).await;
     node.shut_down().await;
     result
@@ -84,6 +94,7 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
     let wanted = list(node, tops)?;
     let total_bytes: u64 = wanted.iter().filter(|one| matches!(one.record.kind, Kind::File { .. })).map(size).sum();
     let tally = Tally::default();
+    let unfinished = UnfinishedDirs::open(output)?;
     let bar = progress_bar(total_bytes);
     let draw = async {
         loop {
@@ -96,9 +107,11 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
     };
     let (dirs, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|one| one.record.kind == Kind::Dir);
     let work = async {
+        let is_new = |path: &&RelPath| !unfinished.has(path) && fs::symlink_metadata(target(output, path)).is_err();
+        unfinished.add(dirs.iter().map(|dir| &dir.path).filter(is_new))?;
         let mut made = Vec::new();
         for dir in &dirs {
-            let outcome = make_dir(output, dir);
+            let outcome = make_dir(output, unfinished.has(&dir.path), dir);
             if matches!(outcome, Ok(Outcome::Fetched)) {
                 made.push(dir);
             }
@@ -115,9 +128,10 @@ async fn fetch(node: &Arc<Node>, tops: &[RelPath], output: &Path) -> Result<(), 
         for dir in made.iter().rev() {
             note(&tally, &bar, dir, set_meta(output, dir));
         }
+        unfinished.forget(output)
     };
     tokio::select! {
-        () = work => {}
+        forgotten = work => forgotten?,
         () = draw => {}
     }
     bar.finish_and_clear();
@@ -213,9 +227,13 @@ fn say(errno: Errno) -> String {
     match errno {
         Errno::Stale | Errno::NoEntry => "the owner changed it or does not share it any more; try again",
         Errno::NoSpace => "the disk is full",
-        Errno::Io | Errno::BadHandle | Errno::NotDir | Errno::IsDir | Errno::Invalid | Errno::ReadOnly => {
-            "its bytes could not be had from the owner in time"
-        }
+        Errno::Io
+        | Errno::BadHandle
+        | Errno::NotDir
+        | Errno::IsDir
+        | Errno::Invalid
+        | Errno::ReadOnly
+        | Errno::TooMany => "its bytes could not be had from the owner in time",
     }
     .to_owned()
 }
@@ -248,7 +266,8 @@ fn check_parents(output: &Path, path: &RelPath) -> Result<(), String> {
     Ok(())
 }
 
-fn make_dir(output: &Path, wanted: &Wanted) -> Result<Outcome, String> {
+/// Makes a directory. If there is one, it may be left of an earlier life that was interrupted: then it `is_ours`.
+fn make_dir(output: &Path, is_ours: bool, wanted: &Wanted) -> Result<Outcome, String> {
     check_name(&wanted.path)?;
     check_parents(output, &wanted.path)?;
     let path = target(output, &wanted.path);
@@ -256,6 +275,7 @@ fn make_dir(output: &Path, wanted: &Wanted) -> Result<Outcome, String> {
         Ok(()) => Ok(Outcome::Fetched),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             match fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+                true if is_ours => Ok(Outcome::Fetched),
                 true => Ok(Outcome::WasThere),
                 false => Err("something that is not a directory is there already; it was left alone".to_owned()),
             }

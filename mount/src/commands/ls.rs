@@ -2,7 +2,7 @@
 
 use super::text::{Plain, moment};
 use super::{Failure, interruptible, prepare, stop_signal};
-use crate::joining::join;
+use crate::joining::{Absence, join};
 use crate::net::tls::TlsTransport;
 use crate::store::MemoryStore;
 use crate::ticket::Ticket;
@@ -52,7 +52,8 @@ pub(super) async fn run(state: Option<PathBuf>, args: LsArgs) -> Result<(), Fail
 }
 
 async fn list(ticket: &Ticket, transport: Arc<TlsTransport>, wanted: RelPath, args: LsArgs) -> Result<(), Failure> {
-    let node = join(ticket, transport, Arc::new(MemoryStore::default()), Config::default()).await?;
+    let store = Arc::new(MemoryStore::default());
+    let node = join(ticket, transport, store, Config::default(), Absence::IsAnError).await?.node;
     let listed = node.view(|view| {
         let top = view.resolve(&wanted)?;
         let mut found: Vec<(RelPath, Record)> = view

@@ -1,9 +1,9 @@
 //! `farshore mount`: joins a share and mounts it until it is unmounted or told to stop.
 
-use super::{Failure, daemon, interruptible, paths, prepare, stop_signal};
+use super::{Failure, daemon, interruptible, paths, prepare, stop_signal, text};
 use crate::control::{Control, Part, Process};
 use crate::fuse::{self, Ended, MountOptions, Mounted};
-use crate::joining::join;
+use crate::joining::{Absence, Bridged, Joined, join};
 use crate::kernel_host::KernelHost;
 use crate::store::{DiskStore, Store};
 use clap::{Args, ValueEnum};
@@ -87,8 +87,15 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
         ..Config::default()
     };
     let mut stop = pin!(stop_signal());
-    let joined = join(&ticket, transport, store as Arc<dyn Store>, config);
-    let node = interruptible(stop.as_mut(), joined.map_err(Failure::from)).await?;
+    let joined = join(&ticket, transport, store.clone() as Arc<dyn Store>, config, Absence::IsBridged);
+    let Joined { node, bridged } = match interruptible(stop.as_mut(), joined.map_err(Failure::from)).await {
+        Ok(joined) => joined,
+        Err(failure) => {
+            // Nothing was changed: what is stored need not be looked through for that at the next start.
+            store.close().await?;
+            return Err(failure);
+        }
+    };
     let host = Arc::new(KernelHost::new(node.clone(), store_dir.clone()));
     let mountpoint = args.mountpoint.clone();
     let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, options)).await;
@@ -103,6 +110,11 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
     let process = process.mounted(&mounted).handling(paths::of_mount(node.clone()));
     let _control = Control::start_if_possible(state.dir(), Arc::new(process));
     let entries = node.view(|view| view.entries()) - 1;
+    if let Some(Bridged { known_unix_seconds, is_connected }) = bridged {
+        let why = if is_connected { "has not told yet what is there" } else { "cannot be reached" };
+        let time = text::time(known_unix_seconds);
+        say!("the owner {why}; showing what was there at {time}; what is not here yet has to wait");
+    }
     let shown = mounted.mountpoint().display();
     if daemon::is_background() {
         let log = state.dir().join(format!("mount-{}-{}.log", ticket.share(), std::process::id()));

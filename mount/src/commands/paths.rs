@@ -58,7 +58,14 @@ async fn tell_share(state: &State, command: FileCommand, place: &InShare) -> Res
     let share = place.share.to_string();
     let is_it = |report: &Report| matches!(&report.role, Role::Share(it) if it.share == share);
     let reached = ask_all(state.dir(), &ControlRequest::Status {}).await.map_err(Failure::failed)?;
+    // One that does not answer may be the one that offers it.
+    let silent = reached.iter().find_map(|one| one.answer.as_ref().err()).map(ToString::to_string);
     let running = reached.into_iter().find(|one| matches!(&one.answer, Ok(Answer::Status(report)) if is_it(report)));
+    if let (None, Some(error)) = (&running, silent) {
+        return Err(Failure::failed(format!(
+            "it is written down for the next start, but a running process could not be told: {error}"
+        )));
+    }
     let (Some(running), Some(run)) = (running, RunDir::existing(state.dir()).map_err(Failure::failed)?) else {
         return Ok(false);
     };
@@ -133,6 +140,9 @@ fn why(command: FileCommand, errno: Errno) -> String {
     match (command, errno) {
         (FileCommand::Unpin, Errno::NoEntry) => {
             "it is not pinned by itself; `farshore status` counts the pins, and what is above it may be one".to_owned()
+        }
+        (_, Errno::TooMany) => {
+            "as many paths are pinned as can be; pin a directory instead of what is in it".to_owned()
         }
         (_, Errno::NoEntry) => "the share has nothing of that name".to_owned(),
         (_, errno) => format!("it could not be done: {errno:?}"),

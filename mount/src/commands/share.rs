@@ -3,7 +3,7 @@
 use super::{Failure, paths, stop_signal};
 use crate::control::{Control, Hosting, Part, Process};
 use crate::fuse::{self, MountOptions, Mounted};
-use crate::kernel_host::KernelHost;
+use crate::live;
 use crate::sharing::{DEFAULT_LISTEN, ShareOptions, Sharing};
 use crate::state::State;
 use clap::Args;
@@ -22,10 +22,13 @@ pub(super) struct ShareArgs {
     /// Where others reach this machine, as host:port; may be given several times [default: what this machine knows]
     #[arg(long, value_name = "ADDR")]
     advertise: Vec<String>,
-    /// Mount the share here as well, on this empty directory
+    /// Mount the folder here as well, on this empty directory; what is done there is done in the folder
     #[arg(long, value_name = "MNT")]
     mount: Option<PathBuf>,
-    /// Others may only read. This version offers nothing else
+    /// Options of that mount as in mount(8): ro, allow_other, dev, suid, noexec, noatime, ...
+    #[arg(short = 'o', value_name = "OPTS", requires = "mount")]
+    options: Vec<String>,
+    /// Nothing is changed through Farshore: others may only read (this version offers nothing else), and so is the mount
     #[arg(long)]
     read_only: bool,
     /// Make all earlier tickets of this folder worthless, and forget the devices that joined with them
@@ -34,10 +37,15 @@ pub(super) struct ShareArgs {
 }
 
 pub(super) async fn run(state: Option<PathBuf>, args: ShareArgs) -> Result<(), Failure> {
-    let ShareArgs { folder, listen, advertise, mount, read_only: _, new_ticket } = args;
+    let ShareArgs { folder, listen, advertise, mount, options, read_only, new_ticket } = args;
     if let Some(mountpoint) = &mount {
         check_outside(mountpoint, &folder)?;
     }
+    let mut mount_options = MountOptions { read_only, ..MountOptions::default() };
+    for list in &options {
+        mount_options.apply(list)?;
+    }
+    mount_options.read_only |= read_only;
     let options = ShareOptions { folder, listen, advertise, new_ticket };
     // From the first moment: a stop during the first scan is a stop too.
     let stop = stop_signal();
@@ -49,7 +57,7 @@ pub(super) async fn run(state: Option<PathBuf>, args: ShareArgs) -> Result<(), F
     };
     let entries = sharing.node().view(|view| view.entries()) - 1;
     let mounted = match mount {
-        Some(mountpoint) => match mount_own(&sharing, mountpoint, options.folder.clone()).await {
+        Some(mountpoint) => match mount_own(&sharing, mountpoint, mount_options).await {
             Ok(mounted) => Some(mounted),
             Err(failure) => {
                 sharing.stop().await;
@@ -106,8 +114,8 @@ fn check_outside(mountpoint: &Path, folder: &Path) -> Result<(), Failure> {
     }
 }
 
-async fn mount_own(sharing: &Sharing, mountpoint: PathBuf, folder: PathBuf) -> Result<Mounted, Failure> {
-    let host = Arc::new(KernelHost::new(sharing.node().clone(), folder));
-    let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, MountOptions::default()));
+async fn mount_own(sharing: &Sharing, mountpoint: PathBuf, options: MountOptions) -> Result<Mounted, Failure> {
+    let folder = sharing.live().map_err(Failure::failed)?;
+    let mounted = tokio::task::spawn_blocking(move || live::mount(folder, &mountpoint, options));
     Ok(mounted.await.map_err(Failure::failed)??)
 }

@@ -12,47 +12,47 @@ use std::path::Path;
 
 /// Which directory an open one is, while it exists: two with equal identities are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct InodeId {
+pub(crate) struct InodeId {
     /// The device that its file system is on.
-    pub(super) device: u64,
+    pub(crate) device: u64,
     /// Its number in that file system; may be used again once it is gone.
-    pub(super) inode: u64,
+    pub(crate) inode: u64,
 }
 
 impl InodeId {
     /// The identity in what `stat` said.
     #[allow(clippy::unnecessary_cast, reason = "the width of st_dev and st_ino differs between architectures")]
-    pub(super) fn of(stat: &Stat) -> InodeId {
+    pub(crate) fn of(stat: &Stat) -> InodeId {
         InodeId { device: stat.st_dev as u64, inode: stat.st_ino as u64 }
     }
 }
 
 /// The root of the folder, held open: it stays the same directory, whatever happens to its name.
 #[derive(Debug)]
-pub(super) struct Beneath {
+pub(crate) struct Beneath {
     root: OwnedFd,
 }
 
 impl Beneath {
     /// Opens the folder itself. Its own path may lead over symbolic links: whoever shares it chose that path.
-    pub(super) fn open(root: &Path) -> Result<Beneath, Errno> {
+    pub(crate) fn open(root: &Path) -> Result<Beneath, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Beneath { root: rustix::fs::open(root, flags, Mode::empty())? })
     }
 
     /// The descriptor of the root.
-    pub(super) fn root(&self) -> BorrowedFd<'_> {
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
     /// Opens a directory for listing; the root too.
-    pub(super) fn directory(&self, path: &RelPath) -> Result<OwnedFd, Errno> {
+    pub(crate) fn directory(&self, path: &RelPath) -> Result<OwnedFd, Errno> {
         self.resolve(&path.to_bytes(), OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
     /// Opens a file for reading. What is opened may be anything: the caller has to look. Never waits, also not for
     /// the other end of a pipe. Leaves the file's access time alone where that is allowed.
-    pub(super) fn file(&self, path: &RelPath) -> Result<OwnedFd, Errno> {
+    pub(crate) fn file(&self, path: &RelPath) -> Result<OwnedFd, Errno> {
         let path = path.to_bytes();
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         match self.resolve(&path, flags | OFlags::NOATIME) {
@@ -62,7 +62,7 @@ impl Beneath {
     }
 
     /// What `stat` says of `path` itself; a symbolic link is not followed.
-    pub(super) fn stat(&self, path: &RelPath) -> Result<Stat, Errno> {
+    pub(crate) fn stat(&self, path: &RelPath) -> Result<Stat, Errno> {
         match path.split_last() {
             None => rustix::fs::fstat(&self.root),
             Some((_, name)) => stat_in(self.parent(path)?.as_fd(), name.as_bytes()),
@@ -70,7 +70,7 @@ impl Beneath {
     }
 
     /// Opens the directory that holds `path`, to ask for `path` in it by name. For the root that is the root.
-    pub(super) fn parent(&self, path: &RelPath) -> Result<OwnedFd, Errno> {
+    pub(crate) fn parent(&self, path: &RelPath) -> Result<OwnedFd, Errno> {
         let mut bytes = path.to_bytes();
         let end = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         bytes.truncate(end);
@@ -86,12 +86,12 @@ impl Beneath {
 }
 
 /// What `stat` says of `name` in an open directory; a symbolic link is not followed, an automount not triggered.
-pub(super) fn stat_in<N: rustix::path::Arg>(directory: BorrowedFd<'_>, name: N) -> Result<Stat, Errno> {
+pub(crate) fn stat_in<N: rustix::path::Arg>(directory: BorrowedFd<'_>, name: N) -> Result<Stat, Errno> {
     rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
 }
 
 /// Whether an error means that what was asked for is not there, or not inside the folder.
-pub(super) fn is_gone(error: Errno) -> bool {
+pub(crate) fn is_gone(error: Errno) -> bool {
     matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::STALE)
 }
 

@@ -62,7 +62,7 @@ pub(super) fn native(path: &RelPath) -> PathBuf {
 
 /// What a look found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Sight {
+pub(crate) enum Sight {
     /// Nothing is there.
     Nothing,
     /// This is there.
@@ -73,8 +73,8 @@ pub(super) enum Sight {
 
 /// Something that can be shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct There {
-    pub(super) seen: Seen,
+pub(crate) struct There {
+    pub(crate) seen: Seen,
     pub(super) id: InodeId,
     /// How many names it has, in this folder or elsewhere.
     pub(super) links: u64,
@@ -96,7 +96,7 @@ pub(super) fn look(beneath: &Beneath, path: &RelPath, parent: InodeId) -> Option
 }
 
 /// Looks at `name` in an open directory.
-pub(super) fn look_in<N: rustix::path::Arg + Copy>(directory: BorrowedFd<'_>, name: N) -> Sight {
+pub(crate) fn look_in<N: rustix::path::Arg + Copy>(directory: BorrowedFd<'_>, name: N) -> Sight {
     for _ in 0..LOOKS {
         let error = match stat_in(directory, name).and_then(|stat| sight(directory, name, &stat)) {
             Ok(sight) => return sight,

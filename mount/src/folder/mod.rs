@@ -1,8 +1,9 @@
 //! The folder that is shared: reading it, noticing its changes, serving its files.
 
-mod beneath;
+pub(crate) mod beneath;
 pub mod disk;
-mod look;
+pub(crate) mod look;
+pub(crate) mod order;
 mod scan;
 pub mod watch;
 

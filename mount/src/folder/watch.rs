@@ -21,6 +21,7 @@ mod worker;
 use self::inotify::{Bell, Inotify};
 use self::worker::Worker;
 use super::beneath::{Beneath, InodeId};
+use super::order::Order;
 use super::{FolderError, FolderEvent};
 use farshore_engine::path::RelPath;
 use rustix::io::Errno;
@@ -46,6 +47,8 @@ pub struct Recheck(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     bell: Bell,
+    /// Nothing is looked at and told but in this order.
+    order: Arc<Order>,
     stop: AtomicBool,
     rechecks: Mutex<Vec<RelPath>>,
     /// Paths of which nothing counts that was told before.
@@ -74,6 +77,7 @@ impl Watcher {
         let bell = Bell::new().map_err(failed)?;
         let shared = Arc::new(Shared {
             bell,
+            order: Arc::default(),
             stop: AtomicBool::new(false),
             rechecks: Mutex::default(),
             forgotten: Mutex::default(),
@@ -88,6 +92,11 @@ impl Watcher {
     #[must_use]
     pub fn recheck(&self) -> Recheck {
         Recheck(Arc::clone(&self.shared))
+    }
+
+    /// For whoever else looks at the folder and tells the same listener.
+    pub(crate) fn order(&self) -> Arc<Order> {
+        Arc::clone(&self.shared.order)
     }
 }
 

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long the kernel may remember names, attributes and the absence of names. What changes is invalidated as it
 /// changes; this only bounds how long a lost invalidation could matter.
-pub(super) const TTL: Duration = Duration::from_secs(3600);
+pub(crate) const TTL: Duration = Duration::from_secs(3600);
 
 /// Inode numbers are never reused, so one generation is enough.
-pub(super) const GENERATION: Generation = Generation(0);
+pub(crate) const GENERATION: Generation = Generation(0);
 
 /// The unit of `st_blocks`, in bytes, by definition.
 const STAT_BLOCK_BYTES: u64 = 512;
@@ -40,7 +40,7 @@ pub(super) fn file_attr(attr: &Attr, owner: Owner) -> FileAttr {
 }
 
 /// What the kernel is told of a name that is not there, so that it remembers that too: inode number zero.
-pub(super) fn no_entry(owner: Owner) -> FileAttr {
+pub(crate) fn no_entry(owner: Owner) -> FileAttr {
     FileAttr {
         ino: INodeNo(0),
         size: 0,
@@ -70,7 +70,7 @@ pub(super) fn file_type(kind: AttrKind) -> FileType {
 }
 
 /// A time as the library wants it. One that it cannot hold becomes 1970.
-fn system_time(time: FileTime) -> SystemTime {
+pub(crate) fn system_time(time: FileTime) -> SystemTime {
     let whole = Duration::from_secs(time.seconds.unsigned_abs());
     let second = if time.seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
     second.and_then(|second| second.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)

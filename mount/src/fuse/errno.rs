@@ -19,6 +19,7 @@ pub(super) fn errno(error: Errno) -> fuser::Errno {
         Errno::Invalid => fuser::Errno::EINVAL,
         Errno::ReadOnly => fuser::Errno::EROFS,
         Errno::NoSpace => fuser::Errno::ENOSPC,
+        Errno::TooMany => fuser::Errno::ENOBUFS,
     }
 }
 
@@ -50,6 +51,7 @@ mod tests {
             (Errno::Invalid, libc::EINVAL),
             (Errno::ReadOnly, libc::EROFS),
             (Errno::NoSpace, libc::ENOSPC),
+            (Errno::TooMany, libc::ENOBUFS),
         ];
         for (error, number) in expected {
             assert_eq!(errno(error), fuser::Errno::from_i32(number), "{error:?}");

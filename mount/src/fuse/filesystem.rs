@@ -7,7 +7,7 @@ use super::attr::{GENERATION, TTL, file_attr, no_entry};
 use super::directory::{Filling, Listing, pages_per_reply};
 use super::errno::name_errno;
 use super::host::{Answer, Host, Readable};
-use super::options::{MountOptions, Owner};
+use super::options::Owner;
 use super::passthrough::Passthrough;
 use super::pending::{Pending, Refuse};
 use super::stats::{Operation, Stats};
@@ -28,15 +28,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The most that the kernel reads at once, in bytes; also what each thread that answers reads keeps for it.
-const MAX_READ_BYTES: u32 = 1024 * 1024;
+/// The most that the kernel reads or writes at once, in bytes; also what each thread that answers reads keeps for it.
+pub(crate) const MAX_READ_BYTES: u32 = 1024 * 1024;
 
 /// The longest name, in bytes, as `statfs` tells it.
-const NAME_MAX: u32 = 255;
+pub(crate) const NAME_MAX: u32 = 255;
 const _: () = assert!(NAME_MAX as usize == NAME_MAX_BYTES);
 
 /// How many reads ahead of a program may wait at once. The kernel's own 16 would let one slow file stop all others.
-const MAX_BACKGROUND: u16 = 512;
+pub(crate) const MAX_BACKGROUND: u16 = 512;
 
 /// What the kernel is asked to do, as far as it can:
 ///  - several reads of one file, and several calls in one directory, at once;
@@ -70,10 +70,16 @@ pub(super) struct FileSystem<H: Host> {
 }
 
 impl<H: Host> FileSystem<H> {
-    /// Shows what `host` has.
-    pub(super) fn new(host: Arc<H>, options: &MountOptions, stats: Arc<Stats>) -> FileSystem<H> {
-        let passthrough = options.passthrough_from_bytes.map(|from_bytes| Arc::new(Passthrough::new(from_bytes)));
-        FileSystem { host, owner: options.owner, stats, passthrough, opens_dirs_itself: false, pages_per_reply: 1 }
+    /// Shows what `host` has, everything belonging to `owner`. Files of at least `passthrough_from_bytes` are read by the
+    /// kernel itself where that is possible.
+    pub(super) fn new(
+        host: Arc<H>,
+        owner: Owner,
+        passthrough_from_bytes: Option<u64>,
+        stats: Arc<Stats>,
+    ) -> FileSystem<H> {
+        let passthrough = passthrough_from_bytes.map(|from_bytes| Arc::new(Passthrough::new(from_bytes)));
+        FileSystem { host, owner, stats, passthrough, opens_dirs_itself: false, pages_per_reply: 1 }
     }
 
     fn pending<R: Refuse>(&self, operation: Operation, reply: R) -> Pending<R> {
@@ -437,9 +443,7 @@ fn backing_of<H: Host>(
     opened: &Opened,
     reply: &mut Pending<ReplyOpen>,
 ) -> Option<Arc<BackingId>> {
-    if opened.whole.is_none() && opened.local.is_none() {
-        return None;
-    }
+    opened.whole?;
     let register = |file: &File| reply.edit(|reply| reply.open_backing(file)).ok_or(io::ErrorKind::NotConnected)?;
     passthrough.open(ino, opened.handle, || host.backing(opened), register)
 }
@@ -457,7 +461,7 @@ fn send_opened(reply: Pending<ReplyOpen>, handle: Handle, backing: Option<&Backi
     }
 }
 
-fn refused(what: &str, limit: impl std::fmt::Debug) -> io::Error {
+pub(crate) fn refused(what: &str, limit: impl std::fmt::Debug) -> io::Error {
     io::Error::other(format!("the kernel does not take our {what} (its limit is {limit:?})"))
 }
 

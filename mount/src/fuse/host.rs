@@ -22,8 +22,8 @@ pub trait Host: Send + Sync + 'static {
         F: FnOnce(Result<Answer<Self::Bytes>, Errno>) + Send + 'static;
 
     /// The file that holds the bytes of what was opened and nothing else, for the kernel to read it by itself; `None` if
-    /// there is none. Asked right after the answer to [`Request::Open`], before that handle can be released, and only for
-    /// a file of our own folder or one that is all here.
+    /// there is none. Asked right after the answer to [`Request::Open`], before that handle can be released, and only if
+    /// that said that all of the file is here.
     fn backing(&self, opened: &Opened) -> Option<Arc<File>>;
 
     /// The kernel has forgotten `lookups` of the times that an answer told it about `ino`. Not called for what the

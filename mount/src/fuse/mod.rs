@@ -2,21 +2,21 @@
 //!
 //! Nothing is decided here about files or peers. This module knows what the Linux kernel expects of a file system:
 //! how calls and answers look, what it may cache and for how long, how to take that back, and how a mount begins and
-//! ends. The mount is read-only.
+//! ends. A mount of a host is read-only.
 
-mod attr;
+pub(crate) mod attr;
 mod device;
 mod directory;
 mod errno;
 mod error;
-mod filesystem;
+pub(crate) mod filesystem;
 mod host;
 mod mountinfo;
 mod mountpoint;
 mod notifier;
 mod options;
 mod passthrough;
-mod pending;
+pub(crate) mod pending;
 mod probe;
 mod session;
 mod stats;

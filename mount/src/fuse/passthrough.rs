@@ -4,7 +4,7 @@
 //! The kernel wants all opens of an inode to be alike: as long as one is open, either all name the same backing file or
 //! none names any; whatever else is answered fails with EIO. So what the first open of an inode was answered is noted, and
 //! given to all others until the last release. What was opened before an inode's bytes were all here stays in the page
-//! cache until then, which is why an open of a peer's file asks the engine first: it alone knows that in the same moment
+//! cache until then, which is why an open asks the engine first: it alone knows that in the same moment
 //! in which it notes the open.
 //!
 //! A handle is taken off here before the engine hears of its release, and put down here after the engine has heard of

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// A reply that can be an error: all of them.
-pub(super) trait Refuse {
+pub(crate) trait Refuse {
     /// Answers with this number.
     fn refuse(self, error: fuser::Errno);
 }
@@ -26,17 +26,21 @@ macro_rules! refuse {
 
 refuse!(
     fuser::ReplyAttr,
+    fuser::ReplyCreate,
     fuser::ReplyData,
     fuser::ReplyDirectory,
     fuser::ReplyDirectoryPlus,
     fuser::ReplyEmpty,
     fuser::ReplyEntry,
+    fuser::ReplyLseek,
     fuser::ReplyOpen,
-    fuser::ReplyStatfs
+    fuser::ReplyStatfs,
+    fuser::ReplyWrite,
+    fuser::ReplyXattr
 );
 
 /// A reply on its way: used up by exactly one of [`Pending::send`], [`Pending::refuse`] and [`Pending::fail`].
-pub(super) struct Pending<R: Refuse> {
+pub(crate) struct Pending<R: Refuse> {
     reply: Option<R>,
     operation: Operation,
     asked_at: Instant,
@@ -45,22 +49,22 @@ pub(super) struct Pending<R: Refuse> {
 
 impl<R: Refuse> Pending<R> {
     /// Takes care of `reply` to `operation`.
-    pub(super) fn new(operation: Operation, reply: R, stats: &Arc<Stats>) -> Pending<R> {
+    pub(crate) fn new(operation: Operation, reply: R, stats: &Arc<Stats>) -> Pending<R> {
         Pending { reply: Some(reply), operation, asked_at: Instant::now(), stats: Arc::clone(stats) }
     }
 
     /// Answers.
-    pub(super) fn send(self, answer: impl FnOnce(R)) {
+    pub(crate) fn send(self, answer: impl FnOnce(R)) {
         self.end(false, answer);
     }
 
     /// Changes the answer that is being put together.
-    pub(super) fn edit<T>(&mut self, edit: impl FnOnce(&mut R) -> T) -> Option<T> {
+    pub(crate) fn edit<T>(&mut self, edit: impl FnOnce(&mut R) -> T) -> Option<T> {
         self.reply.as_mut().map(edit)
     }
 
     /// Answers with this number.
-    pub(super) fn refuse(self, error: fuser::Errno) {
+    pub(crate) fn refuse(self, error: fuser::Errno) {
         self.end(true, |reply| reply.refuse(error));
     }
 
@@ -73,7 +77,7 @@ impl<R: Refuse> Pending<R> {
     }
 
     /// Answers with the error in `answer`. If that is a success after all, it is the answer to another question.
-    pub(super) fn fail<B>(self, answer: Result<Answer<B>, Errno>) {
+    pub(crate) fn fail<B>(self, answer: Result<Answer<B>, Errno>) {
         match answer {
             Err(error) => self.refuse(errno(error)),
             Ok(_) => {

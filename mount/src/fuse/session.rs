@@ -48,13 +48,31 @@ impl Mounted {
     /// # Errors
     /// What is wrong with the mountpoint or with the machine, and what to do about it.
     pub fn mount<H: Host>(host: Arc<H>, mountpoint: &Path, options: MountOptions) -> Result<Mounted, MountError> {
+        let for_notices = Arc::clone(&host);
+        let passthrough_from_bytes = options.passthrough_from_bytes;
+        let owner = options.owner;
+        let make = move |stats| FileSystem::new(host, owner, passthrough_from_bytes, stats);
+        Mounted::serve(mountpoint, options, make, move |notifier| for_notices.mounted(notifier))
+    }
+
+    /// Mounts what `make` makes, and tells `mounted`, before the first request, where to put what the kernel must not
+    /// believe any more.
+    ///
+    /// # Errors
+    /// As [`Mounted::mount`].
+    pub(crate) fn serve<F: fuser::Filesystem>(
+        mountpoint: &Path,
+        options: MountOptions,
+        make: impl FnOnce(Arc<Stats>) -> F,
+        mounted: impl FnOnce(Notifier),
+    ) -> Result<Mounted, MountError> {
         let path = mountpoint::prepare(mountpoint)?;
         let connection = device::mount(&path, &options)?;
         let Some(mount) = mountpoint::find(&path)?.filter(Mount::is_farshore) else {
             // Somebody was quick to unmount it, or to mount over it.
             return Err(MountError::NotMounted(path));
         };
-        match start(host, connection, &mount, &options) {
+        match start(make, mounted, connection, &mount, &options) {
             Ok(mounted) => {
                 raise_read_ahead(&mount, options.read_ahead_kib);
                 Ok(mounted)
@@ -141,14 +159,15 @@ impl Drop for Mounted {
 }
 
 /// Greets the kernel and starts every thread.
-fn start<H: Host>(
-    host: Arc<H>,
+fn start<F: fuser::Filesystem>(
+    make: impl FnOnce(Arc<Stats>) -> F,
+    mounted: impl FnOnce(Notifier),
     connection: std::os::fd::OwnedFd,
     mount: &Mount,
     options: &MountOptions,
 ) -> io::Result<Mounted> {
     let stats = Arc::new(Stats::default());
-    let filesystem = FileSystem::new(Arc::clone(&host), options, Arc::clone(&stats));
+    let filesystem = make(Arc::clone(&stats));
     let acl = if options.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
     let mut config = fuser::Config::default();
     config.acl = acl;
@@ -158,7 +177,7 @@ fn start<H: Host>(
 
     let notifier = Notifier::default();
     let sending = notifier.start(&session.notifier())?;
-    host.mounted(notifier.clone());
+    mounted(notifier.clone());
     let ending = Arc::new(Ending::default());
     let serving = Serving { mount: mount.clone(), sending, ending: Arc::clone(&ending) };
     let serve = move || {
@@ -187,6 +206,8 @@ impl Serving {
         self.sending.stop();
         self.ending.set(match result {
             Ok(()) => Ended::Unmounted,
+            // The kernel says so if it is unmounted before the first request was answered.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ended::Unmounted,
             Err(error) => {
                 tracing::error!(%error, path = %self.mount.path.display(), "serving the mount failed");
                 Ended::Failed(error.to_string())

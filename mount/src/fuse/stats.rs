@@ -24,11 +24,31 @@ pub enum Operation {
     Readdirplus,
     /// How full the disk is.
     Statfs,
+    /// Attributes are set, the size among them.
+    Setattr,
+    /// A file is made and opened.
+    Create,
+    /// A directory, a symlink, a pipe or a device is made.
+    Make,
+    /// A file gets one more name.
+    Link,
+    /// A name is taken away.
+    Remove,
+    /// A name is changed.
+    Rename,
+    /// Bytes of a file are changed.
+    Write,
+    /// A file is closed by one of those who have it open.
+    Flush,
+    /// What was written is made to last.
+    Fsync,
+    /// Extended attributes.
+    Xattr,
 }
 
 impl Operation {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Operation; 9] = [
+    pub const ALL: [Operation; 19] = [
         Operation::Lookup,
         Operation::Getattr,
         Operation::Readlink,
@@ -38,6 +58,16 @@ impl Operation {
         Operation::Readdir,
         Operation::Readdirplus,
         Operation::Statfs,
+        Operation::Setattr,
+        Operation::Create,
+        Operation::Make,
+        Operation::Link,
+        Operation::Remove,
+        Operation::Rename,
+        Operation::Write,
+        Operation::Flush,
+        Operation::Fsync,
+        Operation::Xattr,
     ];
 
     /// The kernel's name for it.
@@ -53,6 +83,16 @@ impl Operation {
             Operation::Readdir => "readdir",
             Operation::Readdirplus => "readdirplus",
             Operation::Statfs => "statfs",
+            Operation::Setattr => "setattr",
+            Operation::Create => "create",
+            Operation::Make => "make",
+            Operation::Link => "link",
+            Operation::Remove => "remove",
+            Operation::Rename => "rename",
+            Operation::Write => "write",
+            Operation::Flush => "flush",
+            Operation::Fsync => "fsync",
+            Operation::Xattr => "xattr",
         }
     }
 }
@@ -124,7 +164,7 @@ impl Stats {
         }
     }
 
-    pub(super) fn has_read(&self, bytes: usize) {
+    pub(crate) fn has_read(&self, bytes: usize) {
         self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 

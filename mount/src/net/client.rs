@@ -5,7 +5,7 @@
 
 use super::line::{Line, LineEnd, raised};
 use super::pool::{Pools, StreamHandle};
-use super::transport::{Conn, Transport};
+use super::transport::{Conn, Role, Transport};
 use super::{CALL_LIMIT, CONNECT_LIMIT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, LINE_END_GRACE};
 use bytes::Bytes;
 use farshore_engine::chunk::CHUNK_SIZE;
@@ -44,9 +44,10 @@ const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
 /// How long saying goodbye may take.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
-/// A connection that we dialled, and that was greeted. Dropping it hangs up.
+/// A connection on which we call, and that was greeted. Dropping it hangs up.
 pub struct Link {
     peer: PeerId,
+    reached_at: Option<String>,
     welcome: Welcome,
     client: FarshoreClient<Channel>,
     hang_up: watch::Sender<bool>,
@@ -70,7 +71,7 @@ impl Link {
     ) -> Result<Link, DialError> {
         let attempts = addresses.iter().zip(0..).map(|(address, turn)| async move {
             sleep(ADDRESS_HEAD_START * turn).await;
-            (address, timeout(CONNECT_LIMIT, transport.connect(address, peer)).await)
+            (address, timeout(CONNECT_LIMIT, transport.connect(address, peer, Role::Client)).await)
         });
         let mut attempts: FuturesUnordered<_> = attempts.collect();
         while let Some((address, attempt)) = attempts.next().await {
@@ -89,14 +90,24 @@ impl Link {
                     continue;
                 }
             };
-            match timeout(CONNECT_LIMIT, Link::greet(conn, hello)).await {
-                Ok(Err(DialError::Unreachable)) | Err(_) => {
-                    tracing::debug!("{peer:?} was reached at {address}, but did not answer the greeting");
-                }
-                Ok(greeted) => return greeted,
+            match Link::over(conn, hello).await {
+                Err(DialError::Unreachable) => tracing::debug!("{peer:?} was reached at {address} in vain"),
+                greeted => return greeted.map(|link| Link { reached_at: Some(address.clone()), ..link }),
             }
         }
         Err(DialError::Unreachable)
+    }
+
+    /// Greets the peer at the other end of a connection that is there.
+    ///
+    /// # Errors
+    /// [`DialError::Unreachable`] if it does not answer, otherwise what it answered.
+    pub async fn over(conn: Conn, hello: &Hello) -> Result<Link, DialError> {
+        let peer = conn.peer;
+        timeout(CONNECT_LIMIT, Link::greet(conn, hello)).await.unwrap_or_else(|_| {
+            tracing::debug!("{peer:?} does not answer the greeting within {CONNECT_LIMIT:?}");
+            Err(DialError::Unreachable)
+        })
     }
 
     /// Says hello on a new connection.
@@ -120,7 +131,7 @@ impl Link {
             DialError::Incompatible
         })?;
         let runtime = Handle::current();
-        Ok(Link { peer, welcome, client, hang_up, line: end, pools: Mutex::default(), runtime })
+        Ok(Link { peer, reached_at: None, welcome, client, hang_up, line: end, pools: Mutex::default(), runtime })
     }
 
     /// Who is at the other end.
@@ -129,7 +140,13 @@ impl Link {
         self.peer
     }
 
-    /// The epoch of the peer, and the version that is spoken.
+    /// The address at which the peer was reached; `None` if it was not we who dialled.
+    #[must_use]
+    pub fn reached_at(&self) -> Option<&str> {
+        self.reached_at.as_deref()
+    }
+
+    /// The epoch of the peer, the version that is spoken, and whether it wants to call us.
     #[must_use]
     pub fn welcome(&self) -> Welcome {
         self.welcome
@@ -280,23 +297,19 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next updates, at least one. Waits for them. Cancel safe.
+    /// The next updates. None at all mean that the peer has nothing more to tell for now, which whoever begins to follow it
+    /// has to know. Waits for them. Cancel safe.
     ///
     /// # Errors
     /// Why nothing will come any more.
     pub async fn next(&mut self) -> Result<Vec<TreeUpdate>, WatchEnd> {
-        loop {
-            let silence = Duration::from_secs(MAX_WATCH_SILENCE_SECONDS);
-            let batch = match timeout(silence, self.inbound.message()).await {
-                Ok(Ok(Some(batch))) => batch,
-                Ok(Ok(None)) | Err(_) => return Err(Lost::stream(&self.line).into()),
-                Ok(Err(status)) => return Err(Lost::why(&status, &self.line).await.into()),
-            };
-            let updates = parse_batch(batch).map_err(WatchEnd::Fault)?;
-            if !updates.is_empty() {
-                return Ok(updates);
-            }
-        }
+        let silence = Duration::from_secs(MAX_WATCH_SILENCE_SECONDS);
+        let batch = match timeout(silence, self.inbound.message()).await {
+            Ok(Ok(Some(batch))) => batch,
+            Ok(Ok(None)) | Err(_) => return Err(Lost::stream(&self.line).into()),
+            Ok(Err(status)) => return Err(Lost::why(&status, &self.line).await.into()),
+        };
+        parse_batch(batch).map_err(WatchEnd::Fault)
     }
 }
 

@@ -1,9 +1,12 @@
 //! Talking to peers: one transport underneath, one client and one server on top.
 //!
-//! The client is a [`Link`]: one connection that was dialled, greeted, and lives until it is lost or hung up. The
-//! server is [`serve`], which asks a [`Host`]. Both keep time by the runtime's clock, start no threads, draw no random
+//! The client is a [`Link`]: one connection that was made, greeted, and lives until it is lost or hung up. The
+//! server is [`serve`], which asks a [`Host`]. Only one of two devices has to be reachable: the other one dials two
+//! connections, one on which it is the client, and one on which it is the server ([`BackDoor`], [`Callbacks`]). All keep time by the runtime's clock, start no threads, draw no random
 //! numbers and keep no order by hash, so that the simulator can run them as they are.
 
+mod callable;
+mod callbacks;
 pub mod client;
 mod line;
 mod pool;
@@ -17,6 +20,8 @@ mod server_read;
 pub mod tls;
 pub mod transport;
 
+pub use callable::BackDoor;
+pub use callbacks::Callbacks;
 pub use client::{CancelSignal, Canceller, Link, Watch, WatchEnd, cancel_pair};
 pub use server::{Guests, Host, serve, serve_with};
 pub use server_leases::{LEASE_GRACE, Leases};

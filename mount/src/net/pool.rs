@@ -19,8 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tonic::transport::Channel;
 
-/// How many contents have streams at once. The owner takes 1024 streams on one connection.
-const MAX_POOLS: usize = 240;
+/// How many streams are open at once: the owner takes 1,024 on one connection, one of which follows its tree.
+const MAX_STREAMS_OPEN: usize = 960;
 
 /// The streams of a link.
 #[derive(Default)]
@@ -39,26 +39,41 @@ impl Pools {
         wanted: &Wanted,
         chunk: u64,
     ) -> StreamHandle {
-        self.pool(wanted.content).stream(client, line, wanted, chunk)
+        self.pool(wanted.content, STREAM_POOL_SIZE as usize).stream(client, line, wanted, chunk)
     }
 
     /// Opens the first stream of a content, if none is open.
     pub(super) fn open(&mut self, client: &FarshoreClient<Channel>, line: &LineEnd, wanted: &Wanted) {
-        self.pool(wanted.content).open(client, line, wanted);
+        self.pool(wanted.content, 1).open(client, line, wanted);
     }
 
-    /// The pool of a content, made at first use. If too many contents have streams, those of the one that has been idle
-    /// for longest are closed.
-    fn pool(&mut self, content: ContentId) -> &mut Pool {
-        if self.pools.len() >= MAX_POOLS && !self.pools.contains_key(&content) {
-            let idle = self.pools.iter().filter(|(_, pool)| pool.is_idle());
-            let longest = idle.min_by_key(|(_, pool)| pool.last_use).map(|(content, _)| *content);
-            longest.map(|content| self.pools.remove(&content));
+    /// The pool of a content, made at first use, with room for it to have so many streams.
+    fn pool(&mut self, content: ContentId, streams: usize) -> &mut Pool {
+        if self.pools.get(&content).is_none_or(|pool| pool.streams() < streams) {
+            self.make_room(content, streams);
         }
         self.uses += 1;
         let pool = self.pools.entry(content).or_default();
         pool.last_use = self.uses;
         pool
+    }
+
+    /// Closes streams of contents that have been idle for longest: first those that only bring bytes, and then those by
+    /// which the owner keeps a file open.
+    fn make_room(&mut self, needed_by: ContentId, streams: usize) {
+        while self.pools.values().map(Pool::streams).sum::<usize>() + streams > MAX_STREAMS_OPEN {
+            let others = self.pools.iter_mut().filter(|(content, pool)| **content != needed_by && pool.is_idle());
+            // `false` comes first.
+            let Some((content, pool)) = others.min_by_key(|(_, pool)| (pool.streams() <= 1, pool.last_use)) else {
+                return;
+            };
+            if pool.streams() > 1 {
+                pool.shrink();
+            } else {
+                let content = *content;
+                self.pools.remove(&content);
+            }
+        }
     }
 
     /// Closes the streams of a content.
@@ -92,6 +107,17 @@ impl Pool {
     fn is_idle(&self) -> bool {
         let mut streams = self.slots.iter().flatten().map(|slot| &slot.stream);
         streams.all(|stream| stream.room.available_permits() == MAX_WAITING_REQUESTS || !stream.is_alive())
+    }
+
+    fn streams(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    /// Closes all streams but one that is alive, if there is one.
+    fn shrink(&mut self) {
+        let alive = self.slots.iter_mut().find_map(|slot| slot.take_if(|slot| slot.stream.is_alive()));
+        self.slots = [alive, None, None, None];
+        self.is_whole = false;
     }
 
     fn is_dead(&self) -> bool {

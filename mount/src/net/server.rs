@@ -3,13 +3,17 @@
 //! A connection passes three doors. The transport proves who calls. The first call must be a greeting that the
 //! [`Host`] accepts; until then every other call gets the same answer, which says nothing. Then each message passes
 //! its parser. Who does not get through the first two in time is hung up on, and only so many may be on their way.
+//!
+//! A caller may also offer to be called (see [`Callbacks`]). That needs no greeting of its own, but that of another
+//! connection of the same device.
 
+use super::callbacks::Callbacks;
 use super::line::{Line, LineEnd, raised};
 use super::server_calls::Calls;
 pub use super::server_guests::Guests;
 use super::server_leases::Leases;
 use super::server_lobby::{Lobby, Place, ShownOut};
-use super::transport::{Caller, Conn, Listener};
+use super::transport::{Caller, Conn, Listener, Role};
 use super::{HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
 use crate::folder::{ServeError, ServedBytes};
 use farshore_engine::path::RelPath;
@@ -51,6 +55,11 @@ pub trait Host: Send + Sync + 'static {
         path: RelPath,
         stamp: Stamp,
     ) -> BoxFuture<'static, Result<Arc<dyn ServedBytes>, ServeError>>;
+
+    /// Where connections go over which callers can be called; `None` if this host calls nobody.
+    fn callbacks(&self) -> Option<Arc<Callbacks>> {
+        None
+    }
 }
 
 /// How long a caller may take to prove who it is, and then to greet, each.
@@ -100,6 +109,8 @@ pub async fn serve_with(
     let (cut, cut_off) = watch::channel(false);
     let (ready, mut taken) = mpsc::channel::<Line<Arc<Visitor>>>(16);
     let incoming = stream::poll_fn(move |cx| taken.poll_recv(cx).map(|line| line.map(Ok::<_, io::Error>)));
+    let entrance = Entrance { ready, guests, callbacks: host.callbacks(), cut_off };
+    let mut callers = JoinSet::new();
     let calls = FarshoreServer::new(Calls::new(host, leases, stopped.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_REPLY_BYTES);
@@ -117,7 +128,7 @@ pub async fn serve_with(
     tokio::select! {
         biased;
         () = shutdown => {}
-        () = accept(listener, ready, guests, cut_off) => {}
+        () = accept(listener, entrance, &mut callers) => {}
         ended = &mut server => {
             if let Err(error) = ended {
                 tracing::error!("the server has ended by itself: {error}");
@@ -141,19 +152,13 @@ impl Drop for EndLeases {
     }
 }
 
-/// Takes callers for ever, and hands on those that have proved who they are.
-async fn accept(
-    mut listener: Box<dyn Listener>,
-    ready: mpsc::Sender<Line<Arc<Visitor>>>,
-    guests: Arc<Guests>,
-    cut_off: watch::Receiver<bool>,
-) {
+/// Takes callers for ever, and has each prove who it is.
+async fn accept(mut listener: Box<dyn Listener>, entrance: Entrance, callers: &mut JoinSet<()>) {
     let lobby = Lobby::new(MAX_UNGREETED);
-    let mut callers = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok(caller) => {
-                callers.spawn(prove(caller, lobby.enter(), ready.clone(), guests.clone(), cut_off.clone()));
+                callers.spawn(prove(caller, lobby.enter(), entrance.clone()));
             }
             Err(error) => {
                 tracing::warn!("cannot take a connection at {}: {error}; trying again", listener.address());
@@ -164,27 +169,61 @@ async fn accept(
     }
 }
 
-async fn prove(
-    caller: Caller,
-    (place, shown_out): (Place, ShownOut),
-    ready: mpsc::Sender<Line<Arc<Visitor>>>,
-    guests: Arc<Guests>,
-    cut_off: watch::Receiver<bool>,
-) {
+async fn prove(caller: Caller, (place, shown_out): (Place, ShownOut), entrance: Entrance) {
     let proved = tokio::select! {
         biased;
         proved = timeout(PROVE_LIMIT, caller) => proved,
         () = shown_out.clone().wait() => return,
     };
     match proved {
-        // An error means that the server is shutting down.
-        Ok(Ok(conn)) => {
-            let line = Visitor::receive(conn, place, shown_out, cut_off);
-            guests.enter(line.info());
-            drop(ready.send(line).await);
-        }
+        Ok(Ok(conn)) => match conn.role {
+            Role::Server => entrance.receive(conn, place, shown_out).await,
+            Role::Client => {
+                drop(place);
+                entrance.keep(conn).await;
+            }
+        },
         Ok(Err(error)) => tracing::debug!("a caller did not prove who it is: {error}"),
         Err(_) => tracing::debug!("a caller did not prove who it is within {PROVE_LIMIT:?}"),
+    }
+}
+
+/// Where those go who have proved who they are.
+#[derive(Clone)]
+struct Entrance {
+    ready: mpsc::Sender<Line<Arc<Visitor>>>,
+    guests: Arc<Guests>,
+    callbacks: Option<Arc<Callbacks>>,
+    cut_off: watch::Receiver<bool>,
+}
+
+impl Entrance {
+    /// Hands on one who calls.
+    async fn receive(self, conn: Conn, place: Place, shown_out: ShownOut) {
+        let line = Visitor::receive(conn, place, shown_out, self.cut_off);
+        self.guests.enter(line.info());
+        // An error means that the server is shutting down.
+        drop(self.ready.send(line).await);
+    }
+
+    /// Keeps the connection of one who wants to be called, for as long as it is a guest.
+    async fn keep(self, conn: Conn) {
+        let peer = conn.peer;
+        let Some(callbacks) = self.callbacks else {
+            return tracing::debug!("{peer:?} offers to be called, which nobody here wants");
+        };
+        let Some(gone) = self.guests.gone(peer) else {
+            return tracing::info!("{peer:?} offers to be called, but was not let in; hanging up");
+        };
+        let cut_off = self.cut_off;
+        let over = async {
+            tokio::select! {
+                biased;
+                () = raised(cut_off) => {}
+                () = gone => {}
+            }
+        };
+        callbacks.keep(conn, over).await;
     }
 }
 
@@ -235,6 +274,18 @@ impl Visitor {
     /// Whether it was let in and has not left.
     pub(super) fn is_inside(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Inside)
+    }
+
+    /// Ends when it is not inside any more, for whatever reason, the end of its line being one.
+    pub(super) fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (mut phase, line) = (self.phase.subscribe(), self.line.clone());
+        async move {
+            tokio::select! {
+                biased;
+                () = phase.wait_for(|phase| !matches!(phase, Phase::Inside)).map(drop) => {}
+                () = line.closed() => {}
+            }
+        }
     }
 
     /// Takes the one chance to greet. False if it was taken before.

@@ -119,7 +119,7 @@ impl Calls {
             )));
         };
         match timeout(CALL_LIMIT, self.host.greet(peer, hello)).await {
-            Ok(Ok(epoch)) => Ok(Welcome { version, epoch }),
+            Ok(Ok(epoch)) => Ok(Welcome { version, epoch, calls_back: self.host.callbacks().is_some() }),
             Ok(Err(())) => {
                 self.leases.forget(peer);
                 Err(denied())

@@ -30,7 +30,7 @@ impl Guests {
         present
     }
 
-    /// Cuts every connection of `peer` at once, those that are on their way in as well, closes what is held open for it,
+    /// Cuts every connection of `peer` at once, those that are on their way in or over which it can be called as well, closes what is held open for it,
     /// and returns how many had been let in. It may come back: whoever does not want that has forgotten the device
     /// before.
     pub fn dismiss(&self, peer: PeerId) -> usize {
@@ -40,6 +40,14 @@ impl Guests {
         // After that: what a dismissed visitor lets go of is not kept.
         self.leases.forget(peer);
         dismissed
+    }
+
+    /// Ends when `peer` is gone, as far as the newest of the connections goes over which it was let in; `None` if there is
+    /// none.
+    pub(super) fn gone(&self, peer: PeerId) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let visitors = self.lock();
+        let mut theirs = visitors.iter().rev().filter_map(Weak::upgrade).filter(|visitor| visitor.peer == peer);
+        theirs.find(|visitor| visitor.is_inside() && !visitor.line.is_closed()).map(|visitor| visitor.gone())
     }
 
     pub(super) fn leases(&self) -> &Arc<Leases> {
@@ -60,7 +68,7 @@ impl Guests {
 #[cfg(test)]
 mod tests {
     use super::super::server_lobby::Lobby;
-    use super::super::transport::Conn;
+    use super::super::transport::{Conn, Role};
     use super::*;
     use tokio::sync::watch;
 
@@ -70,7 +78,7 @@ mod tests {
         let (_cut, cut_off) = watch::channel(false);
         let enter = || {
             let (place, shown_out) = lobby.enter();
-            let conn = Conn { io: Box::new(tokio::io::duplex(1).0), peer };
+            let conn = Conn { io: Box::new(tokio::io::duplex(1).0), peer, role: Role::Server };
             let line = Visitor::receive(conn, place, shown_out, cut_off.clone());
             guests.enter(line.info());
             assert!(line.info().begin_greeting());

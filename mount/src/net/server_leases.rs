@@ -13,7 +13,7 @@ use farshore_engine::record::Stamp;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::time::sleep;
 
 /// How long a file is kept open for a reader whose connection was lost.
@@ -52,6 +52,8 @@ struct Lease {
     holders: usize,
     /// When it was kept: a lower number is longer ago.
     kept: u64,
+    /// Dropped when it is not kept any more, whatever the reason: who waits for the end of the grace need not.
+    waiting: Option<oneshot::Sender<()>>,
 }
 
 /// One stream's hold on a lease. Dropping it lets go at once.
@@ -120,8 +122,14 @@ impl Leases {
 
     fn join(self: &Arc<Self>, key: Key) -> Held {
         let mut table = self.lock();
-        let lease = table.leases.entry(key).or_insert_with(|| Lease { file: Arc::default(), holders: 0, kept: 0 });
+        let lease = table.leases.entry(key).or_insert_with(|| Lease {
+            file: Arc::default(),
+            holders: 0,
+            kept: 0,
+            waiting: None,
+        });
         lease.holders += 1;
+        lease.waiting = None;
         Held { leases: self.clone(), key, file: lease.file.clone(), counts: true }
     }
 
@@ -136,8 +144,8 @@ impl Table {
         self.leases.iter().filter(|(_, lease)| lease.holders == 0)
     }
 
-    /// One holder less. Returns what that closes, and the number under which it is kept, if it is.
-    fn let_go(&mut self, key: Key, file: &OpenedFile, keep: bool) -> (Vec<Lease>, Option<u64>) {
+    /// One holder less. Returns what that closes, and, if it is kept, what ends when it is not any more.
+    fn let_go(&mut self, key: Key, file: &OpenedFile, keep: bool) -> (Vec<Lease>, Option<oneshot::Receiver<()>>) {
         // At the end of the server all of them are taken away, whoever holds them.
         let Some(lease) = self.leases.get_mut(&key).filter(|lease| Arc::ptr_eq(&lease.file, file)) else {
             return (Vec::new(), None);
@@ -151,11 +159,13 @@ impl Table {
         }
         self.last_kept += 1;
         lease.kept = self.last_kept;
+        let (waiting, ended) = oneshot::channel();
+        lease.waiting = Some(waiting);
         let (peer, _) = key;
         let mut closed = Vec::new();
         closed.extend(self.close_oldest(MAX_KEPT_PER_PEER, |of| of == peer));
         closed.extend(self.close_oldest(MAX_KEPT, |_| true));
-        (closed, Some(self.last_kept))
+        (closed, Some(ended))
     }
 
     /// Takes away the one that was kept first of those of such peers, if there are more than `most`.
@@ -178,7 +188,7 @@ impl Held {
     /// Lets go because the connection is lost: if this was the last one to hold it, the lease stays for the grace. Ends
     /// when that is over, or the lease is held again, or the server ends.
     pub(super) async fn keep(mut self) {
-        let Some(number) = self.let_go(true) else { return };
+        let Some(mut over) = self.let_go(true) else { return };
         let (leases, key) = (Arc::downgrade(&self.leases), self.key);
         let (ended, grace) = (self.leases.ended.subscribe(), self.leases.grace);
         // Neither the file nor the table is held while it waits.
@@ -186,23 +196,25 @@ impl Held {
         tokio::select! {
             biased;
             () = raised(ended) => return,
+            _ = &mut over => return,
             () = sleep(grace) => {}
         }
         let Some(leases) = leases.upgrade() else { return };
         let mut table = leases.lock();
-        let is_over = table.leases.get(&key).is_some_and(|lease| lease.holders == 0 && lease.kept == number);
+        // Held or taken away at this very moment, and perhaps kept again since.
+        let is_over = over.try_recv() == Err(oneshot::error::TryRecvError::Empty);
         let closed = if is_over { table.leases.remove(&key) } else { None };
         drop(table);
         drop(closed);
     }
 
-    fn let_go(&mut self, keep: bool) -> Option<u64> {
+    fn let_go(&mut self, keep: bool) -> Option<oneshot::Receiver<()>> {
         if !std::mem::replace(&mut self.counts, false) {
             return None;
         }
-        let (closed, number) = self.leases.lock().let_go(self.key, &self.file, keep);
+        let (closed, over) = self.leases.lock().let_go(self.key, &self.file, keep);
         drop(closed);
-        number
+        over
     }
 }
 

@@ -240,7 +240,7 @@ impl Reading {
             return Ok(Some(ReadReply::Hashes(Hashes { request, first_chunk: hash.chunks.start, xxh3: hashes })));
         }
         let task = Task::Hash(hash, hashes);
-        self.queue_of(&task).push_front(task);
+        self.queue_of(&task).push_back(task);
         Ok(None)
     }
 

@@ -9,7 +9,7 @@
 //! no early data: a connection lives long, and each one is proved anew.
 
 use crate::identity::{Identity, device_id};
-use crate::net::transport::{Caller, Conn, Listener, Transport};
+use crate::net::transport::{Caller, Conn, Listener, Role, Transport};
 use farshore_engine::PeerId;
 use futures_util::future::BoxFuture;
 use rustls::client::Resumption;
@@ -30,10 +30,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
 /// What is spoken inside: Farshore's gRPC services, version 1.
 const ALPN: &[u8] = b"farshore/1";
+/// The same with the roles exchanged: whoever has dialled is the server.
+const ALPN_REVERSE: &[u8] = b"farshore-reverse/1";
 
 /// The longest a connection may take from the first packet to the proof of who is there. A handshake is two round
 /// trips; this is enough for a bad mobile link.
@@ -63,15 +65,15 @@ impl TlsTransport {
         TlsTransport { identity, provider: Arc::new(provider), setup_timeout: SETUP_TIMEOUT }
     }
 
-    async fn dial(&self, address: &str, expect: PeerId) -> io::Result<client::TlsStream<TcpStream>> {
-        let config = client_config(&self.identity, &self.provider, expect).map_err(io::Error::other)?;
+    async fn dial(&self, address: &str, expect: PeerId, role: Role) -> io::Result<client::TlsStream<TcpStream>> {
+        let config = client_config(&self.identity, &self.provider, expect, role).map_err(io::Error::other)?;
         let setup = async {
             let tcp = dial_tcp(address).await?;
             set_socket_options(&tcp)?;
             // Not sent: whom we talk to is nobody else's business, and devices have no names.
             let name = ServerName::try_from("farshore").map_err(io::Error::other)?;
             let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(explain_refusal)?;
-            check_protocol(tls.get_ref().1)?;
+            dialler_role(tls.get_ref().1)?;
             Ok(tls)
         };
         let outcome = timeout(self.setup_timeout, setup).await.unwrap_or_else(|_| Err(too_slow(self.setup_timeout)));
@@ -80,8 +82,8 @@ impl TlsTransport {
 }
 
 impl Transport for TlsTransport {
-    fn connect<'a>(&'a self, address: &'a str, expect: PeerId) -> BoxFuture<'a, io::Result<Conn>> {
-        Box::pin(async move { Ok(Conn { io: Box::new(self.dial(address, expect).await?), peer: expect }) })
+    fn connect<'a>(&'a self, address: &'a str, expect: PeerId, role: Role) -> BoxFuture<'a, io::Result<Conn>> {
+        Box::pin(async move { Ok(Conn { io: Box::new(self.dial(address, expect, role).await?), peer: expect, role }) })
     }
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
@@ -111,11 +113,9 @@ impl Listener for TlsListener {
             let (tls, limit) = (self.tls.clone(), self.setup_timeout);
             let caller: Caller = Box::pin(async move {
                 let outcome = timeout(limit, greet(tls, tcp)).await.unwrap_or_else(|_| Err(too_slow(limit)));
-                let tls = outcome.map_err(|error| {
+                outcome.map_err(|error| {
                     io::Error::new(error.kind(), format!("the caller from {from} was not let in: {error}"))
-                })?;
-                let peer = peer_of(tls.get_ref().1)?;
-                Ok(Conn { io: Box::new(tls), peer })
+                })
             });
             Ok(caller)
         })
@@ -127,11 +127,12 @@ impl Listener for TlsListener {
 }
 
 /// The listening side of a handshake.
-async fn greet(acceptor: TlsAcceptor, tcp: TcpStream) -> io::Result<server::TlsStream<TcpStream>> {
+async fn greet(acceptor: TlsAcceptor, tcp: TcpStream) -> io::Result<Conn> {
     set_socket_options(&tcp)?;
     let tls = acceptor.accept(tcp).await?;
-    check_protocol(tls.get_ref().1)?;
-    Ok(tls)
+    let session = tls.get_ref().1;
+    let (peer, role) = (peer_of(session)?, dialler_role(session)?.of_other_end());
+    Ok(Conn { io: Box::new(tls), peer, role })
 }
 
 /// Connects to the first of the address's hosts that answers.
@@ -163,12 +164,21 @@ fn too_slow(limit: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", limit.as_secs_f32()))
 }
 
-/// TLS lets a peer that names no protocol pass; we do not.
-fn check_protocol(tls: &CommonState) -> io::Result<()> {
-    if tls.alpn_protocol() == Some(ALPN) {
-        return Ok(());
+/// The protocol that tells what the end that has dialled is.
+fn protocol(dialler: Role) -> &'static [u8] {
+    match dialler {
+        Role::Client => ALPN,
+        Role::Server => ALPN_REVERSE,
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "it does not speak Farshore's protocol, version 1"))
+}
+
+/// What the end that has dialled is. TLS lets a peer that names no protocol pass; we do not.
+fn dialler_role(tls: &CommonState) -> io::Result<Role> {
+    let spoken = |role: &Role| tls.alpn_protocol() == Some(protocol(*role));
+    [Role::Client, Role::Server]
+        .into_iter()
+        .find(spoken)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it does not speak Farshore's protocol, version 1"))
 }
 
 /// The device whose key was proved in the handshake.
@@ -183,14 +193,19 @@ fn claimed_id(certificate: &CertificateDer<'_>) -> Result<PeerId, Error> {
     Ok(device_id(&ParsedCertificate::try_from(certificate)?.subject_public_key_info()))
 }
 
-fn client_config(identity: &Identity, provider: &Arc<CryptoProvider>, expect: PeerId) -> Result<ClientConfig, Error> {
+fn client_config(
+    identity: &Identity,
+    provider: &Arc<CryptoProvider>,
+    expect: PeerId,
+    role: Role,
+) -> Result<ClientConfig, Error> {
     let verifier = OnlyThisDevice { expect, algorithms: provider.signature_verification_algorithms };
     let mut config = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol(role).to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     Ok(config)
@@ -202,7 +217,7 @@ fn server_config(identity: &Identity, provider: &Arc<CryptoProvider>) -> Result<
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = [Role::Client, Role::Server].map(|dialler| protocol(dialler).to_vec()).into();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)

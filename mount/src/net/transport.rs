@@ -1,7 +1,7 @@
 //! The one place where a connection comes from: TCP with TLS in life, a simulated network in the simulator.
 //!
-//! [`Transport::connect`] is called by the client and [`Transport::listen`] by the server, once each. Everything
-//! after that is the same code, whatever the transport.
+//! [`Transport::connect`] is called by whoever dials and [`Transport::listen`] by the server. Everything after that is
+//! the same code, whatever the transport, and also whichever end of a connection has dialled ([`Role`]).
 
 use farshore_engine::PeerId;
 use futures_util::future::BoxFuture;
@@ -13,21 +13,44 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
+/// What this end of a connection is on it. The other end is the other one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It calls. Usually that is the end that has dialled.
+    Client,
+    /// It answers. An end that has dialled does so on a second connection, so that it can be called although it cannot be
+    /// reached.
+    Server,
+}
+
+impl Role {
+    /// What the other end is.
+    #[must_use]
+    pub fn of_other_end(self) -> Role {
+        match self {
+            Role::Client => Role::Server,
+            Role::Server => Role::Client,
+        }
+    }
+}
+
 /// A connection whose other end has proved who it is.
 pub struct Conn {
     /// The bytes.
     pub io: Box<dyn Io>,
     /// Who is at the other end.
     pub peer: PeerId,
+    /// What we are on it.
+    pub role: Role,
 }
 
 /// Makes connections.
 pub trait Transport: Send + Sync + 'static {
-    /// Connects to `address` and makes sure that `expect` answers there.
+    /// Connects to `address` to be `role` on that connection, and makes sure that `expect` answers there.
     ///
     /// # Errors
     /// Nobody answers, or somebody else. [`io::ErrorKind::PermissionDenied`] if another device proved itself.
-    fn connect<'a>(&'a self, address: &'a str, expect: PeerId) -> BoxFuture<'a, io::Result<Conn>>;
+    fn connect<'a>(&'a self, address: &'a str, expect: PeerId, role: Role) -> BoxFuture<'a, io::Result<Conn>>;
 
     /// Begins to listen at `address`.
     ///

@@ -1,6 +1,7 @@
 //! The bytes of one content: those in the store, and those still in memory because they have only just come.
 
 use super::answers::Bytes;
+use crate::ranked::{Rank, Ranked};
 use crate::store::{Found, Store, Stored};
 use bytes::Bytes as Frame;
 use farshore_engine::chunk::{
@@ -10,7 +11,12 @@ use farshore_engine::path::RelPath;
 use farshore_engine::{ChunkBitmap, ContentIdentity, ContentKey, Resumed};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often it is tried to open what the store holds, and the pause in between: together half a second.
+const RESUME_ATTEMPTS: u32 = 5;
+const RESUME_PAUSE: Duration = Duration::from_millis(125);
 
 /// The frames of one chunk that are in memory.
 type Frames = [Option<Frame>; FRAMES_PER_CHUNK as usize];
@@ -21,8 +27,8 @@ type Frames = [Option<Frame>; FRAMES_PER_CHUNK as usize];
 /// for those who read them without it, and is held for moments.
 pub(super) struct Content {
     identity: ContentIdentity,
-    frames: Mutex<BTreeMap<u64, Frames>>,
-    place: Mutex<Place>,
+    frames: Ranked<BTreeMap<u64, Frames>>,
+    place: Ranked<Place>,
 }
 
 /// Where the bytes of a content are stored.
@@ -40,12 +46,16 @@ struct Place {
 impl Content {
     pub(super) fn new(identity: ContentIdentity, path: RelPath) -> Content {
         let place = Place { path, stored: None, base: None, is_discarded: false };
-        Content { identity, frames: Mutex::default(), place: Mutex::new(place) }
+        Content {
+            identity,
+            frames: Ranked::new(Rank::Content, BTreeMap::new()),
+            place: Ranked::new(Rank::Content, place),
+        }
     }
 
     /// The owner has it at `path` now.
     pub(super) fn note_path(&self, path: &RelPath) {
-        let mut place = lock(&self.place);
+        let mut place = self.place.lock();
         if place.path != *path {
             place.path = path.clone();
             if let Some(stored) = &place.stored {
@@ -56,7 +66,7 @@ impl Content {
 
     /// Keeps a verified frame in memory.
     pub(super) fn keep_frame(&self, chunk: u64, frame: u32, bytes: Frame) {
-        if let Some(slot) = lock(&self.frames).entry(chunk).or_default().get_mut(frame as usize) {
+        if let Some(slot) = self.frames.lock().entry(chunk).or_default().get_mut(frame as usize) {
             *slot = Some(bytes);
         }
     }
@@ -64,7 +74,7 @@ impl Content {
     /// All frames of a chunk of a content of `size_bytes`, in order; `None` if they are not all in memory, down to the
     /// last byte.
     pub(super) fn whole_chunk(&self, chunk: u64, size_bytes: u64) -> Option<Vec<Frame>> {
-        let held = lock(&self.frames).get(&chunk)?.clone();
+        let held = self.frames.lock().get(&chunk)?.clone();
         let bytes = chunk_range(chunk, size_bytes);
         let frames = FrameSet::all(bytes.end - bytes.start).len();
         let whole = (0..frames).zip(held).map(|(frame, held)| {
@@ -76,12 +86,12 @@ impl Content {
 
     /// How many frames are in memory.
     pub(super) fn held_frames(&self) -> usize {
-        lock(&self.frames).values().flatten().flatten().count()
+        self.frames.lock().values().flatten().flatten().count()
     }
 
     /// Lets go of the frames of a chunk.
     pub(super) fn drop_frames(&self, chunk: u64) {
-        let mut frames = lock(&self.frames);
+        let mut frames = self.frames.lock();
         frames.remove(&chunk);
         if frames.is_empty() {
             // An empty map keeps the room that it once needed, for each of a great many files.
@@ -93,7 +103,7 @@ impl Content {
     /// before they are copied. A content that is wholly stored needs no allocation.
     pub(super) fn bytes(self: &Arc<Self>, offset: u64, len: u32) -> Bytes {
         let range = offset..offset + u64::from(len);
-        let frames = lock(&self.frames);
+        let frames = self.frames.lock();
         let mut captured = Vec::new();
         if !frames.is_empty() {
             for chunk in chunks_touched(&range) {
@@ -112,12 +122,12 @@ impl Content {
 
     /// Where it is stored, if any of it is.
     pub(super) fn stored(&self) -> Option<Arc<dyn Stored>> {
-        lock(&self.place).stored.clone()
+        self.place.lock().stored.clone()
     }
 
     /// Where it is stored, made now if nothing of it was.
     pub(super) fn stored_in(&self, store: &dyn Store) -> io::Result<Arc<dyn Stored>> {
-        let mut place = lock(&self.place);
+        let mut place = self.place.lock();
         if let Some(stored) = &place.stored {
             return Ok(stored.clone());
         }
@@ -135,14 +145,14 @@ impl Content {
         base: Option<ContentKey>,
     ) -> (Option<Resumed>, Option<ChunkBitmap>) {
         let own = match own {
-            true => opened(store.resume(self.identity.key(), Some(&self.identity)).await),
+            true => opened(store, self.identity.key(), Some(&self.identity)).await,
             false => None,
         };
         let base = match base {
-            Some(key) => opened(store.resume(key, None).await),
+            Some(key) => opened(store, key, None).await,
             None => None,
         };
-        let mut place = lock(&self.place);
+        let mut place = self.place.lock();
         let own = own.map(|(stored, resumed)| {
             stored.note_path(&place.path);
             place.take(stored);
@@ -158,7 +168,7 @@ impl Content {
     /// Takes over from `before` what it has stored, or, if `older`, what it would have been compared with, to be compared
     /// with from now on. The rest of it goes.
     pub(super) fn rebase(&self, before: &Content, older: bool) {
-        let mut before = lock(&before.place);
+        let mut before = before.place.lock();
         // Whoever reads from it goes on doing so.
         let stored = before.stored.clone();
         let (kept, gone) = if older { (before.base.take(), stored) } else { (stored, before.base.take()) };
@@ -168,18 +178,18 @@ impl Content {
             gone.discard();
         }
         if let Some(kept) = kept {
-            lock(&self.place).take_base(kept);
+            self.place.lock().take_base(kept);
         }
     }
 
     /// What of another version it can be compared with.
     pub(super) fn base(&self) -> Option<Arc<dyn Stored>> {
-        lock(&self.place).base.clone()
+        self.place.lock().base.clone()
     }
 
     /// It has been compared. What is returned is to be dropped where a disk may be waited for.
     pub(super) fn take_base(&self) -> Option<Arc<dyn Stored>> {
-        let base = lock(&self.place).base.take();
+        let base = self.place.lock().base.take();
         if let Some(base) = &base {
             base.discard();
         }
@@ -188,7 +198,7 @@ impl Content {
 
     /// Nobody will ask for it again: what is stored goes with the last reference.
     pub(super) fn discard(&self) {
-        let mut place = lock(&self.place);
+        let mut place = self.place.lock();
         place.is_discarded = true;
         for stored in place.stored.iter().chain(&place.base) {
             stored.discard();
@@ -212,13 +222,17 @@ impl Place {
     }
 }
 
-fn opened(found: io::Result<Found>) -> Found {
-    found.unwrap_or_else(|error| {
-        tracing::warn!("what was stored of a file cannot be opened, and is fetched again: {error}");
-        None
-    })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// What the store holds under a key. A disk that fails may do so for a moment only (too many files are open, say).
+async fn opened(store: &dyn Store, key: ContentKey, expected: Option<&ContentIdentity>) -> Found {
+    for attempt in 1.. {
+        match store.resume(key, expected).await {
+            Ok(found) => return found,
+            Err(error) if attempt == RESUME_ATTEMPTS => {
+                tracing::warn!("what was stored of a file cannot be opened, and is fetched again: {error}");
+                return None;
+            }
+            Err(_) => tokio::time::sleep(RESUME_PAUSE).await,
+        }
+    }
+    None
 }

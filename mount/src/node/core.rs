@@ -239,6 +239,12 @@ impl Core {
                 todo.dropped_bases.extend(self.contents.get(&content).and_then(|content| content.take_base()));
                 return;
             }
+            Effect::Moved { content, path } => {
+                if let Some(content) = self.contents.get(&content) {
+                    content.note_path(&path);
+                }
+                return;
+            }
             Effect::Evict { key } => {
                 todo.evicted.push(key);
                 return;

@@ -128,13 +128,10 @@ impl Node {
     }
 
     async fn dial(self: Arc<Self>, id: EffectId, peer: PeerId, link: LinkId, cancel: CancelSignal) {
-        let dialed = match self.peers.get(&peer) {
-            Some(route) => tokio::select! {
-                biased;
-                () = cancel.cancelled() => Err(DialError::Unreachable),
-                dialed = Link::dial(&*self.transport, &route.addresses, peer, &route.hello) => dialed,
-            },
-            None => Err(DialError::Unreachable),
+        let dialed = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(DialError::Unreachable),
+            dialed = self.connect(peer) => dialed,
         };
         let made = match dialed {
             Ok(made) => Arc::new(made),
@@ -148,7 +145,7 @@ impl Node {
             core.links.insert(link, made.clone());
         }
         self.finish(id, Done::Dialed(Ok(())));
-        made.closed().await;
+        self.live_with(&made).await;
         self.lock().links.remove(&link);
         self.step(Input::Peer(peer, PeerEvent::LinkDown { link }));
     }
@@ -159,7 +156,12 @@ impl Node {
         let ended = match on.watch(position).await {
             Ok(mut watch) => loop {
                 match watch.next().await {
-                    Ok(updates) => self.step(Input::Peer(peer, PeerEvent::Tree { link, updates })),
+                    Ok(updates) => {
+                        self.step(Input::Peer(peer, PeerEvent::Tree { link, updates }));
+                        if let Some(remembering) = &self.remembering {
+                            remembering.note_news();
+                        }
+                    }
                     Err(ended) => break ended,
                 }
             },
@@ -260,4 +262,33 @@ async fn copy_chunk(
 fn store_error(error: &io::Error) -> StoreError {
     let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     if is_full { StoreError::NoSpace } else { StoreError::Io }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+    use crate::store::suite::{identity, path, sample, write};
+
+    /// The hash that was written down is right, and the bytes are not: the disk fails, or it was switched off.
+    #[tokio::test]
+    async fn a_damaged_chunk_of_another_version_is_not_taken_over() {
+        const LEN: u64 = 100;
+        let key = identity(1, LEN).key();
+        let before = MemoryStore::default();
+        let base = before.create(&identity(1, LEN), &path("a")).unwrap();
+        write(&base, &sample(1, LEN), 0).await.unwrap();
+        before.save(vec![base]).await.unwrap();
+        for is_damaged in [false, true] {
+            assert!(!is_damaged || before.damage(key, LEN / 2));
+            let store = before.next_life();
+            let (base, _) = store.resume(key, None).await.unwrap().unwrap();
+            let hash = base.hash_of(0).unwrap();
+            let content = Content::new(identity(2, LEN), path("a"));
+            assert!(!copy_chunk(&base, &content, &store, 0, hash ^ 1).await.unwrap(), "the owner has something else");
+            assert!(content.stored().is_none());
+            assert_eq!(copy_chunk(&base, &content, &store, 0, hash).await.unwrap(), !is_damaged);
+            assert_eq!(content.stored().is_some(), !is_damaged);
+        }
+    }
 }

@@ -5,28 +5,33 @@
 //! released. The same node runs under the FUSE mount, under `farshore get`, as the sharing side, and in the simulator.
 
 mod answers;
+mod both_ways;
 mod contents;
 mod core;
 mod effects;
+mod remembering;
 mod serving;
 
 pub use self::core::{Recorder, Step};
 pub use answers::{Answer, Bytes};
 pub use serving::Admission;
 
+use self::both_ways::{Callable, CallingBack};
 use self::core::{Core, Todo};
+use self::remembering::Remembering;
 use crate::folder::Folder;
 use crate::net::transport::Transport;
+use crate::ranked::{Rank, Ranked, RankedGuard};
 use crate::store::Store;
 use farshore_engine::path::RelPath;
 use farshore_engine::{
     Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
 };
-use farshore_proto::Hello;
+use farshore_proto::{Hello, TreeId};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, oneshot};
@@ -45,12 +50,16 @@ pub struct Parts {
     pub transport: Arc<dyn Transport>,
     /// Where fetched bytes are kept.
     pub store: Arc<dyn Store>,
-    /// The folder that is shared, if one is.
+    /// The folder that is shared, if one is. Peers that are followed and want to can call us for it, although we dial them.
     pub folder: Option<Arc<dyn Folder>>,
     /// Who may read it.
     pub admission: Arc<dyn Admission>,
     /// Where the peers to follow can be reached, in the order in which to try, and how to introduce ourselves.
     pub peers: BTreeMap<PeerId, Route>,
+    /// What we say to those who have dialled us and can be called, which are followed then; `None` if nobody is called.
+    pub call_back: Option<Hello>,
+    /// The tree that the store remembers, that of one of them, if one is.
+    pub remembered: Option<TreeId>,
 }
 
 /// How to reach a peer.
@@ -64,7 +73,7 @@ pub struct Route {
 
 /// One device's part in one share, running.
 pub struct Node {
-    core: Mutex<Core>,
+    core: Ranked<Core>,
     started_at: Instant,
     runtime: Runtime,
     /// Rung when the next timer is earlier than the one that is waited for.
@@ -74,7 +83,14 @@ pub struct Node {
     folder: Option<Arc<dyn Folder>>,
     admission: Arc<dyn Admission>,
     peers: BTreeMap<PeerId, Route>,
+    /// How those are called who have dialled us, if they are.
+    calling_back: Option<CallingBack>,
+    /// How those call us whom we have dialled, if there is anything to call for.
+    callable: Option<Callable>,
     epoch: u64,
+    remembering: Option<Remembering>,
+    /// When what the store remembered of the tree was so, if it did.
+    recalled_at_unix_seconds: OnceLock<u64>,
     /// Ourselves, for tasks that outlive a call.
     this: std::sync::Weak<Node>,
 }
@@ -88,20 +104,31 @@ impl Node {
     pub fn start(parts: Parts) -> Arc<Node> {
         let epoch = parts.config.epoch;
         let node = Arc::new_cyclic(|this| Node {
-            core: Mutex::new(Core::new(Engine::new(parts.config, parts.seed, Time::ZERO))),
+            core: Ranked::new(Rank::Node, Core::new(Engine::new(parts.config, parts.seed, Time::ZERO))),
             started_at: Instant::now(),
             runtime: Runtime::current(),
             timer_moved: Arc::new(Notify::new()),
+            calling_back: parts.call_back.map(|hello| CallingBack::new(this.clone(), hello)),
+            callable: (parts.folder.is_some() && !parts.peers.is_empty())
+                .then(|| Callable::start(this.clone(), &Runtime::current())),
             transport: parts.transport,
             store: parts.store,
             folder: parts.folder,
             admission: parts.admission,
             peers: parts.peers,
             epoch,
+            remembering: parts.remembered.map(Remembering::new),
+            recalled_at_unix_seconds: OnceLock::new(),
             this: this.clone(),
         });
         let (held, pins) = (node.store.held(), node.store.pins());
         node.step(Input::Held { held, pins });
+        if let Some(at) = node.recall() {
+            node.recalled_at_unix_seconds.get_or_init(|| at);
+        }
+        if node.remembering.is_some() {
+            node.runtime.spawn(remembering::run_remembering(Arc::downgrade(&node)));
+        }
         node.runtime.spawn(run_timers(Arc::downgrade(&node), node.timer_moved.clone(), node.started_at));
         node
     }
@@ -111,6 +138,13 @@ impl Node {
         for peer in self.peers.keys() {
             self.step(Input::Command(Command::Follow { peer: *peer }));
         }
+    }
+
+    /// When what the store remembered of the tree was so, in seconds since 1970; `None` if it remembered nothing. It is shown
+    /// until its owner says more.
+    #[must_use]
+    pub fn recalled_at_unix_seconds(&self) -> Option<u64> {
+        self.recalled_at_unix_seconds.get().copied()
     }
 
     /// From now on, `sink` hears every notice.
@@ -167,16 +201,11 @@ impl Node {
         }
     }
 
-    /// The file that holds the bytes of what is open, if one does: its own, or that of the store if all of it is there.
+    /// The file of the store that holds the bytes of what is open, if all of it is there.
     #[must_use]
     pub fn file_of(&self, opened: &Opened) -> Option<Arc<File>> {
-        let core = self.lock();
-        if opened.local.is_some() {
-            return core.locals.get(&opened.handle).cloned();
-        }
-        let stored = core.contents.get(&opened.whole?)?.stored()?;
-        drop(core);
-        stored.file()
+        let content = self.lock().contents.get(&opened.whole?)?.clone();
+        content.stored()?.file()
     }
 
     /// Asks the engine and waits for the answer.
@@ -209,9 +238,21 @@ impl Node {
     }
 
     /// What was seen in the folder that is shared.
+    ///
+    /// That something was renamed may be told twice, by who has done it and by who watches, and something else may stand
+    /// under the old name the second time. So a rename is believed if what was found under the new name is what was last
+    /// seen under the old one; otherwise only that it was found.
     pub fn observe(&self, observations: Vec<Observation>) {
         let mut core = self.lock();
-        for observation in observations {
+        let mut observations = observations.into_iter().peekable();
+        while let Some(observation) = observations.next() {
+            if let Observation::Moved { from, to } = &observation
+                && let Some(Observation::Found { path, seen }) = observations.peek()
+                && path == to
+                && core.engine.view().own_inode(from) != Some(seen.facts.inode)
+            {
+                continue;
+            }
             core.step(self.now(), Input::Observed(observation));
         }
         let todo = self.settle(&mut core);
@@ -266,10 +307,18 @@ impl Node {
     /// Ends everything: whoever waits gets an error, connections are closed. Returns when that has ended, or after three
     /// seconds.
     pub async fn shut_down(&self) {
+        let known = self.last_known();
+        // Before the engine: one that has been shut down has no news, and answers that at once, again and again.
+        if let Some(callable) = &self.callable {
+            callable.stop();
+        }
         // Taken away first, so that hanging up leaves them to us.
         let links = std::mem::take(&mut self.lock().links);
         self.step(Input::Command(Command::Shutdown));
         join_all(links.values().map(|link| link.say_goodbye())).await;
+        if let Some(callable) = &self.callable {
+            callable.ended().await;
+        }
         let ended = async {
             while self.view(|view| view.running()) > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -282,6 +331,7 @@ impl Node {
         let left = self.lock().end();
         drop(left);
         self.timer_moved.notify_one();
+        self.end_remembering(known).await;
         if let Err(error) = self.store.close().await {
             tracing::warn!(
                 "what was downloaded was not all written down: {error}; it is looked through at the next start"
@@ -308,10 +358,13 @@ impl Node {
     }
 
     fn carry_out(&self, todo: Todo) {
-        if let Some(pins) = todo.pins
-            && let Err(error) = self.store.save_pins(&pins)
-        {
-            tracing::warn!("what is pinned cannot be written down, and is forgotten at the end: {error}");
+        if let Some(pins) = todo.pins {
+            let store = self.store.clone();
+            self.store.later(Box::new(move || {
+                if let Err(error) = store.save_pins(&pins) {
+                    tracing::warn!("what is pinned cannot be written down, and is forgotten at the end: {error}");
+                }
+            }));
         }
         for (answer, result) in todo.answers {
             answer(result);
@@ -319,10 +372,14 @@ impl Node {
         for (id, effect) in todo.effects {
             self.begin(id, effect);
         }
-        // Contents that were let go of are dropped here, without the lock: that removes files.
-        drop((todo.dropped, todo.dropped_bases));
-        for key in todo.evicted {
-            self.store.evict(key);
+        let (gone, evicted) = ((todo.dropped, todo.dropped_bases), todo.evicted);
+        if !(gone.0.is_empty() && gone.1.is_empty() && evicted.is_empty()) {
+            let store = self.store.clone();
+            // Removes files.
+            self.store.later(Box::new(move || {
+                drop(gone);
+                evicted.into_iter().for_each(|key| store.evict(key));
+            }));
         }
     }
 
@@ -333,9 +390,9 @@ impl Node {
         Time::from_micros(self.started_at.elapsed().as_micros() as u64)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Core> {
+    fn lock(&self) -> RankedGuard<'_, Core> {
         // A panic under the lock is a bug in the engine or here. What is left is still consistent enough to unmount.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.lock()
     }
 }
 
@@ -373,5 +430,8 @@ impl Drop for Node {
     fn drop(&mut self) {
         // The timer task looks whether there still is a node.
         self.timer_moved.notify_one();
+        if let Some(remembering) = &self.remembering {
+            remembering.note_news();
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Answer, Node};
 use crate::folder::{ServeError, ServedBytes};
+use crate::net::Callbacks;
 use crate::net::server::Host;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
@@ -55,5 +56,9 @@ impl Host for Node {
             }
         }
         .boxed()
+    }
+
+    fn callbacks(&self) -> Option<Arc<Callbacks>> {
+        self.calling_back.as_ref().map(|calling| calling.callbacks.clone())
     }
 }

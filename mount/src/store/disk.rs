@@ -4,12 +4,15 @@
 //! <dir>/.farshore/lock                     held by the process that uses the store; its text is that process's number
 //! <dir>/.farshore/clean                    there while no process uses the store, if the last one ended well
 //! <dir>/.farshore/pins                     the paths that are pinned
+//! <dir>/.farshore/tree                     what was known of the tree of the share: docs/TREE.md
 //! <dir>/.farshore/partial/<key>            the bytes of one content, with holes where none have come yet
 //! <dir>/.farshore/partial/<key>.kdbitmap   what is known of them: docs/SIDECAR.md
+//! <dir>/.farshore/partial/<key>.kdbitmap.soon   the same between two saves, made durable by nobody
 //! ```
 //!
 //! A file that is not complete never stands under a name of its own, so it cannot be taken for a whole one.
 
+mod chores;
 mod descriptors;
 mod dir;
 mod home;
@@ -18,20 +21,24 @@ mod names;
 mod pins;
 mod room;
 mod saving;
+mod soon;
 mod stored;
+mod tree;
 mod trouble;
 mod verify;
 
 pub use verify::{Verdict, VerifiedFile};
 
+use self::chores::Chores;
 pub(super) use self::dir::full;
 use self::home::Home;
 use self::lock::LockError;
 use self::stored::{DiskStored, Purpose};
 use self::trouble::Trouble;
-use super::{Found, Space, Store, Stored, closed};
+use super::{Found, KnownTree, Space, Store, Stored, closed};
 use farshore_engine::path::RelPath;
 use farshore_engine::{ContentIdentity, ContentKey, Held};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,6 +56,7 @@ pub const KEPT_MODE_BITS: u16 = 0o1777;
 #[derive(Debug)]
 pub struct DiskStore {
     home: Arc<Home>,
+    chores: Chores,
 }
 
 /// Why a store cannot be opened.
@@ -123,7 +131,7 @@ impl DiskStore {
         if let Err(error) = home.check_room() {
             tracing::warn!("nothing more is fetched into the store {}: {error}", dir.display());
         }
-        Ok(DiskStore { home: Arc::new(home) })
+        Ok(DiskStore { home: Arc::new(home), chores: Chores::default() })
     }
 }
 
@@ -134,7 +142,7 @@ impl Store for DiskStore {
 
     fn create(&self, identity: &ContentIdentity, path: &RelPath) -> io::Result<Arc<dyn Stored>> {
         let _open = self.home.enter()?;
-        Ok(DiskStored::create(&self.home, identity, path)?)
+        Ok(DiskStored::create(&self.home, identity, path))
     }
 
     fn resume(&self, key: ContentKey, expected: Option<&ContentIdentity>) -> BoxFuture<'static, io::Result<Found>> {
@@ -181,9 +189,30 @@ impl Store for DiskStore {
         pins::save(&self.home, pins)
     }
 
-    fn close(&self) -> BoxFuture<'static, io::Result<()>> {
+    fn later(&self, chore: Box<dyn FnOnce() + Send>) {
+        self.chores.add(chore);
+    }
+
+    fn tree(&self, id: TreeId) -> Option<TreeFile> {
+        tree::load(&self.home, id).unwrap_or_else(|error| {
+            tracing::warn!(
+                "what was known of the share's tree is of no use, and its owner has to list it anew: {error}"
+            );
+            None
+        })
+    }
+
+    fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>> {
         let home = Arc::clone(&self.home);
-        Box::pin(blocking(move || saving::close(&home)))
+        Box::pin(blocking(move || tree::save(&home, &tree.into_file())))
+    }
+
+    fn close(&self) -> BoxFuture<'static, io::Result<()>> {
+        let (home, chores) = (Arc::clone(&self.home), self.chores.clone());
+        Box::pin(blocking(move || {
+            chores.finish();
+            saving::close(&home)
+        }))
     }
 
     fn space(&self) -> io::Result<Space> {

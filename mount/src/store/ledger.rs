@@ -6,6 +6,10 @@ use farshore_engine::path::RelPath;
 use farshore_engine::sidecar::{Claimed, Sidecar, SidecarError};
 use farshore_engine::{ContentIdentity, Resumed, Trust};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+/// So many changes have to be unlisted before a second sidecar is written for them: a chunk alone is not worth a file.
+const SOON_CHANGES: u64 = 2;
 
 /// The chunks of one content. Takes memory for those that are there, however large the whole is.
 #[derive(Debug)]
@@ -20,12 +24,17 @@ pub(super) struct Ledger {
     claimed: BTreeSet<u64>,
     /// Chunks that were written since the bytes were last made durable.
     unsynced: BTreeSet<u64>,
-    /// Making them durable has failed: the system may have let go of them.
-    is_sync_failed: bool,
+    /// Those of them that the system may have let go of, so that they have to be written again: making them durable has
+    /// failed, or nobody knows whether it has.
+    adrift: BTreeSet<u64>,
     /// Counts changes of what a sidecar would say.
     revision: u64,
     /// The revision that was last saved.
     saved: u64,
+    /// The revision that stands in the second sidecar, which is written between two saves; `None` if there is none.
+    soon: Option<u64>,
+    /// Before this moment no other second sidecar is written.
+    soon_from: Option<Instant>,
 }
 
 /// What is to be saved of a ledger.
@@ -47,9 +56,11 @@ impl Ledger {
             unverified: BTreeSet::new(),
             claimed: BTreeSet::new(),
             unsynced: BTreeSet::new(),
-            is_sync_failed: false,
+            adrift: BTreeSet::new(),
             revision: 0,
             saved: 0,
+            soon: None,
+            soon_from: None,
         }
     }
 
@@ -69,6 +80,21 @@ impl Ledger {
     /// Of chunks that a sidecar without hashes claims.
     pub(super) fn from_claim(identity: &ContentIdentity, path: &RelPath, claimed: &Claimed) -> Ledger {
         Ledger { claimed: claimed.chunks().collect(), revision: 1, saved: 1, ..Ledger::new(identity, path) }
+    }
+
+    /// Adds what a second sidecar says, which was there after a stop that was not clean. Nothing says that its bytes are
+    /// durable, even if they have the right hash when they are read: so they are written again before the next save.
+    pub(super) fn add_soon(&mut self, sidecar: &Sidecar) {
+        for (chunk, hash) in sidecar.chunks() {
+            self.claimed.remove(&chunk);
+            if self.hashes.insert(chunk, hash) != Some(hash) {
+                self.unsynced.insert(chunk);
+                self.adrift.insert(chunk);
+                self.revision += 1;
+            }
+            self.unverified.insert(chunk);
+        }
+        self.soon = Some(self.revision);
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
@@ -114,6 +140,7 @@ impl Ledger {
     pub(super) fn forget(&mut self, chunk: u64) {
         self.claimed.remove(&chunk);
         self.unverified.remove(&chunk);
+        self.adrift.remove(&chunk);
         if self.hashes.remove(&chunk).is_some() {
             self.revision += 1;
         }
@@ -130,6 +157,7 @@ impl Ledger {
     /// The chunk was written, and has this hash.
     pub(super) fn record(&mut self, chunk: u64, hash: u64) {
         self.unsynced.insert(chunk);
+        self.adrift.remove(&chunk);
         self.confirm(chunk, hash);
     }
 
@@ -162,28 +190,66 @@ impl Ledger {
         if !self.is_changed() {
             return Ok(None);
         }
+        let sidecar = self.sidecar()?.with_unverified(!self.unverified.is_empty());
+        Ok(Some(Draft { revision: self.revision, unsynced: self.unsynced.clone(), sidecar }))
+    }
+
+    fn sidecar(&self) -> Result<Sidecar, SidecarError> {
         let mut bitmap = ChunkBitmap::with_chunk_size(self.size_bytes(), CHUNK_SIZE)?;
         self.hashes.keys().for_each(|chunk| bitmap.set(*chunk));
         let hashes = self.hashes.values().copied().collect();
-        let sidecar = Sidecar::new(self.identity, self.path.clone(), bitmap, hashes)?;
-        let sidecar = sidecar.with_unverified(!self.unverified.is_empty());
-        Ok(Some(Draft { revision: self.revision, unsynced: self.unsynced.clone(), sidecar }))
+        Sidecar::new(self.identity, self.path.clone(), bitmap, hashes)
+    }
+
+    /// Whether enough has changed, and enough time has passed, for another second sidecar.
+    pub(super) fn is_soon_due(&self, now: Instant) -> bool {
+        let listed = self.soon.map_or(self.saved, |soon| soon.max(self.saved));
+        self.size_bytes() > CHUNK_SIZE
+            && self.revision >= listed + SOON_CHANGES
+            && self.soon_from.is_none_or(|from| from <= now)
+    }
+
+    /// What is to stand in the second sidecar, and which revision that is.
+    ///
+    /// # Errors
+    /// There can be no sidecar of such a content.
+    pub(super) fn draft_soon(&self) -> Result<(u64, Sidecar), SidecarError> {
+        Ok((self.revision, self.sidecar()?.with_unverified(true)))
+    }
+
+    /// The second sidecar lists this revision now.
+    pub(super) fn soon_written(&mut self, revision: u64) {
+        self.soon = Some(revision);
+    }
+
+    /// Before this moment no other second sidecar is to be written.
+    pub(super) fn no_soon_before(&mut self, from: Instant) {
+        self.soon_from = Some(from);
+    }
+
+    /// Whether there is a second sidecar, and everything that it lists is saved.
+    pub(super) fn is_soon_saved(&self) -> bool {
+        self.soon.is_some_and(|soon| soon <= self.saved)
+    }
+
+    /// There is no second sidecar any more.
+    pub(super) fn soon_removed(&mut self) {
+        self.soon = None;
     }
 
     /// These chunks were made durable.
     pub(super) fn synced(&mut self, chunks: &BTreeSet<u64>) {
-        self.is_sync_failed = false;
         self.unsynced.retain(|chunk| !chunks.contains(chunk));
     }
 
     /// Making what was written durable has failed.
     pub(super) fn sync_failed(&mut self) {
-        self.is_sync_failed = true;
+        self.adrift = self.unsynced.clone();
     }
 
     /// The chunks that have to be written again before the next attempt to make them durable.
     pub(super) fn to_rewrite(&self) -> Vec<u64> {
-        if self.is_sync_failed { self.unsynced.iter().copied().collect() } else { Vec::new() }
+        self.adrift.iter().copied().collect()
     }
 
     /// This revision was saved.

@@ -4,13 +4,14 @@
 //! store begins ([`MemoryStore::next_life`]), as it may be on a disk.
 
 use super::ledger::Ledger;
-use super::{Found, Space, Store, Stored, check_read, closed, foreign, hash_chunk};
+use super::{Found, KnownTree, Space, Store, Stored, check_read, closed, foreign, hash_chunk};
 use bytes::Bytes;
 use farshore_engine::chunk::{CHUNK_SIZE, chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
 use farshore_engine::sidecar::Sidecar;
 use farshore_engine::{ContentIdentity, ContentKey, Held};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +62,7 @@ struct Shelf {
     saved: BTreeMap<ContentKey, Saved>,
     kept: BTreeMap<PathBuf, KeptFile>,
     pins: Vec<RelPath>,
+    tree: Option<TreeFile>,
     /// Counts uses, so that they have an order.
     uses: u64,
     is_closed: bool,
@@ -91,6 +93,7 @@ impl MemoryStore {
             saved,
             kept,
             pins: Vec::new(),
+            tree: None,
             uses,
             is_closed: false,
         };
@@ -108,6 +111,7 @@ impl MemoryStore {
         }
         let next = MemoryStore::with(shelf.room_bytes, saved, shelf.kept.clone());
         next.shelf().pins.clone_from(&shelf.pins);
+        next.shelf().tree.clone_from(&shelf.tree);
         next
     }
 
@@ -153,13 +157,14 @@ impl MemoryStore {
         lock(&self.shelf)
     }
 
-    fn open(&self, key: Option<ContentKey>, ledger: Ledger, chunks: Chunks) -> Arc<MemoryStored> {
+    fn open(&self, key: Option<ContentKey>, ledger: Ledger, chunks: Chunks, is_made: bool) -> Arc<MemoryStored> {
         Arc::new(MemoryStored {
             key,
             size_bytes: ledger.size_bytes(),
             shelf: Arc::clone(&self.shelf),
             state: Mutex::new(State { ledger, chunks }),
             is_gone: AtomicBool::new(false),
+            is_made: AtomicBool::new(is_made),
         })
     }
 
@@ -182,7 +187,7 @@ impl MemoryStore {
             (None, Some(_) | None) => return Ok(None),
         };
         let resumed = ledger.resumed();
-        let stored = self.open(Some(key), ledger, chunks);
+        let stored = self.open(Some(key), ledger, chunks, true);
         shelf.in_use.insert(key, Arc::downgrade(&stored));
         Ok(resumed.map(|resumed| (stored as Arc<dyn Stored>, resumed)))
     }
@@ -276,11 +281,10 @@ impl Store for MemoryStore {
         let key = identity.key();
         let ledger = Ledger::new(identity, path);
         if shelf.in_use.contains_key(&key) {
-            return Ok(self.open(None, ledger, Chunks::new()));
+            return Ok(self.open(None, ledger, Chunks::new(), true));
         }
-        shelf.remove(key);
         shelf.uses += 1;
-        let stored = self.open(Some(key), ledger, Chunks::new());
+        let stored = self.open(Some(key), ledger, Chunks::new(), false);
         shelf.in_use.insert(key, Arc::downgrade(&stored));
         Ok(stored)
     }
@@ -322,6 +326,20 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn tree(&self, id: TreeId) -> Option<TreeFile> {
+        self.shelf().tree.clone().filter(|tree| tree.id == id)
+    }
+
+    fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let mut shelf = store.shelf();
+            shelf.check_open()?;
+            shelf.tree = Some(tree.into_file());
+            Ok(())
+        })
+    }
+
     fn close(&self) -> BoxFuture<'static, io::Result<()>> {
         let store = self.clone();
         Box::pin(async move { store.close_now() })
@@ -344,6 +362,8 @@ struct MemoryStored {
     state: Mutex<State>,
     /// Discarded, or kept under another name.
     is_gone: AtomicBool,
+    /// Something was written, or it was there already.
+    is_made: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -439,6 +459,9 @@ impl MemoryStored {
         let mut state = lock(&self.state);
         let mut shelf = lock(&self.shelf);
         shelf.check_open()?;
+        if let Some(key) = self.key.filter(|_| !self.is_made.swap(true, Ordering::AcqRel)) {
+            shelf.remove(key);
+        }
         let len: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
         let before = state.chunks.get(&chunk).map_or(0, |frames| frames.iter().map(|frame| frame.len() as u64).sum());
         let used_bytes = (shelf.used_bytes - before).saturating_add(len);
@@ -465,6 +488,9 @@ impl MemoryStored {
             state.ledger.confirm(chunk, hash);
         } else {
             state.ledger.forget(chunk);
+            // Nobody will ask for it as it is.
+            let wrong_bytes: usize = state.chunks.remove(&chunk).iter().flatten().map(Bytes::len).sum();
+            lock(&self.shelf).used_bytes -= wrong_bytes as u64;
         }
         Ok(is_right)
     }

@@ -18,13 +18,15 @@ use bytes::Bytes;
 use farshore_engine::chunk::chunk_range;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ContentIdentity, ContentKey, Held, Resumed};
+use farshore_engine::{ContentIdentity, ContentKey, Held, Resumed, Snapshot};
+use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 use xxhash_rust::xxh3::Xxh3;
 
 /// What was found under a key, and the content to go on with.
@@ -36,7 +38,8 @@ pub trait Store: Send + Sync + 'static {
     /// told in the log, removed, and left out.
     fn held(&self) -> Vec<Held>;
 
-    /// Makes room for a content, which its owner has at `path`. What was held of it is removed. If somebody has the same
+    /// A content of which nothing is here, which its owner has at `path`. What is held of it is removed when the first of it
+    /// is written, and room is made then: this does not wait for the disk. If somebody has the same
     /// content open already, this one is a second one of its own, which is not saved, and goes when it is dropped.
     ///
     /// # Errors
@@ -65,6 +68,12 @@ pub trait Store: Send + Sync + 'static {
     /// Removes what it holds under `key`, unless somebody has it open.
     fn evict(&self, key: ContentKey);
 
+    /// Does something soon that may wait for the disk, and that nobody waits for: after what was given before, and before
+    /// [`Store::close`] has ended.
+    fn later(&self, chore: Box<dyn FnOnce() + Send>) {
+        chore();
+    }
+
     /// The end: saves everything that is not saved, also what was let go of, and says that this stop is clean. After that
     /// nothing is written any more: whoever tries is refused.
     ///
@@ -81,11 +90,45 @@ pub trait Store: Send + Sync + 'static {
     /// What the disk says. Then those before are.
     fn save_pins(&self, pins: &[RelPath]) -> io::Result<()>;
 
+    /// What was known of the tree `id` when that was last written down. What cannot be used is told in the log.
+    fn tree(&self, id: TreeId) -> Option<TreeFile>;
+
+    /// Writes down what is known of a tree, in the place of the one before. Durable when it returns.
+    ///
+    /// # Errors
+    /// What the disk says; [`io::ErrorKind::FileTooLarge`] if there is too much of it. Then the one before is there.
+    fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>>;
+
     /// How much room there is.
     ///
     /// # Errors
     /// What the disk says.
     fn space(&self) -> io::Result<Space>;
+}
+
+/// What is known of a share's tree, to be written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownTree {
+    id: TreeId,
+    known_unix_seconds: u64,
+    snapshot: Snapshot,
+}
+
+impl KnownTree {
+    /// The tree `id` as it is known now.
+    #[must_use]
+    pub fn now(id: TreeId, snapshot: Snapshot) -> KnownTree {
+        // Before 1970 no clock is right.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        KnownTree { id, known_unix_seconds: since.as_secs(), snapshot }
+    }
+
+    /// What is written. Takes a moment for a large tree.
+    #[must_use]
+    pub fn into_file(self) -> TreeFile {
+        let KnownTree { id, known_unix_seconds, snapshot } = self;
+        TreeFile { id, known_unix_seconds, tree: snapshot.into_remembered() }
+    }
 }
 
 /// The room of a store.

@@ -1,11 +1,15 @@
 //! The laws of a store, to be held against every kind of store: [`crate::store_laws`] makes a test of each.
 
-use super::{Store, Stored};
+use super::{KnownTree, Store, Stored};
 use bytes::Bytes;
 use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, chunk_range};
+use farshore_engine::event::Position;
 use farshore_engine::path::RelPath;
-use farshore_engine::record::{FileTime, Stamp};
-use farshore_engine::{ContentIdentity, ContentKey, PeerId, Resumed, Trust};
+use farshore_engine::record::{FileTime, Kind, Record, Stamp};
+use farshore_engine::{
+    Command, Config, ContentIdentity, ContentKey, Engine, Input, PeerId, Remembered, Resumed, Time, Trust,
+};
+use farshore_proto::{ShareId, TreeId};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,7 +65,9 @@ macro_rules! store_laws {
             creating_begins_anew,
             the_path_is_where_it_was_last_seen,
             what_was_used_last_is_the_newest,
+            what_is_pinned_is_remembered,
             after_the_end_nothing_is_changed,
+            the_tree_that_was_known_last_is_there_in_the_next_life,
         );
     };
     (@each $subjects:path: $($law:ident),* $(,)?) => {
@@ -548,7 +554,7 @@ pub async fn creating_begins_anew(subject: &mut dyn Subject) {
     // Nothing is written this time.
     drop(some(subject, 1, id.size_bytes, &[]).await);
     close(subject).await;
-    assert!(resume(subject, &id).await.is_none());
+    assert_eq!(resumed(subject, &id).await.1, [1], "what was held is still there");
 }
 
 /// A rename by the owner is remembered with the next save.
@@ -607,6 +613,18 @@ async fn pass_time(subject: &dyn Subject, keys: &[ContentKey]) {
     }
 }
 
+/// The list of pins is durable at once, and names need not be text.
+pub async fn what_is_pinned_is_remembered(subject: &mut dyn Subject) {
+    assert_eq!(subject.store().pins(), []);
+    let pins = [RelPath::ROOT, RelPath::parse(b"dir/caf\xe9 \xff\n").expect("a path")];
+    for kept in [&pins[1..], &pins[..1], &pins[..], &[]] {
+        subject.store().save_pins(kept).expect("nothing is wrong with the disk");
+        assert_eq!(subject.store().pins(), kept);
+        subject.restart();
+        assert_eq!(subject.store().pins(), kept, "after a crash");
+    }
+}
+
 /// Nothing that comes too late breaks the promise of the clean stop.
 pub async fn after_the_end_nothing_is_changed(subject: &mut dyn Subject) {
     let (stored, bytes) = some(subject, 1, CHUNK_SIZE * 2, &[0]).await;
@@ -627,3 +645,43 @@ pub async fn after_the_end_nothing_is_changed(subject: &mut dyn Subject) {
 
 #[cfg(test)]
 mod tests;
+
+/// What is known of a tree of `files` files after event `seq`.
+pub fn known_tree(id: TreeId, seq: u64, files: u64) -> KnownTree {
+    let file = |number: u64| (path(&format!("{number:08}")), record(number));
+    let entries = (0..files).map(file).collect();
+    let remembered = Remembered::new(Position { epoch: 1, seq }, seq, entries).expect("this is a tree");
+    let mut engine = Engine::new(Config::default(), 1, Time::ZERO);
+    for input in [Input::Remembered { peer: id.owner, remembered }, Input::Command(Command::Follow { peer: id.owner })]
+    {
+        engine.step(Time::ZERO, input, &mut Vec::new());
+    }
+    KnownTree::now(id, engine.view().snapshot(id.owner).expect("it is followed"))
+}
+
+fn record(number: u64) -> Record {
+    Record { kind: Kind::File { size_bytes: number, stamp: Stamp(number) }, mode: 0o644, modified: MODIFIED }
+}
+
+/// Also in one that begins after a crash.
+pub async fn the_tree_that_was_known_last_is_there_in_the_next_life(subject: &mut dyn Subject) {
+    let id = TreeId { owner: PeerId([7; 32]), share: ShareId([1; 16]) };
+    let other = TreeId { share: ShareId([2; 16]), ..id };
+    assert_eq!(subject.store().tree(id), None);
+    for (seq, files, ends_well) in [(1, 3, false), (2, 0, true), (3, 2_000, false)] {
+        let known = known_tree(id, seq, files);
+        let file = known.clone().into_file();
+        let store = subject.store();
+        store.save_tree(known_tree(id, seq + 10, 1)).await.unwrap();
+        store.save_tree(known).await.unwrap();
+        assert_eq!(store.tree(id).as_ref(), Some(&file));
+        if ends_well {
+            store.close().await.unwrap();
+            assert!(store.save_tree(known_tree(id, 9, 1)).await.is_err(), "the store is closed");
+        }
+        drop(store);
+        subject.restart();
+        assert_eq!(subject.store().tree(id), Some(file));
+        assert_eq!(subject.store().tree(other), None, "it is the tree of one share");
+    }
+}

@@ -1,7 +1,7 @@
 //! `ls` and `get`: what a share holds, and having it, without a mount.
 
 use crate::process::{Process, eventually};
-use crate::tree::{Sight, assert_same, hash, hash_file, set_mode, walk, write_noise, write_zoo};
+use crate::tree::{Sight, assert_same, below, hash, hash_file, set_mode, walk, write_noise, write_zoo};
 use crate::valve::Valve;
 use crate::world::{World, files_below};
 use farshore_engine::chunk::CHUNK_SIZE;
@@ -31,13 +31,6 @@ fn get(world: &World, ticket: &str, paths: &[&str]) -> Command {
 fn fetched(out: &Path) -> BTreeMap<PathBuf, Sight> {
     let mut found = walk(out).unwrap();
     found.retain(|path, _| !path.starts_with(".farshore") && !path.as_os_str().is_empty());
-    found
-}
-
-/// Everything below a folder, and not the folder.
-fn below(folder: &Path) -> BTreeMap<PathBuf, Sight> {
-    let mut found = walk(folder).unwrap();
-    found.remove(Path::new(""));
     found
 }
 
@@ -212,6 +205,24 @@ fn what_is_in_the_way_is_left_alone() {
     assert_eq!(mode(&out.join("fine")), 0o755, "what a peer sent runs with the rights of whoever fetched it");
 }
 
+/// What a peer names like that must not end up among the downloads that are under way, where it would be believed.
+#[test]
+fn the_place_of_the_downloads_is_nobody_elses() {
+    let world = World::new();
+    let folder = world.new_dir("folder");
+    fs::create_dir_all(folder.join(".farshore/partial")).unwrap();
+    for name in [".farshore/clean", ".farshore/partial/1.kdbitmap", "a.kdbitmap", "fine"] {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    let share = world.share(&folder);
+    let out = world.new_dir("out");
+    let ended = Process::run(get(&world, &share.ticket, &[])).has_code(1);
+    ended.also_says(&[".farshore/clean", "left out"]).also_says(&[".farshore/partial/1.kdbitmap", "left out"]);
+    let mut left = files_below(&out);
+    left.sort();
+    assert_eq!(left, [out.join("a.kdbitmap"), out.join("fine")]);
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
@@ -255,6 +266,8 @@ fn an_interrupted_download_goes_on_where_it_stood() {
     let folder = world.new_dir("folder");
     write_noise(&folder.join("large"), 1, LARGE_BYTES);
     fs::write(folder.join("small"), "small").unwrap();
+    fs::create_dir_all(folder.join("private/within")).unwrap();
+    set_mode(&folder.join("private"), 0o700);
     let share = world.share(&folder);
     let out = world.path("out");
     for signal in [Signal::INT, Signal::TERM] {

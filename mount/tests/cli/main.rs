@@ -5,21 +5,28 @@
 //! loudly that they were skipped where it is missing.
 
 mod admission;
+mod away;
 mod changes;
+mod copies;
 mod demo;
 mod doctor;
 mod fetching;
+mod kills;
 #[path = "../shared/mapping.rs"]
 mod mapping;
 mod mountpoints;
 mod outages;
+mod own;
+mod own_programs;
 #[path = "../shared/passing.rs"]
 mod passing;
 mod passthrough;
 mod peers;
+mod power;
 mod process;
 mod programs;
 mod readers;
+mod restarts;
 mod sharing;
 mod status;
 mod stopping;

@@ -4,9 +4,11 @@
 use crate::mapping::Mapping;
 use crate::passing;
 use crate::process::{eventually, within};
+use crate::restarts::Disk;
 use crate::status::only_process;
 use crate::tree::{noise, write_noise};
 use crate::world::{Mount, Share, World, skipped};
+use rustix::mount::MountFlags;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -24,6 +26,8 @@ struct Stage {
     bytes: Vec<u8>,
     mount: Mount,
     share: Share,
+    /// Where the store is, if that has a disk of its own. It lies in the world.
+    disk: Option<Disk>,
     world: World,
 }
 
@@ -35,20 +39,36 @@ fn may_pass() -> bool {
 
 impl Stage {
     fn new(more: &[&str]) -> Option<Stage> {
+        Some(Stage::in_world(World::with_fuse()?, None, more))
+    }
+
+    /// With a store on a small disk of its own.
+    fn on_a_small_disk() -> Option<Stage> {
         let world = World::with_fuse()?;
+        let disk = Disk::new(&world, 64 << 20, MountFlags::empty())?;
+        let store = disk.store();
+        Some(Stage::in_world(world, Some(disk), &["--store", &store]))
+    }
+
+    fn in_world(world: World, disk: Option<Disk>, more: &[&str]) -> Stage {
         let folder = world.new_dir("folder");
         let bytes = write_noise(&folder.join("file"), 1, LEN);
         let share = world.share(&folder);
         let mount = world.mount(&share, more);
-        Some(Stage { folder, bytes, mount, share, world })
+        Stage { folder, bytes, mount, share, disk, world }
     }
 
     /// Where all of the file is here, and nobody has it open.
     fn whole(more: &[&str]) -> Option<Stage> {
         let stage = Stage::new(more)?;
-        assert!(fs::read(stage.mount.path("file")).unwrap() == stage.bytes);
-        stage.is_quiet(LEN);
+        stage.fetch();
         Some(stage)
+    }
+
+    /// All of the file comes.
+    fn fetch(&self) {
+        assert!(fs::read(self.mount.path("file")).unwrap() == self.bytes);
+        self.is_quiet(LEN);
     }
 
     fn open(&self) -> File {
@@ -168,6 +188,35 @@ fn a_file_that_is_removed_is_read_on_and_then_forgotten() {
 }
 
 #[test]
+fn the_disk_has_its_room_back_when_nobody_has_it_open() {
+    if !may_pass() {
+        return;
+    }
+    let Some(stage) = Stage::on_a_small_disk() else { return };
+    let (disk, path) = (stage.disk.as_ref().unwrap(), stage.mount.path("file"));
+    for is_removed in [false, true] {
+        stage.fetch();
+        let free_bytes = disk.free_bytes();
+        let passed = stage.counts().1;
+        let file = stage.open();
+        assert!(bytes_of(&file, LEN) == stage.bytes);
+        assert_eq!(stage.counts().1, passed + 1);
+        if is_removed {
+            fs::remove_file(stage.folder.join("file")).unwrap();
+            within(NOTICED, "the name is gone", || fs::metadata(&path).is_err());
+            drop(file);
+        } else {
+            drop(file);
+            stage.is_quiet(LEN);
+            stage.world.run("reader", &["evict", path.to_str().unwrap()]).went_well();
+        }
+        // The kernel closes its own file a little later.
+        eventually("the room is free", || disk.free_bytes() >= free_bytes + LEN as u64);
+    }
+    stage.mount.stop();
+}
+
+#[test]
 fn a_process_that_is_killed_leaves_nothing_behind_that_cannot_be_taken_down() {
     if !may_pass() {
         return;
@@ -185,38 +234,4 @@ fn a_process_that_is_killed_leaves_nothing_behind_that_cannot_be_taken_down() {
     let mount = stage.world.mount(&stage.share, &[]);
     assert!(fs::read(mount.path("file")).unwrap() == stage.bytes);
     mount.stop();
-}
-
-#[test]
-fn the_own_folder_is_read_by_the_kernel_itself_and_shows_edits_at_once() {
-    if !may_pass() {
-        return;
-    }
-    let Some(world) = World::with_fuse() else { return };
-    let (folder, own) = (world.new_dir("folder"), world.new_dir("own"));
-    let mut bytes = write_noise(&folder.join("file"), 1, LEN);
-    let share = world.share_at(&folder, "127.0.0.1:0", &["--mount", own.to_str().unwrap()]);
-    let passed = || only_process(&world, "owner")["fuse"]["passthrough_opens"].as_u64().unwrap();
-    let open = || File::open(own.join("file")).unwrap();
-    let first = open();
-    assert!(bytes_of(&first, LEN) == bytes);
-    assert_eq!(passed(), 1);
-    let file = File::options().write(true).open(folder.join("file")).unwrap();
-    file.write_all_at(b"changed in place", 1_000_000).unwrap();
-    bytes[1_000_000..1_000_016].copy_from_slice(b"changed in place");
-    let second = open();
-    for file in [&first, &second] {
-        assert!(bytes_of(file, LEN) == bytes, "it is the file itself");
-        assert!(Mapping::new(file, LEN, false).bytes() == bytes);
-    }
-    // As editors save: another file over the name.
-    let saved = write_noise(&folder.join("new"), 2, LEN + 1);
-    fs::rename(folder.join("new"), folder.join("file")).unwrap();
-    within(NOTICED, "the new file shows", || fs::read(own.join("file")).is_ok_and(|now| now == saved));
-    assert!(bytes_of(&first, LEN) == bytes, "who has it open keeps it");
-    let third = open();
-    assert!(Mapping::new(&third, saved.len(), true).bytes() == saved);
-    assert_eq!(only_process(&world, "owner")["fuse"]["read_bytes"], 0);
-    drop((first, second, third));
-    share.process.stop(rustix::process::Signal::INT).went_well();
 }

@@ -96,9 +96,14 @@ impl Process {
     }
 
     /// Waits until it has ended, and nobody holds its outputs open any more.
-    pub(crate) fn end(mut self) -> Ended {
+    pub(crate) fn end(self) -> Ended {
+        self.end_within(SOON)
+    }
+
+    /// The same, for a process that has much to do.
+    pub(crate) fn end_within(mut self, limit: Duration) -> Ended {
         let begun = Instant::now();
-        let deadline = begun + SOON;
+        let deadline = begun + limit;
         while self.is_running() {
             self.check_in_time(deadline, "it did not end");
             thread::sleep(Duration::from_millis(2));

@@ -35,15 +35,33 @@ pub(crate) enum Sight {
     Other,
 }
 
+/// Numbers that look drawn, and are the same for the same seed.
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) fn new(seed: u64) -> Chance {
+        Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number below `end`, which is not zero.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        (self.next() >> 8) % end
+    }
+}
+
 /// Bytes that no run of zeros and no shifted copy could stand in for.
 pub(crate) fn noise(seed: u64, size_bytes: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut chance = Chance::new(seed);
     let mut bytes = Vec::with_capacity(size_bytes + 8);
     while bytes.len() < size_bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
+        bytes.extend(chance.next().to_le_bytes());
     }
     bytes.truncate(size_bytes);
     bytes
@@ -99,6 +117,13 @@ fn walk_into(root: &Path, below: &Path, found: &mut BTreeMap<PathBuf, Sight>) ->
         }
     }
     Ok(())
+}
+
+/// Everything below a folder, and not the folder.
+pub(crate) fn below(folder: &Path) -> BTreeMap<PathBuf, Sight> {
+    let mut found = walk(folder).unwrap();
+    found.remove(Path::new(""));
+    found
 }
 
 /// One entry, with its content.

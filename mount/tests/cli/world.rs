@@ -88,17 +88,22 @@ impl World {
 
     pub(crate) fn mount_on(&self, mountpoint: &Path, ticket: &str, more: &[&str]) -> Mount {
         fs::create_dir_all(mountpoint).unwrap();
-        let mut command = self.farshore("reader", &["mount", ticket]);
-        command.arg(mountpoint).args(more);
-        let mount = Mount { process: Some(Process::start(command)), path: mountpoint.to_owned() };
-        mount.process().says("; stop with Ctrl-C");
+        let mount = self.begin_to_mount_on(mountpoint, ticket, more);
+        mount.wait_until_ready();
         mount
     }
 
-    /// What the stores of the reader's mounts hold, all shares together, besides their locks.
+    /// The reader begins to mount on a directory that is there.
+    pub(crate) fn begin_to_mount_on(&self, mountpoint: &Path, ticket: &str, more: &[&str]) -> Mount {
+        let mut command = self.farshore("reader", &["mount", ticket]);
+        command.arg(mountpoint).args(more);
+        Mount { process: Some(Process::start(command)), path: mountpoint.to_owned() }
+    }
+
+    /// What the stores of the reader's mounts hold of files, all shares together: all but their locks and their trees.
     pub(crate) fn stored_files(&self) -> Vec<PathBuf> {
         let mut files = files_below(&self.path("state of reader/store"));
-        files.retain(|file| !file.ends_with(".farshore/lock"));
+        files.retain(|file| !file.ends_with(".farshore/lock") && !file.ends_with(".farshore/tree"));
         files
     }
 }
@@ -154,6 +159,10 @@ impl Mount {
         self.process.as_mut().unwrap()
     }
 
+    pub(crate) fn wait_until_ready(&self) {
+        self.process().says("; stop with Ctrl-C");
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.path
     }
@@ -171,6 +180,12 @@ impl Mount {
         let ended = self.process.take().unwrap().stop(signal);
         assert!(!is_mounted(&self.path), "the mount stays behind");
         ended
+    }
+
+    /// Kills it so that it can do nothing about it. What it had mounted is left behind.
+    pub(crate) fn kill_and_leave(mut self) {
+        self.process_mut().kill();
+        self.path = PathBuf::new();
     }
 
     /// Waits for its end, which somebody else has brought about.

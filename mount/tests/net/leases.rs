@@ -159,3 +159,27 @@ async fn shutting_down_closes_what_was_kept() {
     (&mut running.task).await.unwrap();
     assert_eq!((leases.kept(), Arc::strong_count(&file)), (0, 1));
 }
+
+/// The owner takes only so many streams on one connection.
+#[tokio::test(start_paused = true)]
+async fn a_link_holds_only_so_many_files_open_and_lets_go_of_what_was_idle_first() {
+    let owner = Owner::new();
+    let running = start_with(owner.clone(), Arc::default()).await;
+    let link = dial(&running.network).await.unwrap();
+    let file = |number: u64| wanted(number, &format!("f{number}"), number, SIZE_BYTES);
+    for number in 1..=970 {
+        owner.put(&format!("f{number}"), number, SIZE_BYTES);
+        link.open_content(&file(number));
+    }
+    sleep(std::time::Duration::from_secs(1)).await;
+    // What is read while so many others are only open is read over all its streams.
+    let last = file(970);
+    let chunks = (0..4).map(|chunk| fetch(&link, &last, chunk, 0..4, false));
+    assert!(within(futures_util::future::join_all(chunks)).await.iter().all(Result::is_ok));
+    sleep(std::time::Duration::from_secs(1)).await;
+    (1..=970).for_each(|number| owner.remove(&format!("f{number}")));
+    assert_eq!(within(fetch(&link, &file(1), 5, 0..1, false)).await, Err(FetchError::Gone));
+    for number in [100, 500, 970] {
+        assert!(within(fetch(&link, &file(number), 5, 0..1, false)).await.is_ok(), "file {number}");
+    }
+}

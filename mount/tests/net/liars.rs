@@ -54,7 +54,7 @@ impl Liar {
 #[tonic::async_trait]
 impl Farshore for Liar {
     async fn hello(&self, _: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
-        Ok(Response::new(Welcome { version: 1, epoch: 1 }.encode()))
+        Ok(Response::new(Welcome { version: 1, epoch: 1, calls_back: false }.encode()))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::TreeBatch, Status>>;

@@ -53,6 +53,19 @@ async fn an_idle_link_that_falls_silent_is_noticed_on_both_sides() {
     until(|| leases.kept() == 1).await;
 }
 
+/// Heartbeats are for links that nothing else is sent on as well.
+#[tokio::test(start_paused = true)]
+async fn a_link_on_which_nothing_was_ever_asked_is_noticed_when_it_falls_silent() {
+    let running = start(Owner::new()).await;
+    let link = dial(&running.network).await.unwrap();
+    let idle = tokio::time::timeout(Duration::from_secs(3600), link.closed()).await;
+    assert!(idle.is_err(), "it stays for as long as the other side answers");
+    running.network.set(Weather::Silent);
+    let begin = Instant::now();
+    within(link.closed()).await;
+    assert!(begin.elapsed() <= Duration::from_secs(11), "noticed after {:?}", begin.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn hanging_up_ends_everything_at_once() {
     let owner = Owner::new();

@@ -1,11 +1,15 @@
 //! The client and the server of `farshore::net`, over a transport in memory and a clock that runs ahead when nothing
 //! happens: a minute of waiting takes no time, and nothing depends on how fast the machine is.
 
+mod both_ways;
+mod calling_back;
 mod fetch;
 mod hashes;
 mod hello;
 mod leases;
 mod liars;
+mod live;
+mod locks;
 mod loss;
 mod memory;
 mod owner;

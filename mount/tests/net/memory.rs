@@ -1,12 +1,13 @@
 //! A transport in memory, with connections that can be cut or fall silent.
 
-use farshore::net::transport::{Caller, Conn, Listener, Transport};
+use farshore::net::transport::{Caller, Conn, Listener, Role, Transport};
 use farshore_engine::PeerId;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -30,29 +31,55 @@ pub(crate) enum Weather {
     Cut,
 }
 
-/// A network in memory. All its ends share one weather.
+/// A network in memory. All its ends share one weather, but for the connections on which the dialler is the server.
 #[derive(Clone)]
 pub(crate) struct Memory {
     me: PeerId,
     listeners: Arc<Mutex<BTreeMap<String, mpsc::UnboundedSender<Caller>>>>,
     weather: Arc<watch::Sender<Weather>>,
+    reverse_weather: Arc<watch::Sender<Weather>>,
+    /// Connections of that kind that were made.
+    reverse: Arc<AtomicUsize>,
 }
 
 impl Memory {
     pub(crate) fn new() -> Memory {
-        Memory { me: READER, listeners: Arc::default(), weather: Arc::new(watch::Sender::new(Weather::Fair)) }
+        let [weather, reverse_weather] = [(); 2].map(|()| Arc::new(watch::Sender::new(Weather::Fair)));
+        Memory { me: READER, listeners: Arc::default(), weather, reverse_weather, reverse: Arc::default() }
+    }
+
+    /// The same network, as another device sees it.
+    pub(crate) fn of(&self, me: PeerId) -> Memory {
+        Memory { me, ..self.clone() }
     }
 
     pub(crate) fn set(&self, weather: Weather) {
         self.weather.send_replace(weather);
+        self.set_reverse(weather);
+    }
+
+    /// Only for connections on which the dialler is the server.
+    pub(crate) fn set_reverse(&self, weather: Weather) {
+        self.reverse_weather.send_replace(weather);
+    }
+
+    /// How many connections were made on which the dialler is the server.
+    pub(crate) fn reverse(&self) -> usize {
+        self.reverse.load(Ordering::Acquire)
     }
 
     /// The end of a new connection to whoever listens at `address`.
     pub(crate) fn call(&self, address: &str) -> io::Result<Wire> {
+        self.dial(address, Role::Client)
+    }
+
+    /// The same, to be `role` on it.
+    pub(crate) fn dial(&self, address: &str, role: Role) -> io::Result<Wire> {
         let (here, there) = duplex(1 << 20);
-        let conn = Conn { io: Box::new(self.wire(there)), peer: self.me };
+        let conn = Conn { io: Box::new(self.wire(there, role)), peer: self.me, role: role.of_other_end() };
         self.knock(address, async { Ok(conn) }.boxed())?;
-        Ok(self.wire(here))
+        self.reverse.fetch_add(usize::from(role == Role::Server), Ordering::AcqRel);
+        Ok(self.wire(here, role))
     }
 
     /// A caller that proves itself as `caller` does.
@@ -62,8 +89,11 @@ impl Memory {
         listeners.get(address).ok_or_else(refused)?.send(caller).map_err(|_| refused())
     }
 
-    fn wire(&self, io: DuplexStream) -> Wire {
-        let mut weather = self.weather.subscribe();
+    fn wire(&self, io: DuplexStream, dialler: Role) -> Wire {
+        let mut weather = match dialler {
+            Role::Client => self.weather.subscribe(),
+            Role::Server => self.reverse_weather.subscribe(),
+        };
         let state = weather.clone();
         let cut = async move { drop(weather.wait_for(|weather| *weather == Weather::Cut).await) };
         Wire { io, state, cut: Some(cut.boxed()) }
@@ -71,12 +101,12 @@ impl Memory {
 }
 
 impl Transport for Memory {
-    fn connect<'a>(&'a self, address: &'a str, _: PeerId) -> BoxFuture<'a, io::Result<Conn>> {
+    fn connect<'a>(&'a self, address: &'a str, _: PeerId, role: Role) -> BoxFuture<'a, io::Result<Conn>> {
         async move {
             match address {
                 "hang" => std::future::pending().await,
                 "impostor" => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
-                _ => Ok(Conn { io: Box::new(self.call(address)?), peer: OWNER }),
+                _ => Ok(Conn { io: Box::new(self.dial(address, role)?), peer: OWNER, role }),
             }
         }
         .boxed()

@@ -4,7 +4,7 @@ use crate::memory::{Memory, OWNER};
 use bytes::Bytes;
 use farshore::folder::{ServeError, ServedBytes};
 use farshore::net::transport::Transport;
-use farshore::net::{Guests, Host, Leases, Link, cancel_pair, serve_with};
+use farshore::net::{Callbacks, Guests, Host, Leases, Link, cancel_pair, serve_with};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Stamp};
 use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerId, TreeUpdate, Wanted, WatchCursor};
@@ -28,6 +28,8 @@ pub(crate) struct Owner {
     pub(crate) news: Mutex<VecDeque<Result<Vec<TreeUpdate>, Errno>>>,
     pub(crate) told: Notify,
     pub(crate) cursors: Mutex<Vec<WatchCursor>>,
+    /// Set if it calls its callers back.
+    pub(crate) callbacks: Option<Arc<Callbacks>>,
 }
 
 /// A file: its bytes follow from where they stand. One permit of `gate` lets one read through.
@@ -59,6 +61,11 @@ pub(crate) fn content(range: Range<u64>) -> Bytes {
 
 impl Owner {
     pub(crate) fn new() -> Arc<Owner> {
+        Owner::calling(None)
+    }
+
+    /// One that calls its callers back.
+    pub(crate) fn calling(callbacks: Option<Arc<Callbacks>>) -> Arc<Owner> {
         Arc::new(Owner {
             files: Mutex::default(),
             opens: Mutex::default(),
@@ -66,6 +73,7 @@ impl Owner {
             news: Mutex::default(),
             told: Notify::new(),
             cursors: Mutex::default(),
+            callbacks,
         })
     }
 
@@ -133,6 +141,10 @@ impl Host for Owner {
             Some((_, file)) => Ok(file.clone() as Arc<dyn ServedBytes>),
         };
         async move { opened }.boxed()
+    }
+
+    fn callbacks(&self) -> Option<Arc<Callbacks>> {
+        self.callbacks.clone()
     }
 }
 

@@ -62,7 +62,7 @@ fn version(number: u8) -> Vec<u8> {
     (0..SIZE_BYTES).map(|at| (at / 1000) as u8 ^ (at as u8).wrapping_mul(31) ^ number).collect()
 }
 
-struct Anybody;
+pub(crate) struct Anybody;
 
 impl Admission for Anybody {
     fn admit(&self, _: PeerId, _: Hello) -> BoxFuture<'static, bool> {
@@ -79,11 +79,13 @@ fn node(config: Config, network: &Memory, folder: Option<DiskFolder>, peers: BTr
         folder: folder.map(|folder| Arc::new(folder) as Arc<_>),
         admission: Arc::new(Anybody),
         peers,
+        call_back: None,
+        remembered: None,
     })
 }
 
 /// An owner's process.
-struct Owning {
+pub(crate) struct Owning {
     node: Arc<Node>,
     leases: Arc<Leases>,
     server: tokio::task::JoinHandle<()>,
@@ -91,7 +93,7 @@ struct Owning {
 }
 
 impl Owning {
-    async fn start(folder: &Path, network: &Memory, epoch: u64) -> Owning {
+    pub(crate) async fn start(folder: &Path, network: &Memory, epoch: u64) -> Owning {
         let late: Arc<OnceLock<Arc<Node>>> = Arc::default();
         let (ready, mut is_ready) = mpsc::unbounded_channel();
         let told = late.clone();
@@ -111,7 +113,7 @@ impl Owning {
         Owning { node, leases, server: tokio::spawn(serving), watcher: Some(watcher) }
     }
 
-    async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         self.server.abort();
         let _aborted = (&mut self.server).await;
         self.node.shut_down().await;
@@ -248,20 +250,20 @@ impl Stage {
     }
 }
 
-async fn look_up(node: &Node, at: &str) -> Result<Attr, Errno> {
+pub(crate) async fn look_up(node: &Node, at: &str) -> Result<Attr, Errno> {
     let name = name(at).names()[0].clone();
     let reply = node.reply(Request::Lookup { parent: Ino::ROOT, name }).await?;
     let Reply::Entry(attr) = reply else { panic!("{reply:?}") };
     Ok(attr)
 }
 
-async fn open(node: &Node, ino: Ino) -> Result<Handle, Errno> {
+pub(crate) async fn open(node: &Node, ino: Ino) -> Result<Handle, Errno> {
     let reply = node.reply(Request::Open { ino, write: false, whole_from: None }).await?;
     let Reply::Opened(opened) = reply else { panic!("{reply:?}") };
     Ok(opened.handle)
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < LIMIT, "waited in vain until {what}");

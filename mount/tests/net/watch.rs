@@ -2,7 +2,7 @@
 
 use crate::memory::{Weather, within};
 use crate::owner::{Owner, dial, name, start};
-use farshore::net::WatchEnd;
+use farshore::net::{Watch, WatchEnd};
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::{Errno, Position, TreeUpdate, WatchCursor};
 
@@ -10,6 +10,16 @@ fn entry(index: u64) -> TreeUpdate {
     let kind = Kind::File { size_bytes: index, stamp: Stamp(index) };
     let record = Record { kind, mode: 0o600, modified: FileTime { seconds: 5, nanos: 6 } };
     TreeUpdate::Entry { path: name(&format!("{}/{index}", "d".repeat(200))), record }
+}
+
+/// The next updates that are not none.
+async fn news(watch: &mut Watch) -> Result<Vec<TreeUpdate>, WatchEnd> {
+    loop {
+        let updates = watch.next().await?;
+        if !updates.is_empty() {
+            return Ok(updates);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -31,16 +41,27 @@ async fn updates_arrive_in_order_however_many() {
     assert_eq!(owner.cursors.lock().unwrap()[0], WatchCursor::at(position));
 }
 
+/// Whoever begins to follow has to know that there is nothing more to hear.
+#[tokio::test(start_paused = true)]
+async fn that_there_is_nothing_to_tell_is_told() {
+    let owner = Owner::new();
+    let running = start(owner.clone()).await;
+    let link = dial(&running.network).await.unwrap();
+    let mut watch = link.watch(Position::default()).await.unwrap();
+    owner.tell(Ok(Vec::new()));
+    assert_eq!(within(watch.next()).await, Ok(Vec::new()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_news_for_an_hour_is_no_reason_to_end() {
     let owner = Owner::new();
     let running = start(owner.clone()).await;
     let link = dial(&running.network).await.unwrap();
     let mut watch = link.watch(Position::default()).await.unwrap();
-    let quiet = tokio::time::timeout(std::time::Duration::from_secs(3600), watch.next()).await;
+    let quiet = tokio::time::timeout(std::time::Duration::from_secs(3600), news(&mut watch)).await;
     assert!(quiet.is_err(), "{quiet:?}");
     owner.tell(Ok(vec![TreeUpdate::End { settled: 1 }]));
-    assert_eq!(within(watch.next()).await, Ok(vec![TreeUpdate::End { settled: 1 }]));
+    assert_eq!(within(news(&mut watch)).await, Ok(vec![TreeUpdate::End { settled: 1 }]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -50,10 +71,10 @@ async fn an_owner_that_cannot_go_on_ends_the_watch_and_not_the_link() {
     let link = dial(&running.network).await.unwrap();
     let mut watch = link.watch(Position::default()).await.unwrap();
     owner.tell(Err(Errno::Io));
-    assert_eq!(within(watch.next()).await, Err(WatchEnd::StreamLost));
+    assert_eq!(within(news(&mut watch)).await, Err(WatchEnd::StreamLost));
     owner.tell(Ok(vec![TreeUpdate::End { settled: 1 }]));
     let mut again = link.watch(Position::default()).await.unwrap();
-    assert_eq!(within(again.next()).await, Ok(vec![TreeUpdate::End { settled: 1 }]));
+    assert_eq!(within(news(&mut again)).await, Ok(vec![TreeUpdate::End { settled: 1 }]));
 }
 
 #[tokio::test(start_paused = true)]

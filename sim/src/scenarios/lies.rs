@@ -35,28 +35,31 @@ fn the_file(folder: &SimFolder) {
 fn lied_to(seed: u64, history: &History, lie: Lie, expected: FetchError, max_asked: u64) -> Result<(), String> {
     let liar = Liar::new(lie, chunks(CHUNKS));
     let setup = Setup { liar: Some(liar.clone()), ..Setup::new(seed) };
-    with_reader(setup, history, the_file, move |stage| async move {
-        stage.listed().await;
-        let reasons: Arc<Mutex<Vec<FetchError>>> = Arc::default();
-        let heard = reasons.clone();
-        stage.kernel.node().on_notice(Box::new(move |notice| {
-            if let Notice::FetchFailed { error, .. } = notice {
-                heard.lock().unwrap().push(*error);
-            }
-        }));
-        let file = stage.open(LIARS_FILE);
-        // The last frame of a chunk.
-        let failed = stage.kernel.read(file, chunks(3) - 4_096, 4_096).await;
-        assert_eq!(failed.unwrap_err(), Errno::Io);
-        assert_eq!(*reasons.lock().unwrap(), [expected], "the log names the rule that was broken");
-        assert!(liar.asked() <= max_asked, "it was asked {} times", liar.asked());
-        assert!(stage.kernel.node().held_frames() <= MAX_FRAMES);
-        // And again: one failure does not poison the next attempt, nor cost more.
-        let failed = stage.kernel.read(file, chunks(6) - 10, 10).await;
-        assert_eq!(failed.unwrap_err(), Errno::Io);
-        assert!(liar.asked() <= 2 * max_asked, "it was asked {} times", liar.asked());
-        stage.kernel.release(file);
-        stage.end().await;
+    with_reader(setup, history, the_file, move |stage| {
+        let liar = liar.clone();
+        async move {
+            stage.listed().await;
+            let reasons: Arc<Mutex<Vec<FetchError>>> = Arc::default();
+            let heard = reasons.clone();
+            stage.kernel.node().on_notice(Box::new(move |notice| {
+                if let Notice::FetchFailed { error, .. } = notice {
+                    heard.lock().unwrap().push(*error);
+                }
+            }));
+            let file = stage.open(LIARS_FILE);
+            // The last frame of a chunk.
+            let failed = stage.kernel.read(file, chunks(3) - 4_096, 4_096).await;
+            assert_eq!(failed.unwrap_err(), Errno::Io);
+            assert_eq!(*reasons.lock().unwrap(), [expected], "the log names the rule that was broken");
+            assert!(liar.asked() <= max_asked, "it was asked {} times", liar.asked());
+            assert!(stage.kernel.node().held_frames() <= MAX_FRAMES);
+            // And again: one failure does not poison the next attempt, nor cost more.
+            let failed = stage.kernel.read(file, chunks(6) - 10, 10).await;
+            assert_eq!(failed.unwrap_err(), Errno::Io);
+            assert!(liar.asked() <= 2 * max_asked, "it was asked {} times", liar.asked());
+            stage.kernel.release(file);
+            stage.end().await;
+        }
     })
 }
 
@@ -115,16 +118,19 @@ fn huge(seed: u64, history: &History) -> Result<(), String> {
 fn silence(seed: u64, history: &History) -> Result<(), String> {
     let liar = Liar::new(Lie::Silence, chunks(CHUNKS));
     let setup = Setup { liar: Some(liar.clone()), ..Setup::new(seed) };
-    with_reader(setup, history, the_file, move |stage| async move {
-        stage.listed().await;
-        let file = stage.open(LIARS_FILE);
-        // The fake kernel sees to it that this is not late.
-        let asked_at = tokio::time::Instant::now();
-        assert_eq!(stage.kernel.read(file, 0, 4_096).await.unwrap_err(), Errno::Io);
-        assert!(asked_at.elapsed() >= secs(29), "{:?}", asked_at.elapsed());
-        assert!(liar.asked() <= ATTEMPTS, "it was asked {} times", liar.asked());
-        stage.kernel.release(file);
-        stage.end().await;
+    with_reader(setup, history, the_file, move |stage| {
+        let liar = liar.clone();
+        async move {
+            stage.listed().await;
+            let file = stage.open(LIARS_FILE);
+            // The fake kernel sees to it that this is not late.
+            let asked_at = tokio::time::Instant::now();
+            assert_eq!(stage.kernel.read(file, 0, 4_096).await.unwrap_err(), Errno::Io);
+            assert!(asked_at.elapsed() >= secs(29), "{:?}", asked_at.elapsed());
+            assert!(liar.asked() <= ATTEMPTS, "it was asked {} times", liar.asked());
+            stage.kernel.release(file);
+            stage.end().await;
+        }
     })
 }
 

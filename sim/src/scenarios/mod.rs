@@ -1,11 +1,13 @@
 //! Named scenarios: what must happen when something particular goes wrong. Real bytes are carried in each, and checked.
 
 mod basics;
+mod both_ways;
 mod folder;
 mod lies;
 mod link;
 mod load;
 mod owner;
+mod restarts;
 mod store;
 
 use crate::folder::SimFolder;
@@ -32,7 +34,8 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const ALL: &[&[Scenario]] = &[basics::ALL, link::ALL, owner::ALL, folder::ALL, lies::ALL, load::ALL, store::ALL];
+pub const ALL: &[&[Scenario]] =
+    &[basics::ALL, both_ways::ALL, link::ALL, owner::ALL, folder::ALL, lies::ALL, load::ALL, store::ALL, restarts::ALL];
 
 /// Every scenario, one after the other.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
@@ -57,7 +60,7 @@ fn with_reader<F: Future<Output = ()> + 'static>(
     setup: Setup,
     history: &History,
     prepare: impl FnOnce(&SimFolder),
-    body: impl FnOnce(Stage) -> F + 'static,
+    body: impl Fn(Stage) -> F + 'static,
 ) -> Result<(), String> {
     let folder = SimFolder::new(history.clone());
     prepare(&folder);
@@ -132,7 +135,7 @@ impl Stage {
         drop(node);
         let (store, folder, owner) = (self.store.clone(), self.folder.clone(), self.owner.clone());
         drop(self);
-        assert_eq!(store.contents(), 0, "contents that nobody removed");
+        assert_eq!(store.open_contents(), 0, "contents that nobody has closed");
         let began = Instant::now();
         let left = || {
             let waiting = owner.get().map_or(0, |owner| owner.view(|view| view.waiting()));

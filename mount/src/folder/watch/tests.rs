@@ -68,17 +68,15 @@ impl Heard {
             Observation::Found { path, seen } => self.found(path, seen),
             Observation::Missing { path } => {
                 assert!(self.scan.is_none());
-                self.tree.retain(|other, _| !path.is_prefix_of(other));
+                self.forget(&path);
             }
             Observation::Moved { from, to } => {
                 assert!(self.scan.is_none());
                 if !self.tree.contains_key(&from) {
                     return;
                 }
-                self.tree.retain(|other, _| !to.is_prefix_of(other));
-                let moved: Vec<RelPath> = self.tree.keys().filter(|other| from.is_prefix_of(other)).cloned().collect();
-                for old in moved {
-                    let seen = self.tree.remove(&old).unwrap();
+                self.forget(&to);
+                for (old, seen) in self.forget(&from) {
                     let names = [to.names(), &old.names()[from.names().len()..]].concat();
                     self.tree.insert(RelPath::new(names).unwrap(), seen);
                 }
@@ -102,9 +100,17 @@ impl Heard {
             named.insert(path.clone());
         }
         if seen.kind != SeenKind::Dir {
-            self.tree.retain(|other, _| !path.is_prefix_of(other));
+            self.forget(&path);
         }
         self.tree.insert(path, seen);
+    }
+
+    /// Takes out what is at `path` and below it, which stands together in the order of paths: thousands of files are told
+    /// one by one, and looking through all of them each time would take longer than the tests wait.
+    fn forget(&mut self, path: &RelPath) -> Tree {
+        let below = self.tree.range(path.clone()..).take_while(|(other, _)| path.is_prefix_of(other));
+        let below: Vec<RelPath> = below.map(|(other, _)| other.clone()).collect();
+        below.into_iter().filter_map(|other| self.tree.remove_entry(&other)).collect()
     }
 }
 
@@ -359,6 +365,41 @@ fn names_need_not_be_text() {
     rig.settle();
     fs::rename(rig.root().join(name), rig.at("plain")).unwrap();
     rig.settle();
+}
+
+/// A folder belongs to whoever shares it, also one into which `farshore get` has fetched something.
+#[test]
+fn names_that_the_store_uses_are_names_like_others() {
+    const NAMES: [&str; 4] = [".farshore/partial/1", ".farshore/lock", "a.kdbitmap", ".farshore-1-0.tmp"];
+    let rig = Rig::with(|rig| {
+        rig.mkdir(".farshore/partial");
+        NAMES.iter().for_each(|name| rig.write(name, b"mine"));
+    });
+    let told: Vec<RelPath> = rig.heard.0.lock().unwrap().tree.keys().cloned().collect();
+    assert!(NAMES.iter().all(|name| told.contains(&path(name))), "{told:?}");
+    assert!(rig.skipped().is_empty());
+}
+
+/// What is told of a path that is about to be looked at must not come after its end.
+#[test]
+fn an_edit_right_before_a_removal_leaves_no_ghost() {
+    let rig = Rig::with(|rig| {
+        rig.mkdir("d");
+        rig.write("f", b"1");
+        rig.write("d/g", b"1");
+    });
+    for _ in 0..5 {
+        rig.write("f", b"22");
+        rig.write("d/g", b"22");
+        fs::remove_file(rig.at("f")).unwrap();
+        fs::remove_dir_all(rig.at("d")).unwrap();
+        rig.settle();
+        assert!(rig.heard.0.lock().unwrap().tree.is_empty());
+        rig.mkdir("d");
+        rig.write("d/g", b"new");
+        rig.write("f", b"new");
+        rig.settle();
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::watched::{Watched, rebase};
 use super::{Shared, unwatched};
 use crate::folder::beneath::{Beneath, InodeId, is_gone};
 use crate::folder::look::{Sight, SkipReason, Skipped, There, look, native};
+use crate::folder::order::Order;
 use crate::folder::scan::{self, BATCH, Stopped, Visitor};
 use crate::folder::{FolderEvent, Sink};
 use farshore_engine::Observation;
@@ -135,11 +136,12 @@ impl Worker {
 
     /// Runs until it is stopped or the folder has vanished.
     pub(super) fn run(mut self) {
-        if self.scan_all().is_err() {
+        let order = Arc::clone(&self.shared.order);
+        if order.wait_for(|| self.scan_all()).is_err() {
             return;
         }
         (self.sink)(FolderEvent::Ready);
-        while self.turn().is_ok() {
+        while self.turn(&order).is_ok() {
             match self.root {
                 Root::Present | Root::InDoubt => {}
                 Root::Vanished => return (self.sink)(FolderEvent::Vanished),
@@ -148,11 +150,18 @@ impl Worker {
     }
 
     /// Waits for something, and deals with it.
-    fn turn(&mut self) -> Result<(), Stopped> {
+    fn turn(&mut self, order: &Order) -> Result<(), Stopped> {
         let wake = [self.pending.next_due(), self.rescan_at].into_iter().flatten().fold(self.root_check_at, Ord::min);
         self.inotify.wait(&self.shared.bell, wake);
         self.shared.bell.answer();
         self.read();
+        order.wait_for(|| self.look_and_tell())?;
+        self.shared.bell.wait(Instant::now() + BREATH);
+        self.go_on()
+    }
+
+    /// Looks where something happened, and tells what is there.
+    fn look_and_tell(&mut self) -> Result<(), Stopped> {
         let now = Instant::now();
         for path in self.shared.take_rechecks() {
             self.pending.note(path, false, now);
@@ -179,8 +188,7 @@ impl Worker {
         if self.rescan_at.is_some_and(|at| at <= now) {
             self.scan_all()?;
         }
-        self.shared.bell.wait(Instant::now() + BREATH);
-        self.go_on()
+        Ok(())
     }
 
     fn go_on(&self) -> Result<(), Stopped> {

@@ -93,7 +93,7 @@ async fn both_ends_learn_who_the_other_is_and_bytes_flow() {
     let (alice, bob) = (device(), device());
     let mut host = Host::of(&bob).await;
     let dialled = TlsTransport::new(alice.clone());
-    let mut near = dialled.connect(&host.address, bob.id()).await.unwrap();
+    let mut near = dialled.connect(&host.address, bob.id(), Role::Client).await.unwrap();
     let mut far = host.next().await.unwrap();
     assert_eq!((near.peer, far.peer), (bob.id(), alice.id()));
     let sent: Vec<u8> = (0..1 << 20).map(|i| u8::try_from(i % 251).unwrap()).collect();
@@ -111,10 +111,38 @@ async fn both_ends_learn_who_the_other_is_and_bytes_flow() {
 }
 
 #[tokio::test]
+async fn the_protocol_tells_which_end_calls() {
+    let (alice, bob) = (device(), device());
+    let mut host = Host::of(&bob).await;
+    let transport = TlsTransport::new(alice.clone());
+    for role in [Role::Client, Role::Server] {
+        let near = transport.connect(&host.address, bob.id(), role).await.unwrap();
+        let far = host.next().await.unwrap();
+        assert_eq!((near.role, far.role), (role, role.of_other_end()));
+        assert_eq!((near.peer, far.peer), (bob.id(), alice.id()), "who is there is proved all the same");
+    }
+    // Another device than the one that was greeted before does not get our folder.
+    let carol = device();
+    let error = transport.connect(&host.address, carol.id(), Role::Server).await.err().expect("bob passed for carol");
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_listener_that_calls_nobody_back_refuses_the_reverse_protocol() {
+    let (alice, bob) = (device(), device());
+    let mut config = server_config(&bob, &provider()).unwrap();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let (address, task) = strange_host(config).await;
+    let error = TlsTransport::new(alice).connect(&address, bob.id(), Role::Server).await.err().expect("it passed");
+    assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+    timeout(PATIENCE, task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn the_key_exchange_is_hybrid_and_the_version_is_1_3() {
     let (alice, bob) = (device(), device());
     let host = Host::of(&bob).await;
-    let tls = TlsTransport::new(alice).dial(&host.address, bob.id()).await.unwrap();
+    let tls = TlsTransport::new(alice).dial(&host.address, bob.id(), Role::Client).await.unwrap();
     let tls = tls.get_ref().1;
     assert_eq!(tls.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
     assert_eq!(tls.protocol_version(), Some(ProtocolVersion::TLSv1_3));
@@ -127,7 +155,7 @@ async fn the_socket_is_set_up_for_small_frames_and_dead_peers() {
     use rustix::net::sockopt;
     let (alice, bob) = (device(), device());
     let host = Host::of(&bob).await;
-    let tls = TlsTransport::new(alice).dial(&host.address, bob.id()).await.unwrap();
+    let tls = TlsTransport::new(alice).dial(&host.address, bob.id(), Role::Client).await.unwrap();
     let tcp = tls.get_ref().0;
     assert!(tcp.nodelay().unwrap());
     assert!(sockopt::socket_keepalive(tcp).unwrap());
@@ -139,7 +167,11 @@ async fn the_socket_is_set_up_for_small_frames_and_dead_peers() {
 async fn another_device_than_the_expected_one_is_refused_by_name() {
     let (alice, bob, carol) = (device(), device(), device());
     let mut host = Host::of(&carol).await;
-    let error = TlsTransport::new(alice).connect(&host.address, bob.id()).await.err().expect("carol passed for bob");
+    let error = TlsTransport::new(alice)
+        .connect(&host.address, bob.id(), Role::Client)
+        .await
+        .err()
+        .expect("carol passed for bob");
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     let text = error.to_string();
     for part in [host.address.clone(), bob.id().to_string(), carol.id().to_string()] {
@@ -157,7 +189,8 @@ async fn a_listener_with_a_borrowed_certificate_is_refused() {
         .with_client_cert_verifier(Arc::new(AnyDevice { algorithms: provider().signature_verification_algorithms }))
         .with_cert_resolver(resolver(forged(&bob, &mallory)));
     let (address, task) = strange_host(config).await;
-    let error = TlsTransport::new(alice).connect(&address, bob.id()).await.err().expect("mallory passed for bob");
+    let error =
+        TlsTransport::new(alice).connect(&address, bob.id(), Role::Client).await.err().expect("mallory passed for bob");
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
     assert!(error.to_string().contains("BadSignature"), "{error}");
     timeout(PATIENCE, task).await.unwrap().unwrap();
@@ -167,14 +200,14 @@ async fn a_listener_with_a_borrowed_certificate_is_refused() {
 async fn a_caller_with_a_borrowed_or_broken_certificate_is_refused() {
     let (alice, bob, mallory) = (device(), device(), device());
     let mut host = Host::of(&bob).await;
-    let mut config = client_config(&mallory, &provider(), bob.id()).unwrap();
+    let mut config = client_config(&mallory, &provider(), bob.id(), Role::Client).unwrap();
     config.client_auth_cert_resolver = resolver(forged(&alice, &mallory));
     let mut tls = dial_with(config, &host.address).await.unwrap();
     let error = host.next_refused().await;
     assert!(error.to_string().contains("BadSignature"), "{error}");
     timeout(PATIENCE, tls.read_u8()).await.unwrap().expect_err("the refused caller was served");
 
-    let mut config = client_config(&mallory, &provider(), bob.id()).unwrap();
+    let mut config = client_config(&mallory, &provider(), bob.id(), Role::Client).unwrap();
     let nonsense = CertificateDer::from(b"no certificate".to_vec());
     config.client_auth_cert_resolver =
         resolver(CertifiedKey::new(vec![nonsense], Arc::clone(&mallory.certified().key)));
@@ -231,7 +264,7 @@ async fn a_caller_must_name_our_protocol() {
     let (alice, bob) = (device(), device());
     let mut host = Host::of(&bob).await;
     for protocols in [vec![], vec![b"h2".to_vec()], vec![b"farshore/2".to_vec()]] {
-        let mut config = client_config(&alice, &provider(), bob.id()).unwrap();
+        let mut config = client_config(&alice, &provider(), bob.id(), Role::Client).unwrap();
         config.alpn_protocols = protocols;
         let _tls = dial_with(config, &host.address).await;
         host.next_refused().await;
@@ -244,7 +277,7 @@ async fn a_listener_must_name_our_protocol() {
     let mut config = server_config(&bob, &provider()).unwrap();
     config.alpn_protocols.clear();
     let (address, task) = strange_host(config).await;
-    let error = TlsTransport::new(alice).connect(&address, bob.id()).await.err().expect("it passed");
+    let error = TlsTransport::new(alice).connect(&address, bob.id(), Role::Client).await.err().expect("it passed");
     assert!(error.to_string().contains("protocol"), "{error}");
     timeout(PATIENCE, task).await.unwrap().unwrap();
 }
@@ -259,7 +292,7 @@ async fn callers_who_say_nothing_or_nonsense_keep_nobody_waiting() {
     let error = host.next_refused().await;
     assert!(error.to_string().contains("127.0.0.1"), "{error}");
 
-    let _near = TlsTransport::new(alice.clone()).connect(&host.address, bob.id()).await.unwrap();
+    let _near = TlsTransport::new(alice.clone()).connect(&host.address, bob.id(), Role::Client).await.unwrap();
     assert_eq!(host.next().await.unwrap().peer, alice.id());
     drop(silent);
     host.next_refused().await;
@@ -280,7 +313,7 @@ async fn silence_ends_in_a_timeout_on_both_sides() {
     // It listens, so the kernel takes the connection, but nobody ever answers.
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = mute.local_addr().unwrap().to_string();
-    let error = hasty(&alice).connect(&address, bob.id()).await.err().expect("nobody answered");
+    let error = hasty(&alice).connect(&address, bob.id(), Role::Client).await.err().expect("nobody answered");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 }
 
@@ -334,7 +367,7 @@ async fn what_fails_below_tls_keeps_its_kind_and_names_the_address() {
     let deaf = tokio::net::TcpSocket::new_v4().unwrap();
     deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let gone = deaf.local_addr().unwrap().to_string();
-    let error = transport.connect(&gone, bob.id()).await.err().expect("nobody is there");
+    let error = transport.connect(&gone, bob.id(), Role::Client).await.err().expect("nobody is there");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     assert!(error.to_string().contains(&gone), "{error}");
 }

@@ -8,6 +8,7 @@ use super::room::{Room, reserve_bytes};
 use super::stored::DiskStored;
 use super::trouble::Trouble;
 use super::{PRIVATE, Stored, closed};
+use crate::ranked::{Rank, Ranked, RankedGuard};
 use crate::store::foreign;
 use crate::store::ledger::Ledger;
 use farshore_engine::chunk::{CHUNK_SIZE, chunk_range};
@@ -23,7 +24,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 /// Files of contents that are open at once.
 const OPEN_FILES: usize = 256;
@@ -43,8 +44,8 @@ pub(super) struct Home {
     /// Whether the store was closed. Read while the disk is changed, written by who closes.
     gate: RwLock<bool>,
     /// One at a time saves.
-    pub(super) saving: Mutex<()>,
-    shelf: Mutex<Shelf>,
+    pub(super) saving: Ranked<()>,
+    shelf: Ranked<Shelf>,
     /// Held until all else is done.
     lock: OwnedFd,
 }
@@ -95,6 +96,16 @@ pub(super) struct Loaded {
     pub(super) used_at: Timespec,
 }
 
+/// What was written down of a content.
+struct Written {
+    /// The bytes of the sidecar that was saved; `None` if none ever was.
+    saved: Option<Vec<u8>>,
+    /// What was written between two saves.
+    soon: Option<Sidecar>,
+    /// When the content was used last.
+    used_at: Timespec,
+}
+
 impl Home {
     pub(super) fn open(dir: &Path, trouble: &Trouble) -> Result<Home, LockError> {
         let io_error = LockError::Io;
@@ -112,8 +123,8 @@ impl Home {
             room: Room::default(),
             numbers: AtomicU64::new(0),
             gate: RwLock::new(false),
-            saving: Mutex::default(),
-            shelf: Mutex::default(),
+            saving: Ranked::new(Rank::Saving, ()),
+            shelf: Ranked::new(Rank::Shelf, Shelf::default()),
             lock,
         };
         home.begin().map_err(io_error)?;
@@ -127,14 +138,21 @@ impl Home {
             self.private.remove(CLEAN)?;
             self.private.sync_names()?;
         }
-        let (mut partials, mut sidecars) = (BTreeSet::new(), BTreeSet::new());
+        let (mut partials, mut sidecars, mut soons) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for name in self.partial.names()? {
             let Ok(name) = name.to_str() else { continue };
             match Kind::of(name) {
                 Some(Kind::Partial(key)) => _ = partials.insert(key),
                 Some(Kind::Sidecar(key)) => _ = sidecars.insert(key),
-                Some(Kind::Leftover) => self.partial.remove(name)?,
+                Some(Kind::Soon(key)) if !is_clean => _ = soons.insert(key),
+                Some(Kind::Soon(_) | Kind::Leftover) => self.partial.remove(name)?,
                 None => {}
+            }
+        }
+        for key in soons {
+            match self.read_soon(key, None) {
+                Some(_) => _ = sidecars.insert(key),
+                None => self.partial.remove(&names::soon(key))?,
             }
         }
         // A sidecar without its bytes, and bytes of which nothing says which they are.
@@ -223,27 +241,54 @@ impl Home {
             let used_at = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
             return Ok(Loaded { ledger, used_at });
         }
-        let is_doubtful = self.shelf().doubtful.contains(&key);
-        let (sidecar, used_at) = self.read_sidecar(key)?;
-        let ledger = match (decode(&sidecar, key, expected), expected) {
-            (Err(LoadError::Refused(SidecarError::OlderFormat { found: 1, .. })), Some(identity)) => {
-                let claimed = decode_v1(&sidecar, identity.size_bytes)?;
-                check_chunk_bytes(claimed.chunk_size_bytes())?;
-                Ledger::from_claim(identity, &nameless(key)?, &claimed)
-            }
-            (Err(LoadError::Refused(SidecarError::OlderFormat { found: 1, .. })), None) => {
-                return Err(LoadError::Nameless);
-            }
-            (decoded, _) => Ledger::from_sidecar(&decoded?, is_doubtful),
+        let is_doubtful = self.is_doubtful(key);
+        let Written { saved, soon, used_at } = self.written(key, expected)?;
+        let mut ledger = match (&saved, &soon) {
+            (Some(saved), _) => to_ledger(saved, key, expected, is_doubtful)?,
+            (None, Some(soon)) => Ledger::new(soon.identity(), soon.path()),
+            (None, None) => return Err(LoadError::Missing),
         };
+        if let Some(soon) = soon {
+            ledger.add_soon(&soon);
+        }
         self.shelf().doubtful.remove(&key);
         Ok(Loaded { ledger, used_at })
     }
 
+    fn is_doubtful(&self, key: ContentKey) -> bool {
+        self.shelf().doubtful.contains(&key)
+    }
+
+    /// What was written down of a content. A second sidecar counts only after a stop that was not clean: later, somebody
+    /// who has the content knows better.
+    fn written(&self, key: ContentKey, expected: Option<&ContentIdentity>) -> Result<Written, LoadError> {
+        let soon = if self.is_doubtful(key) { self.read_soon(key, expected) } else { None };
+        match (self.read_sidecar(&names::sidecar(key)), soon) {
+            (Err(LoadError::Missing), Some((soon, used_at))) => Ok(Written { saved: None, soon: Some(soon), used_at }),
+            (saved, soon) => {
+                let (saved, used_at) = saved?;
+                Ok(Written { saved: Some(saved), soon: soon.map(|(soon, _)| soon), used_at })
+            }
+        }
+    }
+
+    /// The second sidecar of a content, and when it was written. One that is damaged, or cannot be read, is none: what it
+    /// lists was never saved.
+    fn read_soon(&self, key: ContentKey, expected: Option<&ContentIdentity>) -> Option<(Sidecar, Timespec)> {
+        let read = self.read_sidecar(&names::soon(key));
+        match read.and_then(|(bytes, used_at)| Ok((decode(&bytes, key, expected)?, used_at))) {
+            Ok(soon) => Some(soon),
+            Err(LoadError::Missing) => None,
+            Err(error) => {
+                tracing::debug!("what was written down of {key} between two saves is of no use: {error}");
+                None
+            }
+        }
+    }
+
     /// The bytes of a sidecar, and when it was last used.
-    fn read_sidecar(&self, key: ContentKey) -> Result<(Vec<u8>, Timespec), LoadError> {
-        let name = names::sidecar(key);
-        let file = match self.partial.open(&name) {
+    fn read_sidecar(&self, name: &str) -> Result<(Vec<u8>, Timespec), LoadError> {
+        let file = match self.partial.open(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(LoadError::Missing),
             file => file?,
         };
@@ -261,35 +306,38 @@ impl Home {
     pub(super) fn held(self: &Arc<Self>) -> Vec<Held> {
         let keys = self.keys().unwrap_or_else(|error| {
             tracing::warn!("what the store holds cannot be listed: {error}");
-            Vec::new()
+            BTreeSet::new()
         });
         keys.into_iter().filter_map(|key| self.held_under(key)).collect()
     }
 
-    /// The keys of all sidecars.
-    pub(super) fn keys(&self) -> io::Result<Vec<ContentKey>> {
+    /// The keys of all sidecars, in order.
+    pub(super) fn keys(&self) -> io::Result<BTreeSet<ContentKey>> {
         let names = self.partial.names()?;
         let kinds = names.iter().filter_map(|name| Kind::of(name.to_str().ok()?));
         Ok(kinds
             .filter_map(|kind| match kind {
-                Kind::Sidecar(key) => Some(key),
+                Kind::Sidecar(key) | Kind::Soon(key) => Some(key),
                 Kind::Partial(_) | Kind::Leftover => None,
             })
             .collect())
     }
 
     fn held_under(self: &Arc<Self>, key: ContentKey) -> Option<Held> {
-        let found = self.read_sidecar(key).and_then(|(bytes, used_at)| {
-            let sidecar = match decode(&bytes, key, None) {
-                Err(LoadError::Refused(SidecarError::OlderFormat { found: 1, .. })) => None,
-                decoded => Some(decoded?),
+        let found = self.written(key, None).and_then(|Written { saved, soon, used_at }| {
+            let sidecar = match saved.map(|bytes| decode(&bytes, key, None)) {
+                Some(Err(LoadError::Refused(SidecarError::OlderFormat { found: 1, .. }))) => None,
+                Some(decoded) => Some(decoded?),
+                None => None,
             };
             let last_used = (used_at.tv_sec.max(0) as u64).saturating_mul(1_000_000_000);
             let last_used = last_used.saturating_add(used_at.tv_nsec.max(0) as u64);
-            let (path, stored_bytes) = match sidecar {
+            let (path, stored_bytes) = match sidecar.as_ref().or(soon.as_ref()) {
                 Some(sidecar) => {
+                    let mut chunks = sidecar.bitmap().clone();
+                    soon.iter().flat_map(|soon| soon.bitmap().present()).for_each(|chunk| chunks.set(chunk));
                     let len = |chunk| chunk_range(chunk, sidecar.identity().size_bytes);
-                    let lens = sidecar.bitmap().present().map(len).map(|range| range.end - range.start);
+                    let lens = chunks.present().map(len).map(|range| range.end - range.start);
                     (sidecar.path().clone(), lens.sum())
                 }
                 // It does not say where the file was, and what it claims cannot be checked yet: the room that it takes.
@@ -333,8 +381,14 @@ impl Home {
             shelf.unsaved.remove(&key);
             shelf.doubtful.remove(&key);
         }
-        self.partial.remove(&names::sidecar(key))?;
+        self.remove_sidecars(key)?;
         self.partial.remove(&names::partial(key))
+    }
+
+    /// Removes what says what lies under a key.
+    pub(super) fn remove_sidecars(&self, key: ContentKey) -> io::Result<()> {
+        self.partial.remove(&names::soon(key))?;
+        self.partial.remove(&names::sidecar(key))
     }
 
     /// Notes that what lies under a key is in use.
@@ -350,8 +404,8 @@ impl Home {
         }
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shelf(&self) -> RankedGuard<'_, Shelf> {
+        self.shelf.lock()
     }
 }
 
@@ -400,6 +454,24 @@ impl Reserved {
 impl Drop for Reserved {
     fn drop(&mut self) {
         self.home.shelf().in_use.remove(&self.key);
+    }
+}
+
+/// What the sidecar that was saved says.
+fn to_ledger(
+    sidecar: &[u8],
+    key: ContentKey,
+    expected: Option<&ContentIdentity>,
+    is_doubtful: bool,
+) -> Result<Ledger, LoadError> {
+    match (decode(sidecar, key, expected), expected) {
+        (Err(LoadError::Refused(SidecarError::OlderFormat { found: 1, .. })), Some(identity)) => {
+            let claimed = decode_v1(sidecar, identity.size_bytes)?;
+            check_chunk_bytes(claimed.chunk_size_bytes())?;
+            Ok(Ledger::from_claim(identity, &nameless(key)?, &claimed))
+        }
+        (Err(LoadError::Refused(SidecarError::OlderFormat { found: 1, .. })), None) => Err(LoadError::Nameless),
+        (decoded, _) => Ok(Ledger::from_sidecar(&decoded?, is_doubtful)),
     }
 }
 

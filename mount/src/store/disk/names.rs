@@ -7,6 +7,9 @@ use std::path::Path;
 /// What the name of a sidecar ends with while it is written.
 const NEW_SUFFIX: &str = ".new";
 
+/// What the name of a second sidecar ends with, behind that of the first.
+const SOON_SUFFIX: &str = ".soon";
+
 /// A file of the store, by its name. Anything else there is somebody else's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -14,6 +17,8 @@ pub(super) enum Kind {
     Partial(ContentKey),
     /// What is known of them.
     Sidecar(ContentKey),
+    /// What was known of them between two saves.
+    Soon(ContentKey),
     /// What nobody goes on with: a sidecar that was being written, the second one of a content, or a content of a version
     /// of the store that could not go on with any.
     Leftover,
@@ -24,13 +29,15 @@ impl Kind {
         if let Some(key) = ContentKey::parse(name) {
             return Some(Kind::Partial(key));
         }
-        if let Some(rest) = name.strip_suffix(SIDECAR_SUFFIX) {
-            return ContentKey::parse(rest).map(Kind::Sidecar);
+        let sidecar = |name: &str| {
+            let (name, is_soon) = name.strip_suffix(SOON_SUFFIX).map_or((name, false), |rest| (rest, true));
+            let key = ContentKey::parse(name.strip_suffix(SIDECAR_SUFFIX)?)?;
+            Some(if is_soon { Kind::Soon(key) } else { Kind::Sidecar(key) })
+        };
+        if let Some(kind) = sidecar(name) {
+            return Some(kind);
         }
-        let is_new_sidecar = name
-            .strip_suffix(NEW_SUFFIX)
-            .and_then(|rest| rest.strip_suffix(SIDECAR_SUFFIX))
-            .is_some_and(|rest| ContentKey::parse(rest).is_some());
+        let is_new_sidecar = name.strip_suffix(NEW_SUFFIX).and_then(sidecar).is_some();
         let is_number = |text: &str| text.parse::<u64>().is_ok();
         let is_second =
             name.split_once('-').is_some_and(|(key, rest)| ContentKey::parse(key).is_some() && is_number(rest));
@@ -59,6 +66,16 @@ pub(super) fn new_sidecar(key: ContentKey) -> String {
     sidecar(key) + NEW_SUFFIX
 }
 
+/// The second sidecar of a content, which is written between two saves.
+pub(super) fn soon(key: ContentKey) -> String {
+    sidecar(key) + SOON_SUFFIX
+}
+
+/// The second sidecar of a content while it is written.
+pub(super) fn new_soon(key: ContentKey) -> String {
+    soon(key) + NEW_SUFFIX
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,7 +85,8 @@ mod tests {
         let key = ContentKey(0x1234_5678_9abc_def0_1234_5678_9abc_def0);
         assert_eq!(Kind::of(&partial(key)), Some(Kind::Partial(key)));
         assert_eq!(Kind::of(&sidecar(key)), Some(Kind::Sidecar(key)));
-        for leftover in [new_sidecar(key), second(key, 7), "17".to_owned(), u64::MAX.to_string()] {
+        assert_eq!(Kind::of(&soon(key)), Some(Kind::Soon(key)));
+        for leftover in [new_sidecar(key), new_soon(key), second(key, 7), "17".to_owned(), u64::MAX.to_string()] {
             assert_eq!(Kind::of(&leftover), Some(Kind::Leftover), "{leftover}");
         }
         let key = key.to_string();
@@ -78,6 +96,7 @@ mod tests {
             assert_eq!(Kind::of(other), None, "{other}");
         }
         assert_eq!(Kind::of(&format!("{key}.new")), None);
+        assert_eq!(Kind::of(&format!("{key}.soon")), None);
         assert_eq!(Kind::of(&format!("x{key}.kdbitmap")), None);
     }
 }

@@ -9,7 +9,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// If more contents than this are saved at once, everything on the file system is made durable in one call: for many
 /// small files that is far cheaper than one after the other.
@@ -27,7 +27,7 @@ struct Saving<'a> {
 /// # Errors
 /// The first of the errors. Contents that had none are saved all the same.
 pub(super) fn save(home: &Home, contents: &[&DiskStored]) -> io::Result<()> {
-    let _alone = home.saving.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = home.saving.lock();
     let mut failures = Failures::default();
     // Each once, though it was given twice.
     let contents: BTreeMap<u64, &DiskStored> = contents.iter().map(|stored| (stored.number(), *stored)).collect();
@@ -51,6 +51,7 @@ pub(super) fn save(home: &Home, contents: &[&DiskStored]) -> io::Result<()> {
     }
     for saving in savings {
         saving.stored.ledger().saved(saving.draft.revision);
+        saving.stored.remove_saved_soon(home);
     }
     failures.end()
 }
@@ -135,11 +136,14 @@ pub(super) fn close(home: &Arc<Home>) -> io::Result<()> {
         return Ok(());
     }
     let mut contents = home.open_contents();
+    let mut failures = Failures::default();
     for key in home.unsettled() {
-        contents.extend(DiskStored::resume(home, key, None, Purpose::LookAfter)?);
+        // One that cannot be opened keeps this stop from being clean, and none of the others from being saved.
+        contents.extend(failures.note(DiskStored::resume(home, key, None, Purpose::LookAfter)).flatten());
     }
     let contents: Vec<&DiskStored> = contents.iter().map(|stored| &**stored).collect();
-    save(home, &contents)?;
+    failures.note(save(home, &contents));
+    failures.end()?;
     // What was removed must not come back beside something else that has its name.
     home.partial.sync_names()?;
     let mark = home.private.create(CLEAN)?;

@@ -3,6 +3,7 @@
 use super::dir::full;
 use super::home::{Home, LoadError, Loaded, Reserved};
 use super::{KEPT_MODE_BITS, Stored, blocking, names};
+use crate::ranked::{Rank, Ranked, RankedGuard};
 use crate::store::ledger::Ledger;
 use crate::store::publish::{copy_to, publish};
 use crate::store::{check_read, hash_chunk};
@@ -19,7 +20,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The most slices that the kernel takes at once.
@@ -33,14 +34,16 @@ pub(super) struct DiskStored {
     name: String,
     size_bytes: u64,
     home: Arc<Home>,
-    ledger: Mutex<Ledger>,
+    ledger: Ranked<Ledger>,
     /// When it was used last, if nobody uses it now: it is only looked after.
     used_at: Option<Timespec>,
     is_discarded: AtomicBool,
     /// Held while its sidecar gets its name, or it gets one of its own.
-    naming: Mutex<()>,
+    naming: Ranked<()>,
     /// Where it has a name of its own, and as which file; then it has none in the private place any more.
     kept: OnceLock<(PathBuf, Inode)>,
+    /// Whether its file is there.
+    is_made: Ranked<bool>,
     /// Its key, unless somebody had that when this one was made. Given back after everything else is done.
     reserved: Option<Reserved>,
 }
@@ -58,23 +61,16 @@ pub(super) enum Purpose {
 type Inode = (u64, u64);
 
 impl DiskStored {
-    /// Makes room for a content of which nothing is here.
-    pub(super) fn create(home: &Arc<Home>, identity: &ContentIdentity, path: &RelPath) -> io::Result<Arc<DiskStored>> {
+    /// A content of which nothing is here. Its file is made when something is written: making it waits for the disk, and
+    /// this is called where nobody may.
+    pub(super) fn create(home: &Arc<Home>, identity: &ContentIdentity, path: &RelPath) -> Arc<DiskStored> {
         let (key, number) = (identity.key(), home.next_number());
         let reserved = home.reserve(key);
         let name = match &reserved {
-            Some(_) => {
-                home.remove(key)?;
-                names::partial(key)
-            }
+            Some(_) => names::partial(key),
             None => names::second(key, number),
         };
-        let file = home.partial.create(&name)?;
-        let stored = DiskStored::new(home, number, name, Ledger::new(identity, path), reserved);
-        // If this fails, dropping the content removes its file.
-        home.partial.set_len(&stored.name, &file, identity.size_bytes)?;
-        home.descriptors.get(number, || Ok(file))?;
-        Ok(stored.announced())
+        DiskStored::new(home, number, name, Ledger::new(identity, path), reserved, false).announced()
     }
 
     /// Opens what lies under a key; `None` if somebody else has it open, or it cannot be used.
@@ -105,7 +101,8 @@ impl DiskStored {
         purpose: Purpose,
     ) -> Result<Arc<DiskStored>, LoadError> {
         let key = reserved.key();
-        let mut stored = DiskStored::new(home, home.next_number(), names::partial(key), loaded.ledger, Some(reserved));
+        let mut stored =
+            DiskStored::new(home, home.next_number(), names::partial(key), loaded.ledger, Some(reserved), true);
         match purpose {
             Purpose::Use => home.touch(key),
             Purpose::LookAfter => stored.used_at = Some(loaded.used_at),
@@ -122,17 +119,25 @@ impl DiskStored {
         Ok(stored.announced())
     }
 
-    fn new(home: &Arc<Home>, number: u64, name: String, ledger: Ledger, reserved: Option<Reserved>) -> DiskStored {
+    fn new(
+        home: &Arc<Home>,
+        number: u64,
+        name: String,
+        ledger: Ledger,
+        reserved: Option<Reserved>,
+        is_made: bool,
+    ) -> DiskStored {
         DiskStored {
             number,
             name,
             size_bytes: ledger.size_bytes(),
             home: Arc::clone(home),
-            ledger: Mutex::new(ledger),
+            ledger: Ranked::new(Rank::Ledger, ledger),
             used_at: None,
             is_discarded: AtomicBool::new(false),
-            naming: Mutex::default(),
+            naming: Ranked::new(Rank::Naming, ()),
             kept: OnceLock::new(),
+            is_made: Ranked::new(Rank::Making, is_made),
             reserved,
         }
     }
@@ -173,14 +178,13 @@ impl DiskStored {
         self.ledger().resumed()
     }
 
-    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // Nothing between two steps can panic.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn ledger(&self) -> RankedGuard<'_, Ledger> {
+        self.ledger.lock()
     }
 
     /// Nobody gives the content or its sidecar another name while this is held.
-    pub(super) fn naming(&self) -> MutexGuard<'_, ()> {
-        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn naming(&self) -> RankedGuard<'_, ()> {
+        self.naming.lock()
     }
 
     /// Its file, opened anew if it was closed to make room for others.
@@ -197,17 +201,41 @@ impl DiskStored {
         })
     }
 
+    /// Makes its file, if it is not there, and removes what was held of the content.
+    fn make(&self) -> io::Result<()> {
+        let mut is_made = self.is_made.lock();
+        if *is_made {
+            return Ok(());
+        }
+        if let Some(reserved) = &self.reserved {
+            self.home.remove(reserved.key())?;
+        }
+        let file = self.home.partial.create(&self.name)?;
+        // From here on dropping the content removes it.
+        *is_made = true;
+        let made = self.home.partial.set_len(&self.name, &file, self.size_bytes);
+        if let Err(error) = made {
+            *is_made = false;
+            self.home.partial.remove(&self.name)?;
+            return Err(error);
+        }
+        self.home.descriptors.get(self.number, || Ok(file))?;
+        Ok(())
+    }
+
     fn write_now(&self, chunk: u64, frames: Vec<Bytes>) -> io::Result<()> {
         let _open = self.home.enter()?;
         let hash = hash_chunk(chunk, &frames, self.size_bytes)?;
         if self.kept.get().is_some() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the content was kept and belongs to others now"));
         }
+        self.make()?;
         let range = chunk_range(chunk, self.size_bytes);
         self.home.room.take(range.end - range.start, &self.home.partial)?;
         self.ledger().forget(chunk);
         self.write_all(range.start, frames)?;
         self.ledger().record(chunk, hash);
+        self.write_soon(&self.home);
         Ok(())
     }
 
@@ -273,11 +301,13 @@ impl DiskStored {
         for chunk in chunks {
             let hash = self.hash_of(chunk);
             let bytes = self.bytes_of(chunk)?.filter(|bytes| Some(xxh3_64(bytes)) == hash);
-            self.ledger().forget(chunk);
-            if let (Some(bytes), Some(hash)) = (bytes, hash) {
-                self.write_all(chunk_range(chunk, self.size_bytes).start, vec![bytes.into()])?;
-                self.ledger().record(chunk, hash);
-            }
+            let (Some(bytes), Some(hash)) = (bytes, hash) else {
+                self.ledger().forget(chunk);
+                continue;
+            };
+            // It stays known meanwhile: these are the bytes that it has.
+            self.write_all(chunk_range(chunk, self.size_bytes).start, vec![bytes.into()])?;
+            self.ledger().record(chunk, hash);
         }
         Ok(())
     }
@@ -297,6 +327,8 @@ impl DiskStored {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(directory, flags, Mode::empty())?;
         let absolute = std::path::absolute(target)?;
+        // An empty file has no chunks that were written.
+        self.make()?;
         let file = self.opened()?;
         finish(&file, mode, modified)?;
         match publish(self.home.partial.as_fd(), self.name.as_ref(), directory.as_fd(), name) {
@@ -313,14 +345,14 @@ impl DiskStored {
             // Whoever keeps it at the same time has lost the race for the name already.
             let _ = self.kept.set((absolute, kept));
         }
-        self.remove_sidecar();
+        self.remove_sidecars();
         rustix::fs::fsync(&directory).map_err(full)
     }
 
     /// Of a content that the store holds no more. If that fails, the next start removes it.
-    fn remove_sidecar(&self) {
+    fn remove_sidecars(&self) {
         let Some(reserved) = &self.reserved else { return };
-        if let Err(error) = self.home.partial.remove(&names::sidecar(reserved.key())) {
+        if let Err(error) = self.home.remove_sidecars(reserved.key()) {
             tracing::warn!(%error, content = self.name, "a sidecar cannot be removed from the store");
         }
     }
@@ -376,10 +408,11 @@ impl Drop for DiskStored {
         if self.kept.get().is_some() {
             return;
         }
-        let ledger = self.ledger.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let ledger = self.ledger.get_mut();
         let is_nothing = ledger.is_empty() && !ledger.was_saved();
+        let is_made = *self.is_made.get_mut();
         let removed = match &self.reserved {
-            Some(reserved) if is_nothing || *self.is_discarded.get_mut() => self.home.remove(reserved.key()),
+            Some(reserved) if *self.is_discarded.get_mut() || is_nothing && is_made => self.home.remove(reserved.key()),
             Some(reserved) => {
                 if ledger.is_changed() {
                     let nothing = Ledger::new(ledger.identity(), &RelPath::ROOT);
@@ -387,7 +420,8 @@ impl Drop for DiskStored {
                 }
                 Ok(())
             }
-            None => self.home.partial.remove(&self.name),
+            None if is_made => self.home.partial.remove(&self.name),
+            None => Ok(()),
         };
         if let Err(error) = removed {
             tracing::warn!(%error, content = self.name, "a content cannot be removed from the store");

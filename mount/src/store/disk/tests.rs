@@ -2,16 +2,18 @@
 
 mod crashes;
 mod faults;
+mod soon;
 
 use super::{DiskStore, OpenError, Verdict, VerifiedFile};
-use crate::store::suite::{identity, path, sample, write};
+use crate::store::suite::{identity, known_tree, path, sample, write};
 use crate::store::{Store, Stored};
 use bytes::Bytes;
-use farshore_engine::Trust;
 use farshore_engine::bitmap::ChunkBitmap;
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::record::FileTime;
 use farshore_engine::sidecar::Sidecar;
+use farshore_engine::{PeerId, Trust};
+use farshore_proto::{ShareId, TreeId};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
@@ -61,15 +63,16 @@ async fn nothing_is_left_of_what_was_kept() {
     assert_eq!(names(dir.path()), ["kept"]);
 }
 
-#[test]
-fn contents_are_private_and_sparse() {
+#[tokio::test]
+async fn contents_are_private_and_sparse() {
     let dir = tempfile::tempdir().unwrap();
     let store = DiskStore::open(dir.path()).unwrap();
     let id = identity(7, 1 << 40);
-    let _stored = store.create(&id, &path("a")).unwrap();
+    let stored = store.create(&id, &path("a")).unwrap();
+    stored.clone().write(0, vec![vec![1; CHUNK_SIZE as usize].into()]).await.unwrap();
     let meta = std::fs::metadata(dir.path().join(".farshore/partial").join(id.key().to_string())).unwrap();
     assert_eq!((meta.len(), meta.mode() & 0o7777), (1 << 40, 0o600));
-    assert!(meta.blocks() < 100);
+    assert!(meta.blocks() < 2_000, "{} blocks of 512 bytes", meta.blocks());
     assert_eq!(std::fs::metadata(dir.path().join(".farshore")).unwrap().mode() & 0o7777, 0o700);
 }
 
@@ -92,12 +95,13 @@ fn what_nobody_can_go_on_with_is_removed() {
     store.create(&identity(1, 3), &path("a")).unwrap();
 }
 
-#[test]
-fn a_store_has_one_user_who_is_named() {
+#[tokio::test]
+async fn a_store_has_one_user_who_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let store = DiskStore::open(dir.path()).unwrap();
     let id = identity(1, 3);
-    let _stored = store.create(&id, &path("a")).unwrap();
+    let stored = store.create(&id, &path("a")).unwrap();
+    stored.clone().write(0, vec![vec![1; 3].into()]).await.unwrap();
     let error = DiskStore::open(dir.path()).unwrap_err();
     assert!(error.to_string().contains(&format!("process {};", std::process::id())), "{error}");
     let file = dir.path().join(".farshore/partial").join(id.key().to_string());
@@ -392,4 +396,31 @@ async fn only_what_has_changed_is_saved() {
     assert_eq!(trouble.done()[before..].iter().filter(|done| renamed(done)).count(), 1);
     let synced = |done: &super::trouble::Done| matches!(done, super::trouble::Done::Sync(name) if name.len() == 32);
     assert!(!trouble.done()[before..].iter().any(synced), "its bytes were durable already");
+}
+
+#[tokio::test]
+async fn a_tree_that_is_no_good_is_left_out_and_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = TreeId { owner: PeerId([7; 32]), share: ShareId([1; 16]) };
+    let file = dir.path().join(".farshore/tree");
+    let store = DiskStore::open(dir.path()).unwrap();
+    store.save_tree(known_tree(id, 1, 50)).await.unwrap();
+    let good = std::fs::read(&file).unwrap();
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 4;
+    let mut newer = good.clone();
+    newer[4] = 2;
+    for bad in [&good[..good.len() - 1], &flipped, &newer, b"", b"something else"] {
+        std::fs::write(&file, bad).unwrap();
+        assert_eq!(store.tree(id), None);
+    }
+    std::fs::File::options().write(true).open(&file).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(store.tree(id), None, "and no room was made for it");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    assert_eq!(store.tree(id), None);
+    std::fs::remove_dir(&file).unwrap();
+    assert_eq!(store.tree(id), None);
+    store.save_tree(known_tree(id, 1, 50)).await.unwrap();
+    assert!(store.tree(id).is_some());
 }

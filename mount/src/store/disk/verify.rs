@@ -43,8 +43,7 @@ impl DiskStore {
     /// # Errors
     /// What is stored cannot be listed.
     pub fn verify(&self, mut each: impl FnMut(VerifiedFile)) -> io::Result<()> {
-        let mut keys = self.home.keys()?;
-        keys.sort();
+        let keys = self.home.keys()?;
         keys.into_iter().filter_map(|key| verify(&self.home, key)).for_each(&mut each);
         Ok(())
     }

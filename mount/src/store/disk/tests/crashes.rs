@@ -102,6 +102,38 @@ async fn live(contents: &[(ContentIdentity, Bytes)], fault: Option<usize>) -> St
     Story { done: trouble.done(), promises }
 }
 
+/// Lives two lives: the first is killed between two saves, the second goes on with what it left and ends well. Between
+/// them the system may let go of what was written, and tell nobody.
+async fn be_killed(contents: &[(ContentIdentity, Bytes)], lets_go: bool) -> Story {
+    let dir = scratch();
+    let trouble = Trouble::none();
+    let (id, bytes) = &contents[0];
+    {
+        let store = DiskStore::open_with(dir.path(), &trouble).unwrap();
+        let stored = store.create(id, &path("dir/name")).unwrap();
+        write(&stored, bytes, 0).await.unwrap();
+        write(&stored, bytes, 1).await.unwrap();
+    }
+    let is_soon = |done: &Done| matches!(done, Done::Rename(_, to) if to.ends_with(".soon"));
+    assert_eq!(trouble.done().iter().filter(|done| is_soon(done)).count(), 1);
+    let killed_at = trouble.done().len();
+    let store = DiskStore::open_with(dir.path(), &trouble).unwrap();
+    let (stored, resumed) = store.resume(id.key(), Some(id)).await.unwrap().unwrap();
+    assert_eq!((resumed.chunks.have(), resumed.trust), (2, Trust::Hashed));
+    for chunk in 0..2 {
+        assert!(Arc::clone(&stored).verify(chunk).await.unwrap());
+    }
+    drop(stored);
+    store.close().await.unwrap();
+    let mut done = trouble.done();
+    if lets_go {
+        done.insert(killed_at, Done::SyncFailed(None));
+    }
+    let from = done.len();
+    let promise = |chunk| Promise { from, until: usize::MAX, content: 0, chunk };
+    Story { promises: vec![promise(0), promise(1)], done }
+}
+
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -320,6 +352,15 @@ async fn whenever_the_power_fails_nothing_wrong_is_believed_and_nothing_saved_is
     let contents = contents();
     let story = live(&contents, None).await;
     assert!(crash_everywhere(&story, &contents).await > 1_000);
+}
+
+#[tokio::test]
+async fn what_was_not_durable_when_its_process_was_killed_is_made_so_before_it_is_believed() {
+    let contents = contents();
+    for lets_go in [false, true] {
+        let story = be_killed(&contents, lets_go).await;
+        assert!(crash_everywhere(&story, &contents[..1]).await > 100);
+    }
 }
 
 #[tokio::test]

@@ -3,12 +3,12 @@
 
 use super::super::trouble::{Fault, Trouble};
 use super::super::{DiskStore, OpenError};
-use crate::store::suite::{identity, path, sample, write};
+use crate::store::suite::{identity, known_tree, path, sample, write};
 use crate::store::{Store, Stored};
 use bytes::Bytes;
-use farshore_engine::ContentIdentity;
-use farshore_engine::Trust;
 use farshore_engine::chunk::CHUNK_SIZE;
+use farshore_engine::{ContentIdentity, PeerId, Trust};
+use farshore_proto::{ShareId, TreeId};
 use rustix::io::Errno;
 use std::io;
 use std::path::Path;
@@ -71,7 +71,8 @@ impl Bench<'_> {
     }
 }
 
-const LEN: u64 = CHUNK_SIZE + 700;
+const LEN: u64 = CHUNK_SIZE * 2 + 700;
+const TREE: TreeId = TreeId { owner: PeerId([3; 32]), share: ShareId([4; 16]) };
 
 /// Two lives of a store, of which the first ends well or not.
 async fn two_lives(bench: &mut Bench<'_>, bytes: &Bytes, ends_well: bool) {
@@ -81,6 +82,8 @@ async fn two_lives(bench: &mut Bench<'_>, bytes: &Bytes, ends_well: bool) {
         let store = bench.open();
         let stored = bench.create(&store, &id);
         bench.attempt(|| write(&stored, bytes, 1)).await;
+        // The second one is written down at once, which may fail and nobody is told.
+        bench.attempt(|| write(&stored, bytes, 2)).await;
         bench.attempt(|| store.save(vec![Arc::clone(&stored)])).await;
         // More at once than are saved one by one.
         let mut many = vec![Arc::clone(&stored)];
@@ -92,11 +95,20 @@ async fn two_lives(bench: &mut Bench<'_>, bytes: &Bytes, ends_well: bool) {
         }
         bench.attempt(|| write(&stored, bytes, 0)).await;
         bench.attempt(|| store.save(many.clone())).await;
+        for seq in [1, 2] {
+            bench.attempt(|| store.save_tree(known_tree(TREE, seq, 3))).await;
+        }
         if ends_well {
             bench.attempt(|| store.close()).await;
         }
     }
     let store = bench.open();
+    let tree = store.tree(TREE).or_else(|| {
+        assert!(bench.trouble.heal(), "the tree is gone");
+        bench.told.0.push("the tree cannot be read".to_owned());
+        store.tree(TREE)
+    });
+    assert_eq!(tree.expect("it was saved").tree.position().seq, 2);
     for id in small.iter().chain([&id]) {
         let bytes = if id.stamp.0 == 1 { bytes.clone() } else { sample(id.stamp.0, id.size_bytes) };
         let found = bench.attempt(|| store.resume(id.key(), Some(id))).await;

@@ -1,0 +1,62 @@
+//! Extended attributes.
+//!
+//! Access control lists are not offered: the kernel would keep them without obeying them.
+
+use super::volume::{Live, Outcome, path_to};
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+/// What access control lists are kept under.
+const LISTS: &[u8] = b"system.posix_acl_";
+
+/// The most that a value or a list of names may take, in bytes: the kernel's own limit.
+const MOST_BYTES: usize = 65_536;
+
+impl Live {
+    pub(super) fn extended(&self, number: u64, name: &OsStr) -> Outcome<Vec<u8>> {
+        check(name)?;
+        let path = path_to(&*self.anchor(number)?);
+        read(|buffer| rustix::fs::getxattr(&path, name, buffer))
+    }
+
+    pub(super) fn set_extended(&self, number: u64, name: &OsStr, value: &[u8], flags: i32) -> Outcome<()> {
+        check(name)?;
+        let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
+        rustix::fs::setxattr(path_to(&*self.anchor(number)?), name, value, flags)
+    }
+
+    /// The names, each with a zero byte behind it.
+    pub(super) fn list_extended(&self, number: u64) -> Outcome<Vec<u8>> {
+        let path = path_to(&*self.anchor(number)?);
+        let names = read(|buffer| rustix::fs::listxattr(&path, buffer))?;
+        let offered = names.split_inclusive(|byte| *byte == 0).filter(|name| !name.starts_with(LISTS));
+        Ok(offered.flatten().copied().collect())
+    }
+
+    pub(super) fn remove_extended(&self, number: u64, name: &OsStr) -> Outcome<()> {
+        check(name)?;
+        rustix::fs::removexattr(path_to(&*self.anchor(number)?), name)
+    }
+}
+
+fn check(name: &OsStr) -> Outcome<()> {
+    if name.as_bytes().starts_with(LISTS) { Err(Errno::OPNOTSUPP) } else { Ok(()) }
+}
+
+/// Reads as much as there is; most of what is read is short.
+fn read(call: impl Fn(&mut [u8]) -> Outcome<usize>) -> Outcome<Vec<u8>> {
+    for room in [256, MOST_BYTES] {
+        let mut buffer = vec![0; room];
+        match call(&mut buffer) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::RANGE)
+}

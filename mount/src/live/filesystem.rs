@@ -1,0 +1,572 @@
+//! The kernel's calls, one by one: each is done in the folder before it is answered.
+
+use super::attributes::{NewAttributes, NewTime};
+use super::files::Part;
+use super::inodes::Place;
+use super::listing::{Entry, OpenDir};
+use super::names::New;
+use super::volume::{Caller, Live, Outcome, Seen};
+use crate::fuse::attr::{GENERATION, TTL, no_entry, system_time};
+use crate::fuse::filesystem::{MAX_BACKGROUND, MAX_READ_BYTES, NAME_MAX, refused};
+use crate::fuse::pending::{Pending, Refuse};
+use crate::fuse::{MountError, MountOptions, Mounted, Operation, Stats};
+use farshore_engine::chunk::FILESYSTEM_BLOCK_SIZE;
+use farshore_engine::record::FileTime;
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, FopenFlags, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    TimeOrNow, WriteFlags,
+};
+use rustix::fs::{AtFlags, OFlags, Stat};
+use rustix::io::Errno;
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the kernel is asked to do, as far as it can:
+///  - several reads and writes of one file, and several calls in one directory, at once;
+///  - writes of more than a page;
+///  - listings with attributes when a program looks at them, and targets of symlinks remembered;
+///  - cached bytes dropped when a new size or modification time is seen.
+///
+/// It is not asked to leave locks to us: it keeps them itself, which is right among the programs of one machine. Nor to
+/// leave the mask of a program to us, nor the loss of set-id bits: it takes care of both before it asks.
+const CAPABILITIES: InitFlags = InitFlags::FUSE_ASYNC_READ
+    .union(InitFlags::FUSE_ASYNC_DIO)
+    .union(InitFlags::FUSE_BIG_WRITES)
+    .union(InitFlags::FUSE_PARALLEL_DIROPS)
+    .union(InitFlags::FUSE_DO_READDIRPLUS)
+    .union(InitFlags::FUSE_READDIRPLUS_AUTO)
+    .union(InitFlags::FUSE_CACHE_SYMLINKS)
+    .union(InitFlags::FUSE_AUTO_INVAL_DATA);
+
+/// How many threads take requests at least: they wait for the disk.
+const LEAST_THREADS: usize = 8;
+
+/// Mounts a folder on `mountpoint`, an empty directory outside of it, and serves it in threads of its own.
+///
+/// # Errors
+/// What is wrong with the mountpoint or with the machine, and what to do about it.
+pub fn mount(folder: Arc<Live>, mountpoint: &Path, options: MountOptions) -> Result<Mounted, MountError> {
+    let options = MountOptions { threads: options.threads.max(LEAST_THREADS), ..options };
+    let notified = Arc::clone(&folder);
+    let make = move |stats| FileSystem { folder, stats };
+    Mounted::serve(mountpoint, options, make, move |notifier| {
+        // A folder is mounted once.
+        let _ = notified.notifier.set(notifier);
+    })
+}
+
+/// The folder as the library drives it.
+struct FileSystem {
+    folder: Arc<Live>,
+    stats: Arc<Stats>,
+}
+
+impl FileSystem {
+    /// Answers with what came of a call.
+    fn answer<R: Refuse, T>(
+        &self,
+        operation: Operation,
+        reply: R,
+        call: impl FnOnce(&Live) -> Outcome<T>,
+        send: impl FnOnce(R, T),
+    ) {
+        let reply = Pending::new(operation, reply, &self.stats);
+        end(reply, call(&self.folder), send);
+    }
+
+    fn make(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, new: New<'_>, reply: ReplyEntry) {
+        let make = |folder: &Live| folder.make(parent.0, name.as_bytes(), new, caller(request));
+        self.answer(Operation::Make, reply, make, entry);
+    }
+}
+
+impl fuser::Filesystem for FileSystem {
+    fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = CAPABILITIES & config.capabilities();
+        config.add_capabilities(wanted).map_err(|missing| refused("capabilities", missing))?;
+        config.set_max_write(MAX_READ_BYTES).map_err(|nearest| refused("max_write", nearest))?;
+        config.set_max_background(MAX_BACKGROUND).map_err(|nearest| refused("max_background", nearest))?;
+        Ok(())
+    }
+
+    fn lookup(&self, _: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let look = |folder: &Live| match folder.lookup(parent.0, name.as_bytes()) {
+            Ok(seen) => Ok(Some(seen)),
+            // The kernel remembers that too.
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        };
+        self.answer(Operation::Lookup, reply, look, |reply, found| match found {
+            Some(seen) => entry(reply, seen),
+            None => reply.entry(&TTL, &no_entry(crate::fuse::Owner { uid: 0, gid: 0 }), GENERATION),
+        });
+    }
+
+    fn forget(&self, _: &fuser::Request, ino: INodeNo, lookups: u64) {
+        self.folder.inodes.forget(ino.0, lookups);
+    }
+
+    fn getattr(&self, _: &fuser::Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.answer(Operation::Getattr, reply, |folder| folder.attributes(ino.0), attributes);
+    }
+
+    fn setattr(
+        &self,
+        _: &fuser::Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        accessed: Option<TimeOrNow>,
+        modified: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (accessed, modified) = (new_time(accessed), new_time(modified));
+        let handle = handle.map(|handle| handle.0);
+        let new = NewAttributes { mode, uid, gid, size, accessed, modified, handle };
+        self.answer(Operation::Setattr, reply, |folder| folder.set_attributes(ino.0, new), attributes);
+    }
+
+    fn readlink(&self, _: &fuser::Request, ino: INodeNo, reply: ReplyData) {
+        let read = |folder: &Live| rustix::fs::readlinkat(&*folder.anchor(ino.0)?, c"", Vec::new());
+        self.answer(Operation::Readlink, reply, read, |reply, target| reply.data(target.as_bytes()));
+    }
+
+    fn mknod(
+        &self,
+        request: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        device: u32,
+        reply: ReplyEntry,
+    ) {
+        self.make(request, parent, name, New::Node { mode, device }, reply);
+    }
+
+    fn mkdir(
+        &self,
+        request: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        self.make(request, parent, name, New::Directory { mode }, reply);
+    }
+
+    fn symlink(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        self.make(request, parent, name, New::Symlink { target: target.as_os_str().as_bytes() }, reply);
+    }
+
+    fn link(&self, _: &fuser::Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.answer(Operation::Link, reply, |folder| folder.link(ino.0, parent.0, name.as_bytes()), entry);
+    }
+
+    fn unlink(&self, _: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let remove = |folder: &Live| folder.remove(parent.0, name.as_bytes(), AtFlags::empty());
+        self.answer(Operation::Remove, reply, remove, done);
+    }
+
+    fn rmdir(&self, _: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let remove = |folder: &Live| folder.remove(parent.0, name.as_bytes(), AtFlags::REMOVEDIR);
+        self.answer(Operation::Remove, reply, remove, done);
+    }
+
+    fn rename(
+        &self,
+        _: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (from, to) = (Place::new(parent.0, name.as_bytes()), Place::new(new_parent.0, new_name.as_bytes()));
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+        self.answer(Operation::Rename, reply, |folder| folder.rename(&from, &to, flags), done);
+    }
+
+    fn create(
+        &self,
+        request: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let flags = open_flags(flags);
+        let create = |folder: &Live| folder.create(parent.0, name.as_bytes(), mode, flags, caller(request));
+        self.answer(Operation::Create, reply, create, |reply, (seen, handle)| {
+            reply.created(&TTL, &file_attr(&seen), GENERATION, FileHandle(handle), cache_flags(flags, true));
+        });
+    }
+
+    fn open(&self, _: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let flags = open_flags(flags.0);
+        self.answer(
+            Operation::Open,
+            reply,
+            |folder| folder.open_file(ino.0, flags),
+            |reply, (handle, is_good)| {
+                reply.opened(FileHandle(handle), cache_flags(flags, is_good));
+            },
+        );
+    }
+
+    fn read(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        BUFFER.with_borrow_mut(|buffer| {
+            // The kernel asks for no more than it was told that it may.
+            let wanted = size.min(MAX_READ_BYTES) as usize;
+            if buffer.len() < wanted {
+                buffer.resize(wanted, 0);
+            }
+            let reply = Pending::new(Operation::Read, reply, &self.stats);
+            let read = self.folder.read(Part { handle: handle.0, offset }, &mut buffer[..wanted]);
+            end(reply, read, |reply, len| {
+                self.stats.has_read(len);
+                reply.data(&buffer[..len]);
+            });
+        });
+    }
+
+    fn write(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        how: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        // What the kernel writes by itself, from a memory map, has its place.
+        let append = open_flags(flags.0).contains(OFlags::APPEND) && !how.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let write = |folder: &Live| folder.write(Part { handle: handle.0, offset }, data, append);
+        self.answer(Operation::Write, reply, write, written);
+    }
+
+    fn flush(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.answer(Operation::Flush, reply, |folder| folder.flush(handle.0), done);
+    }
+
+    fn fsync(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, is_data_only: bool, reply: ReplyEmpty) {
+        self.answer(Operation::Fsync, reply, |folder| folder.sync(handle.0, is_data_only), done);
+    }
+
+    fn release(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.answer(Operation::Release, reply, |folder| folder.release(handle.0), done);
+    }
+
+    fn opendir(&self, _: &fuser::Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.answer(
+            Operation::Open,
+            reply,
+            |folder| folder.open_dir(ino.0),
+            |reply, handle| {
+                reply.opened(FileHandle(handle), FopenFlags::empty());
+            },
+        );
+    }
+
+    fn readdir(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+        let mut reply = Pending::new(Operation::Readdir, reply, &self.stats);
+        let listed = self.folder.list(handle.0, offset, |open, entry| {
+            let number = INodeNo(open.number_of(&self.folder.inodes, entry));
+            let (kind, name) = (file_type(entry.kind), OsStr::from_bytes(&entry.name));
+            reply.edit(|reply| reply.add(number, entry.cookie, kind, name)) == Some(false)
+        });
+        end(reply, listed, |reply, ()| reply.ok());
+    }
+
+    fn readdirplus(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+        let mut reply = Pending::new(Operation::Readdirplus, reply, &self.stats);
+        let listed = self.folder.list(handle.0, offset, |open, entry| {
+            reply.edit(|reply| self.folder.add(reply, open, entry)) == Some(true)
+        });
+        end(reply, listed, |reply, ()| reply.ok());
+    }
+
+    fn releasedir(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.answer(Operation::Release, reply, |folder| folder.release_dir(handle.0), done);
+    }
+
+    fn fsyncdir(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, is_data_only: bool, reply: ReplyEmpty) {
+        self.answer(Operation::Fsync, reply, |folder| folder.sync_dir(handle.0, is_data_only), done);
+    }
+
+    fn statfs(&self, _: &fuser::Request, _: INodeNo, reply: ReplyStatfs) {
+        self.answer(Operation::Statfs, reply, Live::statfs, |reply, all| {
+            let (blocks, free, available) = (all.blocks, all.blocks_free, all.blocks_available);
+            reply.statfs(
+                blocks,
+                free,
+                available,
+                all.files,
+                all.files_free,
+                all.block_bytes,
+                NAME_MAX,
+                all.block_bytes,
+            );
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _: &fuser::Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.answer(Operation::Xattr, reply, |folder| folder.set_extended(ino.0, name, value, flags), done);
+    }
+
+    fn getxattr(&self, _: &fuser::Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.answer(Operation::Xattr, reply, |folder| fitting(folder.extended(ino.0, name)?, size), extended);
+    }
+
+    fn listxattr(&self, _: &fuser::Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.answer(Operation::Xattr, reply, |folder| fitting(folder.list_extended(ino.0)?, size), extended);
+    }
+
+    fn removexattr(&self, _: &fuser::Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.answer(Operation::Xattr, reply, |folder| folder.remove_extended(ino.0, name), done);
+    }
+
+    fn fallocate(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        len: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let part = Part { handle: handle.0, offset };
+        self.answer(Operation::Write, reply, |folder| folder.allocate(part, len, mode), done);
+    }
+
+    fn lseek(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let seek = |folder: &Live| {
+            let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+            let found = folder.seek(Part { handle: handle.0, offset }, whence)?;
+            i64::try_from(found).map_err(|_| Errno::OVERFLOW)
+        };
+        self.answer(Operation::Read, reply, seek, ReplyLseek::offset);
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        from: FileHandle,
+        from_offset: u64,
+        _: INodeNo,
+        to: FileHandle,
+        to_offset: u64,
+        len: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let (from, to) = (Part { handle: from.0, offset: from_offset }, Part { handle: to.0, offset: to_offset });
+        self.answer(Operation::Write, reply, |folder| folder.copy(from, to, len), written);
+    }
+
+    /// No file here knows any; ENOTTY is how a file says so.
+    fn ioctl(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(fuser::Errno::ENOTTY);
+    }
+}
+
+thread_local! {
+    /// Where bytes are put together for the kernel. Kept, so that a read allocates nothing.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Live {
+    /// Adds an entry to a listing with attributes. Returns whether there was room.
+    fn add(&self, reply: &mut ReplyDirectoryPlus, open: &OpenDir, entry: &Entry) -> bool {
+        let name = OsStr::from_bytes(&entry.name);
+        // The kernel takes no attributes of these two, and does not count them as known.
+        let is_dot = matches!(&*entry.name, b"." | b"..");
+        let seen = match self.look_at(open, entry) {
+            Some(stat) if is_dot => Seen { number: open.number_of(&self.inodes, entry), stat },
+            Some(stat) => self.met(Live::place_of(open, entry), stat),
+            None => return true,
+        };
+        let is_full = reply.add(INodeNo(seen.number), entry.cookie, name, &TTL, &file_attr(&seen), GENERATION);
+        if is_full && !is_dot {
+            self.inodes.forget(seen.number, 1);
+        }
+        !is_full
+    }
+}
+
+fn end<R: Refuse, T>(reply: Pending<R>, result: Outcome<T>, send: impl FnOnce(R, T)) {
+    match result {
+        Ok(done) => reply.send(|reply| send(reply, done)),
+        Err(error) => reply.refuse(fuser::Errno::from_i32(error.raw_os_error())),
+    }
+}
+
+fn entry(reply: ReplyEntry, seen: Seen) {
+    reply.entry(&TTL, &file_attr(&seen), GENERATION);
+}
+
+fn attributes(reply: ReplyAttr, seen: Seen) {
+    reply.attr(&TTL, &file_attr(&seen));
+}
+
+fn done(reply: ReplyEmpty, (): ()) {
+    reply.ok();
+}
+
+fn written(reply: ReplyWrite, bytes: usize) {
+    // At most as many as the kernel offered, which counts in 32 bits.
+    reply.written(bytes as u32);
+}
+
+/// A value, or with no room for one how long it is.
+enum Extended {
+    Len(u32),
+    Value(Vec<u8>),
+}
+
+fn fitting(value: Vec<u8>, room: u32) -> Outcome<Extended> {
+    match room {
+        // Longer ones the kernel does not keep.
+        0 => Ok(Extended::Len(value.len() as u32)),
+        room if value.len() > room as usize => Err(Errno::RANGE),
+        _ => Ok(Extended::Value(value)),
+    }
+}
+
+fn extended(reply: ReplyXattr, found: Extended) {
+    match found {
+        Extended::Len(len) => reply.size(len),
+        Extended::Value(value) => reply.data(&value),
+    }
+}
+
+/// What the kernel keeps of a file's bytes when it is opened. Who cannot write has nothing to flush.
+fn cache_flags(flags: OFlags, is_good: bool) -> FopenFlags {
+    let mut cache = FopenFlags::empty();
+    cache.set(FopenFlags::FOPEN_KEEP_CACHE, is_good);
+    cache.set(FopenFlags::FOPEN_NOFLUSH, !flags.intersects(OFlags::WRONLY | OFlags::RDWR));
+    cache
+}
+
+fn open_flags(flags: i32) -> OFlags {
+    OFlags::from_bits_retain(flags.cast_unsigned())
+}
+
+fn caller(request: &fuser::Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid() }
+}
+
+fn new_time(time: Option<TimeOrNow>) -> NewTime {
+    match time {
+        None => NewTime::Omitted,
+        Some(TimeOrNow::Now) => NewTime::Now,
+        Some(TimeOrNow::SpecificTime(time)) => NewTime::At(time),
+    }
+}
+
+/// What the kernel is told of a file: what the disk says, but for the number.
+#[allow(clippy::unnecessary_cast, reason = "the widths of these fields differ between architectures")]
+fn file_attr(seen: &Seen) -> FileAttr {
+    let Seen { number, stat } = seen;
+    FileAttr {
+        ino: INodeNo(*number),
+        size: stat.st_size.cast_unsigned(),
+        blocks: stat.st_blocks.cast_unsigned(),
+        atime: time(stat.st_atime, stat.st_atime_nsec as u32),
+        mtime: time(stat.st_mtime, stat.st_mtime_nsec as u32),
+        ctime: time(stat.st_ctime, stat.st_ctime_nsec as u32),
+        crtime: UNIX_EPOCH,
+        kind: file_type(rustix::fs::FileType::from_raw_mode(stat.st_mode)),
+        perm: (stat.st_mode & 0o7777) as u16,
+        nlink: stat.st_nlink as u32,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        rdev: kernel_device(stat),
+        blksize: FILESYSTEM_BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+/// The number of a device as the kernel writes it in 32 bits.
+fn kernel_device(stat: &Stat) -> u32 {
+    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+fn time(seconds: i64, nanos: u32) -> SystemTime {
+    system_time(FileTime { seconds, nanos })
+}
+
+fn file_type(kind: rustix::fs::FileType) -> FileType {
+    match kind {
+        rustix::fs::FileType::Directory => FileType::Directory,
+        rustix::fs::FileType::Symlink => FileType::Symlink,
+        rustix::fs::FileType::Fifo => FileType::NamedPipe,
+        rustix::fs::FileType::Socket => FileType::Socket,
+        rustix::fs::FileType::CharacterDevice => FileType::CharDevice,
+        rustix::fs::FileType::BlockDevice => FileType::BlockDevice,
+        rustix::fs::FileType::RegularFile | rustix::fs::FileType::Unknown => FileType::RegularFile,
+    }
+}

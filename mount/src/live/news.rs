@@ -1,0 +1,143 @@
+//! Telling of changes: those made on the mount to the engine, and those made behind it to the kernel.
+
+use super::inodes::{Place, ROOT, Stale};
+use super::volume::Live;
+use crate::folder::beneath::{Beneath, InodeId, stat_in};
+use crate::folder::look::{Sight, look_in};
+use crate::folder::order::Order;
+use crate::fuse::Invalidation;
+use farshore_engine::path::RelPath;
+use farshore_engine::{Ino, Observation};
+use rustix::fd::AsFd;
+use rustix::io::Errno;
+use std::sync::Arc;
+
+type Hear = Box<dyn Fn(Vec<Observation>) + Send + Sync>;
+
+/// Looks where something was done on the mount, and tells what is there now.
+pub(super) struct Teller {
+    beneath: Beneath,
+    order: Arc<Order>,
+    hear: Hear,
+}
+
+impl Teller {
+    pub(super) fn new(
+        beneath: Beneath,
+        order: Arc<Order>,
+        hear: impl Fn(Vec<Observation>) + Send + Sync + 'static,
+    ) -> Teller {
+        Teller { beneath, order, hear: Box::new(hear) }
+    }
+
+    fn look(&self, path: &RelPath) -> Option<Observation> {
+        let (_, name) = path.split_last()?;
+        // If the directory is not there, whoever moved it has told, or will.
+        let directory = self.beneath.parent(path).ok()?;
+        Some(match look_in(directory.as_fd(), name.as_bytes()) {
+            Sight::There(there) => Observation::Found { path: path.clone(), seen: there.seen },
+            Sight::Nothing | Sight::Skip(_) => Observation::Missing { path: path.clone() },
+        })
+    }
+}
+
+impl Live {
+    /// Something was done to what has this name, or has it no more.
+    pub(super) fn tell(&self, place: &Place) {
+        let Some(path) = self.inodes.path(place) else { return };
+        let teller = Arc::clone(&self.teller);
+        self.teller.order.now_or_next(move || (teller.hear)(teller.look(&path).into_iter().collect()));
+    }
+
+    /// Something was done to a file, under whatever name.
+    pub(super) fn tell_of(&self, number: u64) {
+        for place in self.inodes.places(number) {
+            self.tell(&place);
+        }
+    }
+
+    /// What had the one path has the other one.
+    pub(super) fn tell_rename(&self, from: Option<RelPath>, to: Option<RelPath>) {
+        let teller = Arc::clone(&self.teller);
+        self.teller.order.now_or_next(move || {
+            let mut told = Vec::with_capacity(3);
+            if let (Some(from), Some(to)) = (&from, &to) {
+                told.push(Observation::Moved { from: from.clone(), to: to.clone() });
+            }
+            told.extend([to, from].iter().flatten().filter_map(|path| teller.look(path)));
+            (teller.hear)(told);
+        });
+    }
+
+    /// Something was seen in the folder, whoever has done it: the kernel forgets what is not so any more. What was done
+    /// on the mount it knows already.
+    pub(crate) fn heard(&self, observations: &[Observation]) {
+        for observation in observations {
+            match observation {
+                Observation::Found { path, .. } | Observation::Missing { path } => self.review(path),
+                Observation::Moved { from, to } => {
+                    self.review(from);
+                    self.review(to);
+                }
+                Observation::ScanBegin { .. } => {}
+                // What was not found again was told by nobody.
+                Observation::ScanEnd { path } => self.review_all_in(path),
+            }
+        }
+    }
+
+    /// Reviews all that the kernel knows below a directory.
+    fn review_all_in(&self, path: &RelPath) {
+        let Some(number) = self.inodes.resolve(path.names()) else { return };
+        for path in self.inodes.names_in(number).into_iter().filter_map(|name| path.join(name).ok()) {
+            self.review(&path);
+            self.review_all_in(&path);
+        }
+    }
+
+    fn review(&self, path: &RelPath) {
+        let Some((parents, name)) = path.split_last() else {
+            if let Ok(stat) = self.anchor(ROOT).and_then(|root| rustix::fs::fstat(&*root)) {
+                self.invalidate(ROOT, self.inodes.compare(ROOT, &stat));
+            }
+            return;
+        };
+        // In a directory that the kernel does not know it knows no name.
+        let Some(parent) = self.inodes.resolve(parents) else { return };
+        let Ok(directory) = self.anchor(parent) else { return };
+        let (stat, known) = (stat_in(directory.as_fd(), name.as_bytes()), self.inodes.child(parent, name.as_bytes()));
+        match (stat, known) {
+            (Ok(stat), Some((number, id))) if InodeId::of(&stat) == id => {
+                self.invalidate(number, self.inodes.compare(number, &stat));
+            }
+            (Ok(_) | Err(Errno::NOENT), known) => {
+                if known.is_some() {
+                    self.inodes.unlinked(parent, name.as_bytes());
+                } else if stat.is_err() {
+                    // The kernel may remember that nothing is there, and that is right.
+                    return;
+                }
+                self.send(Invalidation::Entry { parent: Ino(parent), name: name.clone() });
+                if let Some((number, _)) = known {
+                    // It has a name less, if it has others.
+                    self.send(Invalidation::Inode { ino: Ino(number), data: false });
+                }
+            }
+            (Err(_), _) => {}
+        }
+    }
+
+    fn invalidate(&self, number: u64, stale: Stale) {
+        match stale {
+            Stale::Nothing => {}
+            Stale::Attributes => self.send(Invalidation::Inode { ino: Ino(number), data: false }),
+            Stale::Bytes => self.send(Invalidation::Inode { ino: Ino(number), data: true }),
+        }
+    }
+
+    pub(super) fn send(&self, invalidation: Invalidation) {
+        if let Some(notifier) = self.notifier.get() {
+            notifier.send(invalidation);
+        }
+    }
+}
