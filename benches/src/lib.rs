@@ -5,8 +5,8 @@ use farshore_engine::chunk::{CHUNK_SIZE, FrameSet};
 use farshore_engine::path::{Name, RelPath};
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::{
-    Command, Config, Done, Effect, EffectId, Engine, Handle, Ino, Input, LinkId, Output, PeerEvent, PeerId, Position,
-    Reply, ReqId, Request, Time, TreeUpdate,
+    Command, Config, DeviceTag, Done, Dot, Effect, EffectId, Engine, Handle, Ino, Input, LinkId, Output, PeerEvent,
+    PeerId, Position, Reply, ReqId, Request, Time, TreeUpdate,
 };
 
 /// Entries of the tree that the engine knows, as many as a large source tree has.
@@ -131,14 +131,23 @@ pub fn file_name(file: u64) -> Name {
 pub fn listing() -> Vec<TreeUpdate> {
     let record = |kind| Record { kind, mode: 0o755, modified: FileTime { seconds: 1, nanos: 0 } };
     let path = |names: Vec<Name>| RelPath::new(names).unwrap_or_else(|error| panic!("{error}"));
+    let revision = || Dot { author: DeviceTag(1), counter: 1 }.into();
     let mut updates = vec![TreeUpdate::Begin { position: Position { epoch: 1, seq: 0 } }];
     for index in 0..ENTRIES {
         let (dir, file) = (index / 200, index % 200);
         if file == 0 {
-            updates.push(TreeUpdate::Entry { path: path(vec![dir_name(dir)]), record: record(Kind::Dir) });
+            updates.push(TreeUpdate::Entry {
+                path: path(vec![dir_name(dir)]),
+                record: record(Kind::Dir),
+                revision: revision(),
+            });
         }
         let kind = Kind::File { size_bytes: FILE_CHUNKS * CHUNK_SIZE, stamp: Stamp(index) };
-        updates.push(TreeUpdate::Entry { path: path(vec![dir_name(dir), file_name(file)]), record: record(kind) });
+        updates.push(TreeUpdate::Entry {
+            path: path(vec![dir_name(dir), file_name(file)]),
+            record: record(kind),
+            revision: revision(),
+        });
     }
     updates.push(TreeUpdate::End { settled: 0 });
     updates

@@ -1,5 +1,6 @@
 //! What can be set on an engine, with the defaults of `docs/SEMANTICS.md`.
 
+use crate::version::DeviceTag;
 use core::time::Duration;
 
 /// What a read does while the peer that has its bytes is known to be unreachable.
@@ -18,6 +19,11 @@ pub struct Config {
     /// This life of the process, never zero, different from every other: it tells followers that sequence numbers
     /// began anew. The driver draws it.
     pub epoch: u64,
+    /// This device, as versions name it.
+    pub device: DeviceTag,
+    /// The versions that this device makes have higher numbers than this. A driver that says how many microseconds have
+    /// passed since 1970 makes them higher than those of an earlier life of which nothing is remembered.
+    pub version_base: u64,
     /// How long a read waits for bytes before it fails.
     pub read_timeout: Duration,
     /// What a read does while the peer is known to be unreachable.
@@ -63,6 +69,8 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             epoch: 1,
+            device: DeviceTag(1),
+            version_base: 0,
             read_timeout: Duration::from_secs(30),
             on_disconnect: OnDisconnect::Wait,
             max_retries: 5,

@@ -22,6 +22,7 @@ use crate::share::Share;
 use crate::time::Time;
 use crate::timers::{Timer, Timers};
 use crate::tree::{Origin, Tree};
+use crate::version::{Clock, Dot};
 use crate::view::Totals;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -49,6 +50,8 @@ pub struct Engine {
     /// for the second time.
     pub(crate) remembered: BTreeMap<PeerId, (Position, u64)>,
     pub(crate) share: Share,
+    /// The numbers of our own changes.
+    pub(crate) clock: Clock,
     pub(crate) cache: Cache,
     pub(crate) saving: Saving,
     pub(crate) prefetch: Prefetch,
@@ -113,11 +116,11 @@ impl Engine {
     pub fn new(config: Config, seed: u64, now: Time) -> Engine {
         Engine {
             share: Share::new(&config),
-            config,
+            clock: Clock::new(config.device, config.version_base.max(1)),
             now,
             rng: Rng::new(seed),
             stopping: false,
-            tree: Tree::new(Origin::Local(Facts::default())),
+            tree: Tree::new(Origin::Local(Facts::default()), Dot { author: config.device, counter: 1 }),
             handles: HandleTable::default(),
             contents: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -137,6 +140,7 @@ impl Engine {
             last_effect: 0,
             last_content: 0,
             last_link: 0,
+            config,
         }
     }
 

@@ -1,7 +1,8 @@
-//! How a tree travels: a listing of what is there, then events, each with its number.
+//! How a tree travels: a listing of what is there, then events, each with its number and the version that it makes.
 
 use crate::path::RelPath;
 use crate::record::Record;
+use crate::version::{Revision, Version};
 
 /// Where a follower stands in an owner's events.
 ///
@@ -24,16 +25,23 @@ pub enum Change {
         path: RelPath,
         /// What is there now.
         record: Record,
+        /// Which state of the path that is.
+        revision: Revision,
         /// Whether another object stands there now (a file was renamed over this name), rather than the same one
         /// edited: who has the old one open keeps the old one.
         replaced: bool,
     },
-    /// A path, and everything below it, is gone.
+    /// A path is gone. What it held was told to be gone before it.
     Remove {
         /// Where.
         path: RelPath,
+        /// Which state of the path that is: what was there is older.
+        revision: Revision,
     },
     /// A path, with everything below it, has another name. What stood under the new name is gone.
+    ///
+    /// It is one change of every path that it is about. Each state that was moved comes after the one that it had, the one
+    /// that was at its new path, and this change; and so does the removal from its old path, after the one that it had.
     Rename {
         /// The old name.
         from: RelPath,
@@ -41,11 +49,17 @@ pub enum Change {
         to: RelPath,
         /// What is there now: a follower that never heard of the old name takes a file or a symlink from this.
         record: Record,
+        /// Which state of the new path that is.
+        revision: Revision,
+        /// The version of the old path, which is gone.
+        left: Version,
+        /// A digest of all that the change is about: who knows something else of it cannot take it over as a whole.
+        digest: u64,
     },
 }
 
-/// One message about an owner's tree. A listing is [`TreeUpdate::Begin`], entries with every directory before what
-/// it holds, [`TreeUpdate::End`]; events follow. A listing may begin anew before it has ended.
+/// One message about an owner's tree. A listing is [`TreeUpdate::Begin`], what was removed, entries with every
+/// directory before what it holds, [`TreeUpdate::End`]; events follow. A listing may begin anew before it has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TreeUpdate {
     /// A listing begins. What it does not name is gone when it ends.
@@ -60,6 +74,15 @@ pub enum TreeUpdate {
         path: RelPath,
         /// What is there.
         record: Record,
+        /// Which state of the path that is.
+        revision: Revision,
+    },
+    /// A path of the listing where something was, and is not any more. These come first, each before what held it.
+    Removed {
+        /// Where.
+        path: RelPath,
+        /// Which state of the path that is.
+        revision: Revision,
     },
     /// The listing is whole.
     End {
@@ -73,6 +96,11 @@ pub enum TreeUpdate {
         seq: u64,
         /// What it says.
         change: Change,
+    },
+    /// The events up to this one are nothing to whoever is told this: they came from there.
+    Skip {
+        /// The number of the last one, at least one more than the last.
+        seq: u64,
     },
 }
 

@@ -54,6 +54,10 @@ pub enum PeerFault {
     /// A directory renamed to a place inside itself, or something renamed over a directory that holds it.
     #[error("it renamed a directory into itself, or over what it is in")]
     IntoItself,
+    /// A version without a device, with too many of them or out of their order, with a number out of range, or without the
+    /// device that is said to have made it.
+    #[error("it sent a version that is not allowed")]
+    Version,
     /// More entries than one share may have.
     #[error("it announced more than {0} entries")]
     TooManyEntries(u64),

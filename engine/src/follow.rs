@@ -6,8 +6,10 @@ use crate::fault::PeerFault;
 use crate::ids::{Ino, LinkId, PeerId};
 use crate::output::{Notice, Output};
 use crate::path::{Name, RelPath};
+use crate::peers::Peer;
 use crate::record::{Kind, Record};
-use crate::tree::{Node, Origin};
+use crate::tree::{Known, Node, Origin};
+use crate::version::{Dot, Revision};
 
 /// The most entries that one share may have, unless it is set. Peers cannot make us remember more.
 pub const MAX_ENTRIES: u64 = 1 << 24;
@@ -60,14 +62,39 @@ impl Engine {
                 peer.listing = Some(Listing { mark, position });
                 Ok(())
             }
-            TreeUpdate::Entry { path, record } => {
-                let listing = self.peers.get(&id).and_then(|peer| peer.listing.as_ref());
-                let mark = listing.ok_or(PeerFault::OutOfPlace)?.mark;
-                self.put(id, &path, record, false, mark, out)
+            TreeUpdate::Entry { path, record, revision } => {
+                let mark = self.listing_of(id)?;
+                self.put(&path, Known { record, revision, origin: Origin::Peer(id), mark }, false, out)
+            }
+            TreeUpdate::Removed { path, revision } => {
+                self.listing_of(id)?;
+                self.take_away(&path, &revision, out)
             }
             TreeUpdate::End { settled } => self.end_listing(id, settled, out),
             TreeUpdate::Event { seq, change } => self.apply_event(id, seq, change, out),
+            TreeUpdate::Skip { seq } => self.skip_events(id, seq),
         }
+    }
+
+    /// The mark of the listing that a peer is telling.
+    fn listing_of(&self, id: PeerId) -> Result<u64, PeerFault> {
+        let listing = self.peers.get(&id).and_then(|peer| peer.listing.as_ref());
+        Ok(listing.ok_or(PeerFault::OutOfPlace)?.mark)
+    }
+
+    /// The peer that events may come from.
+    fn teller_of_events(&mut self, id: PeerId) -> Result<&mut Peer, PeerFault> {
+        let peer = self.peers.get_mut(&id).filter(|peer| peer.listing.is_none() && peer.position.epoch != 0);
+        peer.ok_or(PeerFault::OutOfPlace)
+    }
+
+    fn skip_events(&mut self, id: PeerId, seq: u64) -> Result<(), PeerFault> {
+        let peer = self.teller_of_events(id)?;
+        if seq <= peer.position.seq {
+            return Err(PeerFault::Gap);
+        }
+        peer.position.seq = seq;
+        Ok(())
     }
 
     fn end_listing(&mut self, id: PeerId, settled: u64, out: &mut Vec<Output>) -> Result<(), PeerFault> {
@@ -94,26 +121,21 @@ impl Engine {
     }
 
     fn apply_event(&mut self, id: PeerId, seq: u64, change: Change, out: &mut Vec<Output>) -> Result<(), PeerFault> {
-        let peer = self.peers.get_mut(&id).ok_or(PeerFault::OutOfPlace)?;
-        if peer.listing.is_some() || peer.position.epoch == 0 {
-            return Err(PeerFault::OutOfPlace);
-        }
+        let peer = self.teller_of_events(id)?;
         if peer.position.seq.checked_add(1) != Some(seq) {
             return Err(PeerFault::Gap);
         }
         let told_again = seq <= peer.settled;
         peer.position.seq = seq;
-        let mark = self.last_mark;
+        let (origin, mark) = (Origin::Peer(id), self.last_mark);
         let applied = match change {
-            Change::Put { path, record, replaced } => self.put(id, &path, record, replaced && !told_again, mark, out),
-            Change::Remove { path } if path.is_root() => Err(PeerFault::Root),
-            Change::Remove { path } => {
-                if let Some(ino) = self.tree.resolve(path.names()) {
-                    self.remove(ino, out);
-                }
-                Ok(())
+            Change::Put { path, record, revision, replaced } => {
+                self.put(&path, Known { record, revision, origin, mark }, replaced && !told_again, out)
             }
-            Change::Rename { from, to, record } => self.apply_rename(id, &from, &to, record, !told_again, out),
+            Change::Remove { path, revision } => self.take_away(&path, &revision, out),
+            Change::Rename { from, to, record, revision, left: _, digest: _ } => {
+                self.apply_rename(&from, &to, Known { record, revision, origin, mark }, !told_again, out)
+            }
         };
         match applied {
             // What the listing no longer had, a later event explains.
@@ -122,28 +144,26 @@ impl Engine {
         }
     }
 
-    /// A path has this record now.
+    /// This is at a path now.
     pub(crate) fn put(
         &mut self,
-        peer: PeerId,
         path: &RelPath,
-        record: Record,
+        known: Known,
         replaced: bool,
-        mark: u64,
         out: &mut Vec<Output>,
     ) -> Result<(), PeerFault> {
-        record.check()?;
-        let origin = Origin::Peer(peer);
+        known.record.check()?;
+        known.revision.check()?;
         let Some((parents, name)) = path.split_last() else {
-            if record.kind != Kind::Dir {
+            if known.record.kind != Kind::Dir {
                 return Err(PeerFault::Root);
             }
-            self.update(Ino::ROOT, record, origin, mark, out);
+            self.update(Ino::ROOT, known, out);
             return Ok(());
         };
         let parent = self.directory(parents)?;
         match self.tree.child(parent, name.as_bytes()) {
-            Some(ino) if !replaced && self.is_same_kind(ino, &record) => self.update(ino, record, origin, mark, out),
+            Some(ino) if !replaced && self.is_same_kind(ino, &known.record) => self.update(ino, known, out),
             existing => {
                 if let Some(ino) = existing {
                     self.remove(ino, out);
@@ -151,18 +171,29 @@ impl Engine {
                 if self.tree.len() >= self.config.max_entries {
                     return Err(PeerFault::TooManyEntries(self.config.max_entries));
                 }
-                self.add(parent, name.clone(), record, origin, mark, out);
+                self.add(parent, name.clone(), known, out);
             }
+        }
+        Ok(())
+    }
+
+    /// Nothing is at a path any more.
+    fn take_away(&mut self, path: &RelPath, revision: &Revision, out: &mut Vec<Output>) -> Result<(), PeerFault> {
+        revision.check()?;
+        if path.is_root() {
+            return Err(PeerFault::Root);
+        }
+        if let Some(ino) = self.tree.resolve(path.names()) {
+            self.remove(ino, out);
         }
         Ok(())
     }
 
     fn apply_rename(
         &mut self,
-        peer: PeerId,
         from: &RelPath,
         to: &RelPath,
-        record: Record,
+        known: Known,
         replaced: bool,
         out: &mut Vec<Output>,
     ) -> Result<(), PeerFault> {
@@ -173,10 +204,10 @@ impl Engine {
         if from != to && (from.is_prefix_of(to) || to.is_prefix_of(from)) {
             return Err(PeerFault::IntoItself);
         }
-        let mark = self.last_mark;
         match self.tree.resolve(from.names()) {
-            Some(ino) if self.is_same_kind(ino, &record) => {
-                record.check()?;
+            Some(ino) if self.is_same_kind(ino, &known.record) => {
+                known.record.check()?;
+                known.revision.check()?;
                 let parent = match self.directory(parents) {
                     Ok(parent) => parent,
                     Err(fault) => {
@@ -186,16 +217,26 @@ impl Engine {
                     }
                 };
                 self.rename(ino, parent, name.clone(), out);
-                self.update(ino, record, Origin::Peer(peer), mark, out);
+                self.mark_moved(ino, known.revision.dot());
+                self.update(ino, known, out);
                 Ok(())
             }
             // A directory that we never heard of comes without what it holds.
-            _ if record.kind == Kind::Dir => Err(PeerFault::Gap),
+            _ if known.record.kind == Kind::Dir => Err(PeerFault::Gap),
             other => {
                 if let Some(ino) = other {
                     self.remove(ino, out);
                 }
-                self.put(peer, to, record, replaced, mark, out)
+                self.put(to, known, replaced, out)
+            }
+        }
+    }
+
+    /// An entry was moved with everything below it: that is a change of each.
+    pub(crate) fn mark_moved(&mut self, ino: Ino, dot: Dot) {
+        for inner in self.tree.within(ino) {
+            if let Some(node) = self.tree.get_mut(inner) {
+                node.revision = Revision::after(&node.revision.version, dot);
             }
         }
     }
@@ -220,35 +261,29 @@ impl Engine {
     // What follows changes the tree and tells the kernel; our own folder's changes come through here too.
 
     /// Adds an entry under a free name.
-    pub(crate) fn add(
-        &mut self,
-        parent: Ino,
-        name: Name,
-        record: Record,
-        origin: Origin,
-        mark: u64,
-        out: &mut Vec<Output>,
-    ) -> Ino {
+    pub(crate) fn add(&mut self, parent: Ino, name: Name, known: Known, out: &mut Vec<Output>) -> Ino {
         self.invalidate_name(parent, name.clone(), out);
-        let ino = self.tree.insert(parent, name, record, origin, mark);
+        let ino = self.tree.insert(parent, name, known);
         self.prefetch_if_pinned(ino);
         ino
     }
 
     /// Gives an entry a new record of the same kind. If its bytes are others now, those who read it read the new ones.
-    pub(crate) fn update(&mut self, ino: Ino, record: Record, origin: Origin, mark: u64, out: &mut Vec<Output>) {
+    pub(crate) fn update(&mut self, ino: Ino, known: Known, out: &mut Vec<Output>) {
         let Some(node) = self.tree.get_mut(ino) else { return };
-        node.mark = mark;
-        node.origin = origin;
-        if node.record == record {
-            return;
-        }
-        let data = match (&node.record.kind, &record.kind) {
+        let data = match (&node.record.kind, &known.record.kind) {
             (Kind::Dir, Kind::Dir) => false,
             (before, after) => before != after,
         };
         if data && node.is_bound {
-            return self.replace(ino, record, origin, mark, out);
+            return self.replace(ino, known, out);
+        }
+        let Known { record, revision, origin, mark } = known;
+        node.mark = mark;
+        node.origin = origin;
+        node.revision = revision;
+        if node.record == record {
+            return;
         }
         node.record = record;
         if node.is_known_to_kernel(ino) {
@@ -261,10 +296,10 @@ impl Engine {
 
     /// Puts another entry in the place of one that is read past the engine: whoever has that open keeps the bytes that it
     /// has, and new opens get the new ones.
-    fn replace(&mut self, ino: Ino, record: Record, origin: Origin, mark: u64, out: &mut Vec<Output>) {
+    fn replace(&mut self, ino: Ino, known: Known, out: &mut Vec<Output>) {
         let Some((parent, name)) = self.tree.get(ino).and_then(|node| node.place.clone()) else { return };
         self.remove(ino, out);
-        let new = self.add(parent, name, record, origin, mark, out);
+        let new = self.add(parent, name, known, out);
         if let Some(node) = self.tree.get_mut(new) {
             node.is_lively = true;
         }

@@ -258,6 +258,7 @@ impl Engine {
             | PeerFault::NoParent
             | PeerFault::Root
             | PeerFault::IntoItself
+            | PeerFault::Version
             | PeerFault::TooManyEntries(_) => self.on_fault(peer, link, fault, out),
         }
     }

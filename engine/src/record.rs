@@ -2,6 +2,7 @@
 
 use crate::chunk::MAX_FILE_BYTES;
 use crate::path::PATH_MAX_BYTES;
+use crate::version::DeviceTag;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A file time: seconds since 1970 (negative before), and nanoseconds within the second.
@@ -30,16 +31,18 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The stamp of a file of `size_bytes`, last modified at `modified`, with these facts.
+    /// The stamp that `device` gives to a file of `size_bytes`, last modified at `modified`, with these facts. Stamps of two
+    /// devices do not meet.
     #[must_use]
-    pub fn stamp(&self, size_bytes: u64, modified: FileTime) -> Stamp {
-        let mut bytes = [0; 40];
+    pub fn stamp(&self, device: DeviceTag, size_bytes: u64, modified: FileTime) -> Stamp {
+        let mut bytes = [0; 48];
         bytes[0..8].copy_from_slice(&self.inode.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.changed.seconds.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.changed.nanos.to_le_bytes());
         bytes[20..28].copy_from_slice(&size_bytes.to_le_bytes());
         bytes[28..36].copy_from_slice(&modified.seconds.to_le_bytes());
         bytes[36..40].copy_from_slice(&modified.nanos.to_le_bytes());
+        bytes[40..48].copy_from_slice(&device.0.to_le_bytes());
         Stamp(xxh3_64(&bytes))
     }
 }
@@ -148,13 +151,23 @@ mod tests {
 
     #[test]
     fn a_stamp_changes_with_every_fact() {
+        let ours = DeviceTag(3);
         let time = |nanos| FileTime { seconds: 5, nanos };
         let facts = Facts { inode: 7, changed: time(1) };
-        let base = facts.stamp(10, time(2));
-        assert_eq!(base, facts.stamp(10, time(2)));
-        assert_ne!(base, facts.stamp(11, time(2)));
-        assert_ne!(base, facts.stamp(10, time(3)), "an edit that keeps the size");
-        assert_ne!(base, Facts { inode: 8, ..facts }.stamp(10, time(2)), "another file of the same size and time");
-        assert_ne!(base, Facts { changed: time(9), ..facts }.stamp(10, time(2)), "an edit whose mtime was set back");
+        let base = facts.stamp(ours, 10, time(2));
+        assert_eq!(base, facts.stamp(ours, 10, time(2)));
+        assert_ne!(base, facts.stamp(ours, 11, time(2)));
+        assert_ne!(base, facts.stamp(ours, 10, time(3)), "an edit that keeps the size");
+        assert_ne!(
+            base,
+            Facts { inode: 8, ..facts }.stamp(ours, 10, time(2)),
+            "another file of the same size and time"
+        );
+        assert_ne!(
+            base,
+            Facts { changed: time(9), ..facts }.stamp(ours, 10, time(2)),
+            "an edit whose mtime was set back"
+        );
+        assert_ne!(base, facts.stamp(DeviceTag(4), 10, time(2)), "a file of another device");
     }
 }

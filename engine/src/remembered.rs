@@ -12,7 +12,8 @@ use crate::ids::{Ino, PeerId};
 use crate::output::Output;
 use crate::path::{Name, RelPath};
 use crate::record::{Kind, Record};
-use crate::tree::Origin;
+use crate::tree::{Known, Origin};
+use crate::version::Revision;
 use crate::view::View;
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 pub struct Remembered {
     position: Position,
     settled: u64,
-    entries: Vec<(RelPath, Record)>,
+    entries: Vec<(RelPath, Record, Revision)>,
 }
 
 impl Remembered {
@@ -30,7 +31,11 @@ impl Remembered {
     ///
     /// # Errors
     /// The rule of a listing that they break; [`PeerFault::OutOfPlace`] if they are in another order.
-    pub fn new(position: Position, settled: u64, entries: Vec<(RelPath, Record)>) -> Result<Remembered, PeerFault> {
+    pub fn new(
+        position: Position,
+        settled: u64,
+        entries: Vec<(RelPath, Record, Revision)>,
+    ) -> Result<Remembered, PeerFault> {
         if position.epoch == 0 {
             return Err(PeerFault::OutOfRange("epoch"));
         }
@@ -40,13 +45,14 @@ impl Remembered {
         if entries.len() as u64 > MAX_ENTRIES {
             return Err(PeerFault::TooManyEntries(MAX_ENTRIES));
         }
-        if !entries.is_sorted_by(|(before, _), (after, _)| before < after) {
+        if !entries.is_sorted_by(|(before, ..), (after, ..)| before < after) {
             return Err(PeerFault::OutOfPlace);
         }
         // In this order, what a directory holds follows it: those that lead to the last entry are all that is needed.
         let mut open: Vec<&RelPath> = Vec::new();
-        for (path, record) in &entries {
+        for (path, record, revision) in &entries {
             record.check()?;
+            revision.check()?;
             while open.pop_if(|above| !above.is_prefix_of(path)).is_some() {}
             let Some((parents, _)) = path.split_last() else {
                 if record.kind == Kind::Dir {
@@ -76,12 +82,15 @@ impl Remembered {
         self.settled
     }
 
-    /// Every path with its record, in the order of the paths, so that each directory is before what it holds.
+    /// Every path with its record and which state of it that is, in the order of the paths, so that each directory is before what it holds.
     #[must_use]
-    pub fn entries(&self) -> &[(RelPath, Record)] {
+    pub fn entries(&self) -> &[(RelPath, Record, Revision)] {
         &self.entries
     }
 }
+
+/// What is at a path, and which state of it that is.
+type Said = (Record, Revision);
 
 /// What [`Remembered`] is made of, as it can be collected in one go over the tree: each entry with the number of its
 /// directory. What takes longer is left to who has the time ([`Snapshot::into_remembered`]).
@@ -89,8 +98,8 @@ impl Remembered {
 pub struct Snapshot {
     position: Position,
     settled: u64,
-    root: Record,
-    nodes: Vec<(Ino, Ino, Name, Record)>,
+    root: Said,
+    nodes: Vec<(Ino, Ino, Name, Said)>,
 }
 
 impl Snapshot {
@@ -103,22 +112,23 @@ impl Snapshot {
     /// The same with paths, in their order.
     #[must_use]
     pub fn into_remembered(self) -> Remembered {
-        let mut held: BTreeMap<Ino, BTreeMap<Name, (Ino, Record)>> = BTreeMap::new();
+        let mut held: BTreeMap<Ino, BTreeMap<Name, (Ino, Said)>> = BTreeMap::new();
         let count = self.nodes.len();
-        for (ino, parent, name, record) in self.nodes {
-            held.entry(parent).or_default().insert(name, (ino, record));
+        for (ino, parent, name, known) in self.nodes {
+            held.entry(parent).or_default().insert(name, (ino, known));
         }
         let mut entries = Vec::with_capacity(count + 1);
-        entries.push((RelPath::ROOT, self.root));
+        let (record, revision) = self.root;
+        entries.push((RelPath::ROOT, record, revision));
         let mut open = Vec::from_iter(held.remove(&Ino::ROOT).map(|first| (RelPath::ROOT, first.into_iter())));
         while let Some((dir, rest)) = open.last_mut() {
-            let Some((name, (ino, record))) = rest.next() else {
+            let Some((name, (ino, (record, revision)))) = rest.next() else {
                 open.pop();
                 continue;
             };
             // The tree keeps no path that is too long to be said.
             let Ok(path) = dir.join(name) else { continue };
-            entries.push((path.clone(), record));
+            entries.push((path.clone(), record, revision));
             if let Some(inner) = held.remove(&ino) {
                 open.push((path, inner.into_iter()));
             }
@@ -139,12 +149,12 @@ impl View<'_> {
         let tree = &self.engine.tree;
         let nodes = tree.iter().filter(|(_, node)| node.origin == Origin::Peer(peer)).filter_map(|(ino, node)| {
             let (parent, name) = node.place.as_ref()?;
-            Some((ino, *parent, name.clone(), node.record.clone()))
+            Some((ino, *parent, name.clone(), (node.record.clone(), node.revision.clone())))
         });
         Some(Snapshot {
             position: from.position,
             settled: from.settled.max(from.position.seq),
-            root: tree.get(Ino::ROOT)?.record.clone(),
+            root: tree.get(Ino::ROOT).map(|root| (root.record.clone(), root.revision.clone()))?,
             nodes: nodes.collect(),
         })
     }
@@ -159,8 +169,9 @@ impl Engine {
         }
         let Remembered { position, settled, entries } = remembered;
         let mark = self.last_mark;
-        for (path, record) in entries {
-            if self.put(peer, &path, record, false, mark, out).is_err() {
+        for (path, record, revision) in entries {
+            let known = Known { record, revision, origin: Origin::Peer(peer), mark };
+            if self.put(&path, known, false, out).is_err() {
                 // More than there may be by now. Nothing of it is shown, and the peer lists anew.
                 let top: Vec<Ino> = self.tree.children_after(Ino::ROOT, Ino::ROOT).map(|(ino, _)| ino).collect();
                 return top.into_iter().for_each(|ino| self.remove(ino, out));

@@ -10,7 +10,8 @@ use crate::path::{Name, RelPath};
 use crate::reads::Waiting;
 use crate::record::{Facts, FileTime, Kind, Record, Stamp};
 use crate::timers::Timer;
-use crate::tree::{Node, Origin};
+use crate::tree::{Known, Node, Origin};
+use crate::version::{DeviceTag, Revision, Version};
 use std::collections::{BTreeSet, VecDeque};
 
 /// The most updates in one answer to a follower.
@@ -98,16 +99,15 @@ impl Engine {
         }
         let existing = self.tree.resolve(path.names());
         let stamp = existing.and_then(|ino| self.tree.get(ino)).and_then(|node| kept_stamp(node, &seen, moved));
-        let (record, facts) = record_of(seen, stamp);
+        let (record, facts) = record_of(seen, stamp, self.config.device);
         if let Err(reason) = record.check() {
             out.push(Output::Notice(Notice::NotShared { path: path.clone(), reason }));
             return self.on_missing(path.clone(), out);
         }
-        let mark = self.last_mark;
         let origin = Origin::Local(facts);
         let Some((parents, name)) = path.split_last() else {
             if record.kind == Kind::Dir {
-                self.change(Ino::ROOT, path, record, origin, mark, out);
+                self.change(Ino::ROOT, path, record, origin, out);
             }
             return;
         };
@@ -118,14 +118,18 @@ impl Engine {
         }
         match existing {
             Some(ino) if self.is_same_thing(ino, &record, facts) => {
-                self.change(ino, path, record, origin, mark, out);
+                self.change(ino, path, record, origin, out);
             }
             _ => {
+                let revision = self.next_revision(&self.version_at(path.names()));
                 if let Some(ino) = existing {
+                    self.lose_inner(ino, out);
                     self.remove(ino, out);
                 }
-                self.add(parent, name.clone(), record.clone(), origin, mark, out);
-                self.announce(Change::Put { path: path.clone(), record, replaced: existing.is_some() }, out);
+                let known = Known { record, revision, origin, mark: self.last_mark };
+                self.add(parent, name.clone(), known.clone(), out);
+                let Known { record, revision, .. } = known;
+                self.announce(Change::Put { path: path.clone(), record, revision, replaced: existing.is_some() }, out);
             }
         }
     }
@@ -140,12 +144,22 @@ impl Engine {
         }
     }
 
-    fn change(&mut self, ino: Ino, path: &RelPath, record: Record, origin: Origin, mark: u64, out: &mut Vec<Output>) {
-        let changed = self.tree.get(ino).is_some_and(|node| node.record != record);
-        self.update(ino, record.clone(), origin, mark, out);
+    fn change(&mut self, ino: Ino, path: &RelPath, record: Record, origin: Origin, out: &mut Vec<Output>) {
+        let Some(node) = self.tree.get(ino) else { return };
+        let changed = node.record != record;
+        let before = node.revision.clone();
+        let revision = if changed { self.next_revision(&before.version) } else { before };
+        let known = Known { record, revision, origin, mark: self.last_mark };
+        self.update(ino, known.clone(), out);
         if changed {
-            self.announce(Change::Put { path: path.clone(), record, replaced: false }, out);
+            let Known { record, revision, .. } = known;
+            self.announce(Change::Put { path: path.clone(), record, revision, replaced: false }, out);
         }
+    }
+
+    /// The state that a change of ours makes of what has this version.
+    fn next_revision(&mut self, before: &Version) -> Revision {
+        Revision::after(before, self.clock.dot_after(before))
     }
 
     pub(crate) fn on_missing(&mut self, path: RelPath, out: &mut Vec<Output>) {
@@ -161,10 +175,24 @@ impl Engine {
         self.lose(ino, out);
     }
 
+    /// An entry is gone with everything below it: each is told to be, what a directory held before the directory.
     fn lose(&mut self, ino: Ino, out: &mut Vec<Output>) {
         let Some(path) = self.tree.path_of(ino) else { return };
+        self.lose_inner(ino, out);
+        let revision = self.next_revision(&self.version_at(path.names()));
         self.remove(ino, out);
-        self.announce(Change::Remove { path }, out);
+        self.announce(Change::Remove { path, revision }, out);
+    }
+
+    /// What is below an entry is gone.
+    fn lose_inner(&mut self, ino: Ino, out: &mut Vec<Output>) {
+        let inner: Vec<Ino> = self.tree.within(ino).into_iter().skip(1).collect();
+        for ino in inner.into_iter().rev() {
+            let Some(path) = self.tree.path_of(ino) else { continue };
+            let revision = self.next_revision(&self.version_at(path.names()));
+            self.remove(ino, out);
+            self.announce(Change::Remove { path, revision }, out);
+        }
     }
 
     pub(crate) fn on_moved(&mut self, from: RelPath, to: RelPath, out: &mut Vec<Output>) {
@@ -186,7 +214,15 @@ impl Engine {
             // The same: it cannot stand over what it is in.
             return self.lose(over, out);
         }
+        let digest = self.rename_digest(&from, &to);
+        let (before, over) = (self.version_at(from.names()), self.version_at(to.names()));
+        let dot = self.clock.dot_after(&before.join(&over));
         self.rename(ino, parent, name.clone(), out);
+        self.mark_moved(ino, dot);
+        let revision = Revision::after(&before.join(&over), dot);
+        if let Some(node) = self.tree.get_mut(ino) {
+            node.revision = revision.clone();
+        }
         if !self.share.scans.is_empty() {
             // It may have moved to where a scan has passed already.
             for inner in self.tree.within(ino) {
@@ -197,7 +233,8 @@ impl Engine {
         }
         self.share.moved = Some(to.clone());
         if let Some(record) = self.tree.get(ino).map(|node| node.record.clone()) {
-            self.announce(Change::Rename { from, to: to.clone(), record }, out);
+            let left = before.with(dot);
+            self.announce(Change::Rename { from, to: to.clone(), record, revision, left, digest }, out);
         }
         // What came to stand where nothing is offered.
         let within = self.share.unshared.range(to.names().to_vec()..).take_while(|path| path.starts_with(to.names()));
@@ -241,7 +278,7 @@ impl Engine {
             Change::Put { path, record, .. } | Change::Rename { to: path, record, .. } => {
                 (path.clone(), Some(record.clone()))
             }
-            Change::Remove { path } => (path.clone(), None),
+            Change::Remove { path, .. } => (path.clone(), None),
         };
         self.share.append(change);
         out.push(Output::Notice(Notice::Announced { path, record }));
@@ -265,10 +302,10 @@ fn kept_stamp(node: &Node, seen: &Seen, moved: bool) -> Option<Stamp> {
     untouched.then_some(*stamp)
 }
 
-fn record_of(seen: Seen, kept: Option<Stamp>) -> (Record, Facts) {
+fn record_of(seen: Seen, kept: Option<Stamp>, device: DeviceTag) -> (Record, Facts) {
     let kind = match seen.kind {
         SeenKind::File { size_bytes } => {
-            let stamp = kept.unwrap_or_else(|| seen.facts.stamp(size_bytes, seen.modified));
+            let stamp = kept.unwrap_or_else(|| seen.facts.stamp(device, size_bytes, seen.modified));
             Kind::File { size_bytes, stamp }
         }
         SeenKind::Dir => Kind::Dir,
@@ -372,7 +409,9 @@ impl Engine {
         let path = self.tree.path_of(ino)?;
         let node = self.tree.get(ino)?;
         match node.origin {
-            Origin::Local(_) => Some(TreeUpdate::Entry { path, record: node.record.clone() }),
+            Origin::Local(_) => {
+                Some(TreeUpdate::Entry { path, record: node.record.clone(), revision: node.revision.clone() })
+            }
             Origin::Peer(_) => None,
         }
     }

@@ -8,6 +8,7 @@ use crate::ids::{ContentId, Ino, PeerId};
 use crate::output::{Attr, AttrKind};
 use crate::path::{Name, PATH_MAX_BYTES, RelPath};
 use crate::record::{Facts, FileTime, Kind, Record};
+use crate::version::{Dot, Revision};
 use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,12 +24,24 @@ pub(crate) enum Origin {
     Peer(PeerId),
 }
 
+/// What is known of what stands at a path.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) record: Record,
+    pub(crate) revision: Revision,
+    pub(crate) origin: Origin,
+    /// The listing or scan that named it last: what was not named by a whole one is gone.
+    pub(crate) mark: u64,
+}
+
 /// One entry.
 #[derive(Debug)]
 pub(crate) struct Node {
     /// The directory and the name in it; `None` for the root and for what lost its name.
     pub(crate) place: Option<(Ino, Name)>,
     pub(crate) record: Record,
+    /// Which state of its path that is.
+    pub(crate) revision: Revision,
     pub(crate) origin: Origin,
     /// What a directory holds; `None` for everything else.
     entries: Option<Box<Entries>>,
@@ -63,11 +76,12 @@ pub(crate) struct Tree {
 }
 
 impl Node {
-    fn new(record: Record, origin: Origin, place: Option<(Ino, Name)>, mark: u64) -> Node {
+    fn new(known: Known, place: Option<(Ino, Name)>) -> Node {
+        let Known { record, revision, origin, mark } = known;
         let entries = matches!(record.kind, Kind::Dir).then(Box::default);
         let opens = OpenCount::default();
         let (is_bound, is_lively) = (false, false);
-        Node { place, record, origin, entries, lookups: 0, opens, is_bound, is_lively, mark, content: None }
+        Node { place, record, revision, origin, entries, lookups: 0, opens, is_bound, is_lively, mark, content: None }
     }
 
     pub(crate) fn is_dir(&self) -> bool {
@@ -101,10 +115,10 @@ impl Node {
 }
 
 impl Tree {
-    /// A tree with nothing but its root.
-    pub(crate) fn new(origin: Origin) -> Tree {
+    /// A tree with nothing but its root, which a change has made.
+    pub(crate) fn new(origin: Origin, dot: Dot) -> Tree {
         let record = Record { kind: Kind::Dir, mode: 0o755, modified: FileTime::default() };
-        let root = Node::new(record, origin, None, 0);
+        let root = Node::new(Known { record, revision: dot.into(), origin, mark: 0 }, None);
         Tree { nodes: BTreeMap::from([(Ino::ROOT, root)]), last_ino: FIRST_INO - 1 }
     }
 
@@ -171,10 +185,10 @@ impl Tree {
     }
 
     /// Adds an entry. The name must be free and the parent a directory.
-    pub(crate) fn insert(&mut self, parent: Ino, name: Name, record: Record, origin: Origin, mark: u64) -> Ino {
+    pub(crate) fn insert(&mut self, parent: Ino, name: Name, known: Known) -> Ino {
         self.last_ino += 1;
         let ino = Ino(self.last_ino);
-        let node = Node::new(record, origin, Some((parent, name.clone())), mark);
+        let node = Node::new(known, Some((parent, name.clone())));
         let is_dir = node.is_dir();
         self.nodes.insert(ino, node);
         self.link(parent, name, ino, is_dir);
@@ -303,6 +317,7 @@ impl Tree {
 mod tests {
     use super::*;
     use crate::record::Stamp;
+    use crate::version::DeviceTag;
 
     fn name(text: &str) -> Name {
         Name::new(text.as_bytes()).unwrap()
@@ -312,15 +327,20 @@ mod tests {
         Record { kind, mode: 0o644, modified: FileTime::default() }
     }
 
-    fn file() -> Record {
-        record(Kind::File { size_bytes: 1, stamp: Stamp(1) })
+    fn known(kind: Kind) -> Known {
+        let origin = Origin::Local(Facts::default());
+        Known { record: record(kind), revision: Revision::default(), origin, mark: 0 }
+    }
+
+    fn file() -> Known {
+        known(Kind::File { size_bytes: 1, stamp: Stamp(1) })
     }
 
     fn tree() -> (Tree, Ino, Ino) {
-        let origin = Origin::Local(Facts::default());
-        let mut tree = Tree::new(origin);
-        let dir = tree.insert(Ino::ROOT, name("d"), record(Kind::Dir), origin, 0);
-        let leaf = tree.insert(dir, name("f"), file(), origin, 0);
+        let dot = Dot { author: DeviceTag(1), counter: 1 };
+        let mut tree = Tree::new(Origin::Local(Facts::default()), dot);
+        let dir = tree.insert(Ino::ROOT, name("d"), known(Kind::Dir));
+        let leaf = tree.insert(dir, name("f"), file());
         tree.check();
         (tree, dir, leaf)
     }
@@ -354,16 +374,15 @@ mod tests {
         let (mut tree, _, leaf) = tree();
         tree.unlink(leaf);
         tree.reap(leaf);
-        let again = tree.insert(Ino::ROOT, name("f"), file(), Origin::Local(Facts::default()), 0);
+        let again = tree.insert(Ino::ROOT, name("f"), file());
         assert!(again > leaf);
     }
 
     #[test]
     fn the_order_of_listings_has_parents_first_and_survives_removals() {
-        let origin = Origin::Local(Facts::default());
         let (mut tree, ..) = tree();
-        tree.insert(Ino::ROOT, name("z"), file(), origin, 0);
-        tree.insert(Ino::ROOT, name("a"), file(), origin, 0);
+        tree.insert(Ino::ROOT, name("z"), file());
+        tree.insert(Ino::ROOT, name("a"), file());
         let walk = |tree: &Tree| {
             let mut at = RelPath::ROOT;
             let mut seen = Vec::new();

@@ -17,7 +17,7 @@ use crate::store::MemoryStore;
 use crate::ticket::{Ticket, TicketError};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime};
-use farshore_engine::{Config, Observation, PeerId, Seen, SeenKind};
+use farshore_engine::{Config, DeviceTag, Observation, PeerId, Seen, SeenKind};
 use farshore_proto::Hello;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -26,6 +26,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::SystemTime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -143,7 +144,12 @@ impl Sharing {
         unshared.set_recheck(watcher.recheck());
         let served = DiskFolder::open(&folder, Some(watcher.recheck())).inspect_err(|_| late.set(None))?;
         let node = Node::start(Parts {
-            config: Config { epoch: random_u64() | 1, ..Config::default() },
+            config: Config {
+                epoch: random_u64() | 1,
+                device: DeviceTag::of(&owner),
+                version_base: microseconds_since_1970(),
+                ..Config::default()
+            },
             seed: random_u64(),
             transport,
             store: Arc::new(MemoryStore::default()),
@@ -419,6 +425,12 @@ fn own_addresses(listening: &str) -> Vec<String> {
     found.push(local);
     found.dedup();
     found.into_iter().map(|ip| SocketAddr::new(ip, address.port()).to_string()).collect()
+}
+
+/// The numbers of our versions go on from there, so that they are higher than those of an earlier life.
+fn microseconds_since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// For epochs and seeds: different in every life of the process.

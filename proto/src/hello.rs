@@ -196,15 +196,16 @@ mod tests {
         assert_eq!(choose_version(&(VERSION_MIN..=VERSION_MAX)), Some(VERSION_MAX));
         assert_eq!(choose_version(&(1..=u32::MAX)), Some(VERSION_MAX));
         assert_eq!(choose_version(&(VERSION_MAX + 1..=u32::MAX)), None);
+        assert_eq!(choose_version(&(1..=VERSION_MIN - 1)), None);
     }
 
     #[test]
     fn limits_of_a_welcome() {
         assert_eq!(
-            Welcome::parse(&v1::HelloReply { version: 1, ..Default::default() }),
+            Welcome::parse(&v1::HelloReply { version: VERSION_MIN, epoch: 0, calls_back: false }),
             Err(PeerFault::OutOfRange("epoch"))
         );
-        for version in [0, VERSION_MAX + 1] {
+        for version in [0, VERSION_MIN - 1, VERSION_MAX + 1] {
             let reply = v1::HelloReply { version, epoch: 1, calls_back: false };
             assert_eq!(Welcome::parse(&reply), Err(PeerFault::OutOfRange("version")));
         }

@@ -29,10 +29,10 @@ pub use tree_file::{TreeFile, TreeFileError, TreeId};
 pub use verify::{Asked, AskedHashes};
 
 /// The first protocol version that this program speaks.
-pub const VERSION_MIN: u32 = 1;
+pub const VERSION_MIN: u32 = 2;
 
 /// The last protocol version that this program speaks.
-pub const VERSION_MAX: u32 = 1;
+pub const VERSION_MAX: u32 = 2;
 
 /// The largest message from a reader to an owner, in bytes: the longest path in its least compact form, and room.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;

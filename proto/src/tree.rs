@@ -4,8 +4,10 @@ use crate::path;
 use crate::v1::{self, event, record, tree_update};
 use crate::{MAX_BATCH_UPDATES, MAX_REPLY_BYTES};
 use bytes::Bytes;
+use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, RecordError, Stamp};
-use farshore_engine::{Change, PeerFault, Position, TreeUpdate};
+use farshore_engine::version::MAX_PAIRS;
+use farshore_engine::{Change, DeviceTag, Dot, PeerFault, Position, Revision, TreeUpdate, Version};
 use prost::Message;
 
 /// The updates of a batch, which may be none.
@@ -46,26 +48,54 @@ fn parse_update(update: v1::TreeUpdate) -> Result<TreeUpdate, PeerFault> {
     Ok(match update.kind.ok_or(PeerFault::Missing("update"))? {
         tree_update::Kind::Begin(v1::Begin { epoch: 0, .. }) => return Err(PeerFault::OutOfRange("epoch")),
         tree_update::Kind::Begin(v1::Begin { epoch, seq }) => TreeUpdate::Begin { position: Position { epoch, seq } },
-        tree_update::Kind::Entry(v1::Entry { path, record }) => {
-            TreeUpdate::Entry { path: path::parse(&path)?, record: parse_record(record)? }
+        tree_update::Kind::Entry(v1::Entry { path, record, revision }) => TreeUpdate::Entry {
+            path: path::parse(&path)?,
+            record: parse_record(record)?,
+            revision: parse_revision(revision)?,
+        },
+        tree_update::Kind::Removed(v1::Remove { path, revision }) => {
+            TreeUpdate::Removed { path: path::parse(&path)?, revision: parse_revision(revision)? }
         }
         tree_update::Kind::End(v1::End { settled }) => TreeUpdate::End { settled },
         tree_update::Kind::Event(v1::Event { seq, change }) => {
             TreeUpdate::Event { seq, change: parse_change(change.ok_or(PeerFault::Missing("change"))?)? }
         }
+        tree_update::Kind::Skip(v1::Skip { seq }) => TreeUpdate::Skip { seq },
     })
 }
 
 fn parse_change(change: event::Change) -> Result<Change, PeerFault> {
     Ok(match change {
-        event::Change::Put(v1::Put { path, record, replaced }) => {
-            Change::Put { path: path::parse(&path)?, record: parse_record(record)?, replaced }
+        event::Change::Put(v1::Put { path, record, revision, replaced }) => Change::Put {
+            path: path::parse(&path)?,
+            record: parse_record(record)?,
+            revision: parse_revision(revision)?,
+            replaced,
+        },
+        event::Change::Remove(v1::Remove { path, revision }) => {
+            Change::Remove { path: path::parse(&path)?, revision: parse_revision(revision)? }
         }
-        event::Change::Remove(v1::Remove { path }) => Change::Remove { path: path::parse(&path)? },
-        event::Change::Rename(v1::Rename { from, to, record }) => {
-            Change::Rename { from: path::parse(&from)?, to: path::parse(&to)?, record: parse_record(record)? }
+        event::Change::Rename(v1::Rename { from, to, record, revision, left, digest }) => {
+            let (from, to, record) = (path::parse(&from)?, path::parse(&to)?, parse_record(record)?);
+            let (revision, left) = (parse_revision(revision)?, parse_revision(left)?);
+            if left.dot() != revision.dot() {
+                return Err(PeerFault::Version);
+            }
+            Change::Rename { from, to, record, revision, left: left.version, digest }
         }
     })
+}
+
+fn parse_revision(revision: Option<v1::Revision>) -> Result<Revision, PeerFault> {
+    let v1::Revision { devices, counters, author } = revision.ok_or(PeerFault::Missing("revision"))?;
+    if devices.len() != counters.len() || devices.len() > MAX_PAIRS {
+        return Err(PeerFault::Version);
+    }
+    let author = usize::try_from(author).ok().and_then(|author| devices.get(author)).ok_or(PeerFault::Version)?;
+    let author = DeviceTag(*author);
+    let pairs = devices.into_iter().zip(counters);
+    let version = Version::new(pairs.map(|(device, counter)| Dot { author: DeviceTag(device), counter }).collect())?;
+    Ok(Revision { version, author })
 }
 
 fn parse_record(record: Option<v1::Record>) -> Result<Record, PeerFault> {
@@ -95,9 +125,13 @@ fn encode_update(update: &TreeUpdate) -> v1::TreeUpdate {
         TreeUpdate::Begin { position: Position { epoch, seq } } => {
             tree_update::Kind::Begin(v1::Begin { epoch: *epoch, seq: *seq })
         }
-        TreeUpdate::Entry { path, record } => {
-            tree_update::Kind::Entry(v1::Entry { path: path::encode(path), record: Some(encode_record(record)) })
-        }
+        TreeUpdate::Entry { path, record, revision } => tree_update::Kind::Entry(v1::Entry {
+            path: path::encode(path),
+            record: Some(encode_record(record)),
+            revision: Some(encode_revision(revision)),
+        }),
+        TreeUpdate::Removed { path, revision } => tree_update::Kind::Removed(encode_remove(path, revision)),
+        TreeUpdate::Skip { seq } => tree_update::Kind::Skip(v1::Skip { seq: *seq }),
         TreeUpdate::End { settled } => tree_update::Kind::End(v1::End { settled: *settled }),
         TreeUpdate::Event { seq, change } => {
             tree_update::Kind::Event(v1::Event { seq: *seq, change: Some(encode_change(change)) })
@@ -108,17 +142,36 @@ fn encode_update(update: &TreeUpdate) -> v1::TreeUpdate {
 
 fn encode_change(change: &Change) -> event::Change {
     match change {
-        Change::Put { path, record, replaced } => event::Change::Put(v1::Put {
+        Change::Put { path, record, revision, replaced } => event::Change::Put(v1::Put {
             path: path::encode(path),
             record: Some(encode_record(record)),
             replaced: *replaced,
+            revision: Some(encode_revision(revision)),
         }),
-        Change::Remove { path } => event::Change::Remove(v1::Remove { path: path::encode(path) }),
-        Change::Rename { from, to, record } => event::Change::Rename(v1::Rename {
+        Change::Remove { path, revision } => event::Change::Remove(encode_remove(path, revision)),
+        Change::Rename { from, to, record, revision, left, digest } => event::Change::Rename(v1::Rename {
             from: path::encode(from),
             to: path::encode(to),
             record: Some(encode_record(record)),
+            revision: Some(encode_revision(revision)),
+            left: Some(encode_revision(&Revision { version: left.clone(), author: revision.author })),
+            digest: *digest,
         }),
+    }
+}
+
+fn encode_remove(path: &RelPath, revision: &Revision) -> v1::Remove {
+    v1::Remove { path: path::encode(path), revision: Some(encode_revision(revision)) }
+}
+
+fn encode_revision(revision: &Revision) -> v1::Revision {
+    let dots = revision.version.dots();
+    // At most MAX_PAIRS.
+    let author = dots.iter().take_while(|dot| dot.author != revision.author).count() as u32;
+    v1::Revision {
+        devices: dots.iter().map(|dot| dot.author.0).collect(),
+        counters: dots.iter().map(|dot| dot.counter).collect(),
+        author,
     }
 }
 

@@ -7,12 +7,14 @@
 use crate::codec::decode;
 use crate::tree::{batches, parse_batch};
 use crate::{MAX_REPLY_BYTES, ShareId, v1};
-use farshore_engine::{PeerFault, PeerId, Position, Remembered, TreeUpdate};
+use farshore_engine::path::RelPath;
+use farshore_engine::record::Record;
+use farshore_engine::{PeerFault, PeerId, Position, Remembered, Revision, TreeUpdate};
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The version of the format that is written.
-pub const TREE_VERSION: u8 = 1;
+pub const TREE_VERSION: u8 = 2;
 
 /// The largest file that is written or read, in bytes. About four million entries with names of a usual length.
 pub const MAX_TREE_BYTES: u64 = 512 * 1024 * 1024;
@@ -92,7 +94,8 @@ impl TreeFile {
         let entries = self.tree.entries();
         let mut updates = Vec::with_capacity(entries.len() + 2);
         updates.push(TreeUpdate::Begin { position: self.tree.position() });
-        updates.extend(entries.iter().cloned().map(|(path, record)| TreeUpdate::Entry { path, record }));
+        let entry = |(path, record, revision)| TreeUpdate::Entry { path, record, revision };
+        updates.extend(entries.iter().cloned().map(entry));
         updates.push(TreeUpdate::End { settled: self.tree.settled() });
         let mut bytes = Vec::new();
         bytes.extend(MAGIC);
@@ -184,7 +187,7 @@ fn take_message<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], TreeFileError> {
 struct Listing {
     updates: u64,
     begun: Option<Position>,
-    entries: Vec<(farshore_engine::path::RelPath, farshore_engine::record::Record)>,
+    entries: Vec<(RelPath, Record, Revision)>,
     settled: Option<u64>,
 }
 
@@ -194,13 +197,17 @@ impl Listing {
             self.updates += 1;
             match (update, self.begun, self.settled) {
                 (TreeUpdate::Begin { position }, None, None) => self.begun = Some(position),
-                (TreeUpdate::Entry { path, record }, Some(_), None) => self.entries.push((path, record)),
+                (TreeUpdate::Entry { path, record, revision }, Some(_), None) => {
+                    self.entries.push((path, record, revision));
+                }
                 (TreeUpdate::End { settled }, Some(_), None) => self.settled = Some(settled),
                 (
                     TreeUpdate::Begin { .. }
                     | TreeUpdate::Entry { .. }
+                    | TreeUpdate::Removed { .. }
                     | TreeUpdate::End { .. }
-                    | TreeUpdate::Event { .. },
+                    | TreeUpdate::Event { .. }
+                    | TreeUpdate::Skip { .. },
                     _,
                     _,
                 ) => return Err(PeerFault::OutOfPlace),

@@ -6,7 +6,7 @@
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{Change, Position, TreeUpdate};
+use farshore_engine::{Change, DeviceTag, Dot, Position, Revision, TreeUpdate, Version};
 use farshore_proto::any::{KINDS, parse_any};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::verify::seal;
@@ -51,23 +51,32 @@ fn seeds() -> Vec<(u8, Vec<u8>)> {
     let file = || record(Kind::File { size_bytes: 1 << 40, stamp: Stamp(9) });
     let link = || record(Kind::Symlink { target: b"../x".as_slice().into() });
     let event = |seq, change| TreeUpdate::Event { seq, change };
+    let dot = |author| Dot { author: DeviceTag(author), counter: 1 << 50 | author };
+    let revision = |devices: u64| {
+        let version = Version::new((1..=devices).map(dot).collect()).unwrap();
+        Revision { version, author: DeviceTag(devices) }
+    };
+    let (from, to, left) = (path("docs"), path("d"), revision(2).version);
+    let rename = Change::Rename { from, to, record: record(Kind::Dir), revision: revision(2), left, digest: 77 };
     let listing = [
         TreeUpdate::Begin { position: Position { epoch: 3, seq: 4 } },
-        TreeUpdate::Entry { path: RelPath::ROOT, record: record(Kind::Dir) },
-        TreeUpdate::Entry { path: path("docs"), record: record(Kind::Dir) },
-        TreeUpdate::Entry { path: path("docs/a b"), record: file() },
+        TreeUpdate::Removed { path: path("docs/b"), revision: revision(3) },
+        TreeUpdate::Entry { path: RelPath::ROOT, record: record(Kind::Dir), revision: revision(1) },
+        TreeUpdate::Entry { path: path("docs"), record: record(Kind::Dir), revision: revision(1) },
+        TreeUpdate::Entry { path: path("docs/a b"), record: file(), revision: revision(4) },
         TreeUpdate::End { settled: 6 },
     ];
     let events = [
-        event(5, Change::Put { path: path("docs/c"), record: link(), replaced: true }),
-        event(6, Change::Rename { from: path("docs"), to: path("d"), record: record(Kind::Dir) }),
-        event(7, Change::Remove { path: path("d/c") }),
+        event(5, Change::Put { path: path("docs/c"), record: link(), revision: revision(1), replaced: true }),
+        event(6, rename),
+        TreeUpdate::Skip { seq: 8 },
+        event(9, Change::Remove { path: path("d/c"), revision: revision(2) }),
     ];
     let share = ShareId([1; 16]);
     let mut seeds = vec![
         (0, Hello::new(share, Some(Secret([2; 16])), "farshore 0.1").encode().encode_to_vec()),
         (0, Hello::new(share, None, "").encode().encode_to_vec()),
-        (1, Welcome { version: 1, epoch: 77, calls_back: false }.encode().encode_to_vec()),
+        (1, Welcome { version: 2, epoch: 77, calls_back: false }.encode().encode_to_vec()),
         (2, encode_watch(Position { epoch: 3, seq: 500 }).encode_to_vec()),
     ];
     for updates in [&listing[..], &events[..], &[]] {

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{Change, Position, TreeUpdate};
+use farshore_engine::{Change, DeviceTag, Dot, Position, Revision, TreeUpdate};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::verify::seal;
 use farshore_proto::{
@@ -40,12 +40,12 @@ fn hello() {
     let hello = Hello::new(share, Some(Secret([0x22; 16])), "a/1");
     assert_eq!(
         hex(&hello.encode()),
-        "080110011a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
+        "080210021a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
     );
-    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080110011a1011111111111111111111111111111111");
-    let welcome = Welcome { version: 1, epoch: 5, calls_back: false };
-    assert_eq!(hex(&welcome.encode()), "0801110500000000000000");
-    assert_eq!(hex(&Welcome { calls_back: true, ..welcome }.encode()), "08011105000000000000001801");
+    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080210021a1011111111111111111111111111111111");
+    let welcome = Welcome { version: 2, epoch: 5, calls_back: false };
+    assert_eq!(hex(&welcome.encode()), "0802110500000000000000");
+    assert_eq!(hex(&Welcome { calls_back: true, ..welcome }.encode()), "08021105000000000000001801");
     assert_eq!(hex(&v1::GoodbyeRequest {}), "");
     assert_eq!(hex(&v1::GoodbyeReply {}), "");
 }
@@ -57,36 +57,57 @@ fn watch() {
     assert_eq!(hex(&v1::TreeBatch::default()), "");
 }
 
+/// The third change of a device.
+fn revision() -> Revision {
+    Dot { author: DeviceTag(0x0102), counter: 3 }.into()
+}
+
+/// The same after the first change of another device.
+fn two() -> Revision {
+    let other = Dot { author: DeviceTag(0x0101), counter: 1 };
+    Revision { version: revision().version.with(other), author: revision().author }
+}
+
 #[test]
 fn tree() {
     let begin = TreeUpdate::Begin { position: Position { epoch: 7, seq: 9 } };
     assert_eq!(update(begin), "0a0d0a0b0907000000000000001009");
     assert_eq!(update(TreeUpdate::End { settled: 5 }), "0a041a020805");
     assert_eq!(
-        update(TreeUpdate::Entry { path: path("a/bc"), record: file() }),
-        "0a20121e0a01610a02626312150a0c08ac0211080706050403020120a40328033003"
+        update(TreeUpdate::Entry { path: path("a/bc"), record: file(), revision: revision() }),
+        "0a2f122d0a01610a02626312150a0c08ac0211080706050403020120a403280330031a0d0a080201000000000000120103"
     );
     assert_eq!(
-        update(TreeUpdate::Entry { path: RelPath::ROOT, record: record(Kind::Dir) }),
-        "0a0d120b1209120020a40328033003"
+        update(TreeUpdate::Entry { path: RelPath::ROOT, record: record(Kind::Dir), revision: revision() }),
+        "0a1c121a1209120020a403280330031a0d0a080201000000000000120103"
     );
+    let removed = TreeUpdate::Removed { path: path("a"), revision: two() };
+    assert_eq!(update(removed), "0a1f2a1d0a016112180a1001010000000000000201000000000000120201031801");
+    assert_eq!(update(TreeUpdate::Skip { seq: 9 }), "0a0432020809");
     let link = record(Kind::Symlink { target: b"t".as_slice().into() });
     assert_eq!(
-        update(TreeUpdate::Entry { path: path("l"), record: link }),
-        "0a1312110a016c120c1a030a017420a40328033003"
+        update(TreeUpdate::Entry { path: path("l"), record: link, revision: revision() }),
+        "0a2212200a016c120c1a030a017420a403280330031a0d0a080201000000000000120103"
     );
 }
 
 #[test]
 fn events() {
-    let put = Change::Put { path: path("a"), record: record(Kind::Dir), replaced: true };
-    assert_eq!(update(TreeUpdate::Event { seq: 1, change: put }), "0a162214080112100a01611209120020a403280330031801");
-    let remove = Change::Remove { path: path("a") };
-    assert_eq!(update(TreeUpdate::Event { seq: 2, change: remove }), "0a09220708021a030a0161");
-    let rename = Change::Rename { from: path("a"), to: path("b"), record: record(Kind::Dir) };
+    let put = Change::Put { path: path("a"), record: record(Kind::Dir), revision: revision(), replaced: true };
+    assert_eq!(
+        update(TreeUpdate::Event { seq: 1, change: put }),
+        "0a2522230801121f0a01611209120020a403280330031801220d0a080201000000000000120103"
+    );
+    let remove = Change::Remove { path: path("a"), revision: revision() };
+    assert_eq!(
+        update(TreeUpdate::Event { seq: 2, change: remove }),
+        "0a18221608021a120a0161120d0a080201000000000000120103"
+    );
+    let (from, to, left) = (path("a"), path("b"), revision().version);
+    let rename = Change::Rename { from, to, record: record(Kind::Dir), revision: two(), left, digest: 5 };
     assert_eq!(
         update(TreeUpdate::Event { seq: 3, change: rename }),
-        "0a172215080322110a01611201621a09120020a40328033003"
+        "0a492247080322430a01611201621a09120020a4032803300322180a10010100000000000002010000000000001202010318012a0d0a080201000000000000120103310500000000000000"
     );
 }
 

@@ -5,6 +5,7 @@ use farshore_engine::PeerFault;
 use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, MAX_FILE_BYTES};
 use farshore_engine::path::PathError;
 use farshore_engine::record::RecordError;
+use farshore_engine::version::{MAX_COUNTER, MAX_PAIRS};
 use farshore_proto::v1::{self, event, read_reply, read_request, record, tree_update};
 use farshore_proto::{Fetch, Hash, MAX_BATCH_UPDATES, ReadReply, ReadRequest, parse_batch};
 
@@ -13,7 +14,11 @@ fn fault(kind: Option<tree_update::Kind>) -> PeerFault {
 }
 
 fn entry_fault(record: Option<v1::Record>) -> PeerFault {
-    fault(Some(tree_update::Kind::Entry(v1::Entry { path: vec![Bytes::from_static(b"a")], record })))
+    fault(Some(tree_update::Kind::Entry(v1::Entry {
+        path: vec![Bytes::from_static(b"a")],
+        record,
+        revision: revision(),
+    })))
 }
 
 fn record(kind: record::Kind) -> v1::Record {
@@ -22,6 +27,10 @@ fn record(kind: record::Kind) -> v1::Record {
 
 fn dir() -> v1::Record {
     record(record::Kind::Dir(v1::Dir {}))
+}
+
+fn revision() -> Option<v1::Revision> {
+    Some(v1::Revision { devices: vec![3], counters: vec![4], author: 0 })
 }
 
 #[test]
@@ -42,13 +51,53 @@ fn paths_of_every_update() {
     let event = |change| fault(Some(tree_update::Kind::Event(v1::Event { seq: 1, change: Some(change) })));
     let expected = PeerFault::Path(PathError::DotName);
     let record = || Some(dir());
-    assert_eq!(fault(Some(tree_update::Kind::Entry(v1::Entry { path: bad(), record: record() }))), expected);
-    assert_eq!(event(event::Change::Put(v1::Put { path: bad(), record: record(), replaced: false })), expected);
-    assert_eq!(event(event::Change::Remove(v1::Remove { path: bad() })), expected);
-    assert_eq!(event(event::Change::Rename(v1::Rename { from: bad(), to: good(), record: record() })), expected);
-    assert_eq!(event(event::Change::Rename(v1::Rename { from: good(), to: bad(), record: record() })), expected);
-    let without = v1::Rename { from: good(), to: good(), record: None };
+    assert_eq!(
+        fault(Some(tree_update::Kind::Entry(v1::Entry { path: bad(), record: record(), revision: None }))),
+        expected
+    );
+    let put = v1::Put { path: bad(), record: record(), replaced: false, revision: None };
+    assert_eq!(event(event::Change::Put(put)), expected);
+    let remove = v1::Remove { path: bad(), revision: None };
+    assert_eq!(event(event::Change::Remove(remove.clone())), expected);
+    assert_eq!(fault(Some(tree_update::Kind::Removed(remove))), expected);
+    let rename = v1::Rename { from: good(), to: good(), record: record(), revision: None, left: None, digest: 0 };
+    assert_eq!(event(event::Change::Rename(v1::Rename { from: bad(), ..rename.clone() })), expected);
+    assert_eq!(event(event::Change::Rename(v1::Rename { to: bad(), ..rename.clone() })), expected);
+    let without = v1::Rename { record: None, ..rename };
     assert_eq!(event(event::Change::Rename(without)), PeerFault::Missing("record"));
+}
+
+#[test]
+fn revisions() {
+    let event = |change| fault(Some(tree_update::Kind::Event(v1::Event { seq: 1, change: Some(change) })));
+    let path = || vec![Bytes::from_static(b"a")];
+    let remove = |revision| event(event::Change::Remove(v1::Remove { path: path(), revision }));
+    assert_eq!(remove(None), PeerFault::Missing("revision"));
+    let revision = |devices: &[u64], counters: &[u64], author| {
+        Some(v1::Revision { devices: devices.to_vec(), counters: counters.to_vec(), author })
+    };
+    let many: Vec<u64> = (1..=MAX_PAIRS as u64 + 1).collect();
+    let bad = [
+        revision(&[], &[], 0),
+        revision(&[1], &[], 0),
+        revision(&[1], &[0], 0),
+        revision(&[1], &[MAX_COUNTER + 1], 0),
+        revision(&[1], &[1], 1),
+        revision(&[1, 1], &[1, 1], 0),
+        revision(&[2, 1], &[1, 1], 0),
+        revision(&many, &many, 0),
+    ];
+    for bad in bad {
+        assert_eq!(remove(bad.clone()), PeerFault::Version, "{bad:?}");
+    }
+    let rename = |revision: Option<v1::Revision>, left: Option<v1::Revision>| {
+        let (from, to, record) = (path(), path(), Some(dir()));
+        event(event::Change::Rename(v1::Rename { from, to, record, revision, left, digest: 0 }))
+    };
+    assert_eq!(rename(None, revision(&[1], &[1], 0)), PeerFault::Missing("revision"));
+    assert_eq!(rename(revision(&[1], &[1], 0), None), PeerFault::Missing("revision"));
+    // It is one change.
+    assert_eq!(rename(revision(&[1], &[1], 0), revision(&[1], &[2], 0)), PeerFault::Version);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use farshore_engine::chunk::{FRAME_SIZE, FRAMES_PER_CHUNK, MAX_FILE_BYTES};
 use farshore_engine::path::{Name, RelPath};
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{Change, Position, TreeUpdate};
+use farshore_engine::version::{MAX_COUNTER, MAX_PAIRS};
+use farshore_engine::{Change, DeviceTag, Dot, Position, Revision, TreeUpdate, Version};
 use farshore_proto::codec::decode;
 use farshore_proto::hello::{encode_watch, parse_watch};
 use farshore_proto::verify::seal;
@@ -40,22 +41,42 @@ fn records() -> impl Strategy<Value = Record> {
     })
 }
 
+fn revisions() -> impl Strategy<Value = Revision> {
+    let counters = proptest::collection::btree_map(any::<u64>(), 1..=MAX_COUNTER, 1..5);
+    (counters, any::<proptest::sample::Index>()).prop_map(|(counters, author)| {
+        let dots: Vec<Dot> =
+            counters.into_iter().map(|(author, counter)| Dot { author: DeviceTag(author), counter }).collect();
+        let author = dots[author.index(dots.len())].author;
+        Revision { version: Version::new(dots).unwrap(), author }
+    })
+}
+
 fn changes() -> impl Strategy<Value = Change> {
     prop_oneof![
-        (paths(0), records(), any::<bool>()).prop_map(|(path, record, replaced)| Change::Put {
+        (paths(0), records(), revisions(), any::<bool>()).prop_map(|(path, record, revision, replaced)| Change::Put {
             path,
             record,
+            revision,
             replaced
         }),
-        paths(0).prop_map(|path| Change::Remove { path }),
-        (paths(0), paths(0), records()).prop_map(|(from, to, record)| Change::Rename { from, to, record }),
+        (paths(0), revisions()).prop_map(|(path, revision)| Change::Remove { path, revision }),
+        (paths(0), paths(0), records(), revisions(), any::<u64>()).prop_map(|(from, to, record, revision, digest)| {
+            let left = revision.dot().into();
+            Change::Rename { from, to, record, revision, left, digest }
+        }),
     ]
 }
 
 fn updates() -> impl Strategy<Value = TreeUpdate> {
     prop_oneof![
         (1u64.., any::<u64>()).prop_map(|(epoch, seq)| TreeUpdate::Begin { position: Position { epoch, seq } }),
-        (paths(0), records()).prop_map(|(path, record)| TreeUpdate::Entry { path, record }),
+        (paths(0), records(), revisions()).prop_map(|(path, record, revision)| TreeUpdate::Entry {
+            path,
+            record,
+            revision
+        }),
+        (paths(0), revisions()).prop_map(|(path, revision)| TreeUpdate::Removed { path, revision }),
+        any::<u64>().prop_map(|seq| TreeUpdate::Skip { seq }),
         any::<u64>().prop_map(|settled| TreeUpdate::End { settled }),
         (any::<u64>(), changes()).prop_map(|(seq, change)| TreeUpdate::Event { seq, change }),
     ]
@@ -111,7 +132,7 @@ proptest! {
 
     #[test]
     fn welcome_and_watch(epoch in 1u64.., seq: u64, calls_back: bool) {
-        let welcome = Welcome { version: 1, epoch, calls_back };
+        let welcome = Welcome { version: 2, epoch, calls_back };
         prop_assert_eq!(Welcome::parse(&sent(&welcome.encode(), MAX_REPLY_BYTES)), Ok(welcome));
         let position = Position { epoch, seq };
         prop_assert_eq!(parse_watch(&sent(&encode_watch(position), MAX_REQUEST_BYTES)), position);
@@ -167,7 +188,12 @@ fn largest() -> TreeUpdate {
     let kind = Kind::Symlink { target: vec![b'y'; 4095].into() };
     let modified = FileTime { seconds: i64::MIN, nanos: 999_999_999 };
     let record = Record { kind, mode: 0o7777, modified };
-    TreeUpdate::Event { seq: u64::MAX, change: Change::Rename { from: path.clone(), to: path, record } }
+    let dot =
+        |device: usize| Dot { author: DeviceTag(u64::MAX - MAX_PAIRS as u64 + device as u64), counter: MAX_COUNTER };
+    let version = Version::new((0..MAX_PAIRS).map(dot).collect()).unwrap();
+    let revision = Revision { version: version.clone(), author: dot(MAX_PAIRS - 1).author };
+    let change = Change::Rename { from: path.clone(), to: path, record, revision, left: version, digest: u64::MAX };
+    TreeUpdate::Event { seq: u64::MAX, change }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{PeerFault, PeerId, Position, Remembered, TreeUpdate};
+use farshore_engine::{DeviceTag, Dot, PeerFault, PeerId, Position, Remembered, Revision, TreeUpdate};
 use farshore_proto::tree_file::{MAX_TREE_BYTES, TreeFile, TreeFileError, TreeId, check_len};
 use farshore_proto::{MAX_REPLY_BYTES, ShareId, batches};
 use prost::Message;
@@ -24,7 +24,12 @@ fn file() -> Record {
     record(Kind::File { size_bytes: 300, stamp: Stamp(9) })
 }
 
+fn revision() -> Revision {
+    Dot { author: DeviceTag(0x0102), counter: 3 }.into()
+}
+
 fn tree(entries: Vec<(RelPath, Record)>) -> TreeFile {
+    let entries = entries.into_iter().map(|(path, record)| (path, record, revision())).collect();
     let tree = Remembered::new(Position { epoch: 3, seq: 4 }, 6, entries).unwrap();
     TreeFile { id: ID, known_unix_seconds: 1_700_000_000, tree }
 }
@@ -111,7 +116,7 @@ fn every_missing_byte_is_noticed() {
 fn each_rule_of_the_header_has_its_error() {
     let refused = |bytes: &[u8]| TreeFile::decode(bytes, ID).unwrap_err();
     assert_eq!(refused(&patched(0, b'X')), TreeFileError::Magic);
-    assert_eq!(refused(&patched(4, 2)), TreeFileError::Version(2));
+    assert_eq!(refused(&patched(4, 1)), TreeFileError::Version(1));
     assert_eq!(refused(&patched(6, 1)), TreeFileError::Reserved);
     assert_eq!(refused(&patched(64, 7)), TreeFileError::Count);
     let bytes = small().encode().unwrap();
@@ -128,10 +133,11 @@ fn what_is_said_is_one_listing_within_the_limits_of_the_wire() {
     let refused = |messages: &[Vec<u8>]| TreeFile::decode(&with_messages(messages, 2), ID).unwrap_err();
     let begin = TreeUpdate::Begin { position: Position { epoch: 3, seq: 4 } };
     let end = TreeUpdate::End { settled: 6 };
-    let entry = |at: &str| TreeUpdate::Entry { path: path(at), record: file() };
+    let entry = |at: &str| TreeUpdate::Entry { path: path(at), record: file(), revision: revision() };
     let good = with_messages(&[message(std::slice::from_ref(&begin)), message(std::slice::from_ref(&end))], 2);
     assert_eq!(TreeFile::decode(&good, ID), Ok(tree(Vec::new())), "in two messages or in one");
-    let event = TreeUpdate::Event { seq: 5, change: farshore_engine::Change::Remove { path: path("a") } };
+    let event =
+        TreeUpdate::Event { seq: 5, change: farshore_engine::Change::Remove { path: path("a"), revision: revision() } };
     let out_of_place = [
         vec![],
         vec![begin.clone()],

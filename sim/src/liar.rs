@@ -6,7 +6,7 @@ use farshore::net::transport::{Io, Listener};
 use farshore_engine::chunk::{FRAME_SIZE, frames_range};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{Position, TreeUpdate};
+use farshore_engine::{DeviceTag, Dot, Position, TreeUpdate};
 use farshore_proto::v1::farshore_server::{Farshore, FarshoreServer};
 use farshore_proto::verify::seal;
 use farshore_proto::{Fetch, Frame, MAX_REPLY_BYTES, ReadReply, ReadRequest, Welcome, batches, v1};
@@ -87,10 +87,11 @@ impl Liar {
         // As the first file of a simulated folder.
         let modified = FileTime { seconds: 1_700_000_000, nanos: 1 };
         let file = Kind::File { size_bytes: self.size_bytes, stamp: Stamp(1) };
+        let revision = Dot { author: DeviceTag(1), counter: 1 }.into();
         let path = RelPath::parse(LIARS_FILE.as_bytes()).unwrap_or_default();
         vec![
             TreeUpdate::Begin { position: Position { epoch: 1, seq: 0 } },
-            TreeUpdate::Entry { path, record: Record { kind: file, mode: 0o644, modified } },
+            TreeUpdate::Entry { path, record: Record { kind: file, mode: 0o644, modified }, revision },
             TreeUpdate::End { settled: 0 },
         ]
     }
@@ -135,7 +136,7 @@ impl Liar {
 #[tonic::async_trait]
 impl Farshore for Liar {
     async fn hello(&self, _: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
-        Ok(Response::new(Welcome { version: 1, epoch: 1, calls_back: false }.encode()))
+        Ok(Response::new(Welcome { version: 2, epoch: 1, calls_back: false }.encode()))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::TreeBatch, Status>>;

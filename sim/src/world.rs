@@ -15,7 +15,7 @@ use crate::transport::{Line, SimTransport};
 use farshore::net::transport::Transport;
 use farshore::net::{Guests, Leases, server};
 use farshore::node::{Admission, Node, Parts, Route, Step};
-use farshore_engine::{Config, Done, Input, Observation, PeerId};
+use farshore_engine::{Config, DeviceTag, Done, Input, Observation, PeerId};
 use farshore_proto::{Hello, ShareId};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, LocalBoxFuture};
@@ -465,6 +465,8 @@ async fn live_as_owner(place: Place, running: OwnerNode, life: u64) -> turmoil::
     let node = Node::start(Parts {
         config: Config {
             epoch: 100 + life,
+            device: DeviceTag::of(&OWNER),
+            version_base: life << 40,
             event_log: setup.event_log,
             watch_timeout: OWNER_WATCH_TIMEOUT,
             ..Config::default()

@@ -10,6 +10,7 @@ use crate::input::{Command, Done, FetchError, Input, PeerEvent, Request};
 use crate::output::{Effect, Errno, Notice, Output, Reply};
 use crate::record::{Facts, FileTime, Kind, Record, Stamp};
 use crate::time::Time;
+use crate::version::{DeviceTag, Dot, Revision};
 use core::ops::Range;
 use core::time::Duration;
 
@@ -112,7 +113,7 @@ impl Hand {
     /// One entry of a listing.
     #[must_use]
     pub fn entry(at: &str, record: Record) -> TreeUpdate {
-        TreeUpdate::Entry { path: path(at), record }
+        TreeUpdate::Entry { path: path(at), record, revision: revision() }
     }
 
     /// Tells updates of the peer's tree over the connection that is there.
@@ -130,7 +131,7 @@ impl Hand {
 
     /// Tells that a path has a record now.
     pub fn put(&mut self, at: &str, record: Record, replaced: bool) -> Vec<Output> {
-        self.event(Change::Put { path: path(at), record, replaced })
+        self.event(Change::Put { path: path(at), record, revision: revision(), replaced })
     }
 
     /// Gives an input.
@@ -301,6 +302,26 @@ impl Hand {
             })
             .collect()
     }
+}
+
+/// The state of a path that [`Hand::PEER`] changed once.
+#[must_use]
+pub fn revision() -> Revision {
+    Dot { author: DeviceTag::of(&Hand::PEER), counter: 1 }.into()
+}
+
+/// What a peer says of a path that is gone.
+#[must_use]
+pub fn removed(at: &str) -> Change {
+    Change::Remove { path: path(at), revision: revision() }
+}
+
+/// What a peer says of what it has renamed.
+#[must_use]
+pub fn renamed(from: &str, to: &str, record: Record) -> Change {
+    let revision = revision();
+    let left = revision.version.clone();
+    Change::Rename { from: path(from), to: path(to), record, revision, left, digest: 0 }
 }
 
 /// The record of a file.

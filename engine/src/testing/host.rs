@@ -12,6 +12,7 @@ use crate::input::{Request, StoreError, Wanted, WatchCursor};
 use crate::path::RelPath;
 use crate::remembered::Remembered;
 use crate::time::Time;
+use crate::version::DeviceTag;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Which engine of a world.
@@ -86,8 +87,10 @@ impl Host {
     pub(super) fn new(index: HostId, config: Config, seed: u64, now: Time) -> Host {
         let mut id = [0; 32];
         id[..8].copy_from_slice(&(index as u64 + 1).to_be_bytes());
+        let peer = PeerId(id);
+        let config = Config { device: DeviceTag::of(&peer), ..config };
         Host {
-            peer: PeerId(id),
+            peer,
             engine: Engine::new(config.clone(), seed, now),
             folder: Folder::default(),
             unshared: BTreeSet::new(),

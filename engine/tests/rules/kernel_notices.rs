@@ -1,7 +1,6 @@
 //! The kernel is told to drop what it caches, of what it knows, and of nothing else.
 
-use farshore_engine::event::Change;
-use farshore_engine::testing::{Hand, file_record, path};
+use farshore_engine::testing::{Hand, file_record, removed, renamed};
 use farshore_engine::*;
 
 fn inode(ino: Ino, data: bool) -> Notice {
@@ -58,14 +57,14 @@ fn a_chmod_drops_attributes_only() {
 #[test]
 fn a_removal_drops_the_name_and_the_link_count() {
     let (mut hand, ino) = hand(true);
-    let out = hand.event(Change::Remove { path: path("a") });
+    let out = hand.event(removed("a"));
     assert_eq!(told(&out), [entry("a"), inode(Ino::ROOT, true), inode(ino, false)]);
 }
 
 #[test]
 fn a_rename_drops_both_names() {
     let (mut hand, _) = hand(true);
-    let out = hand.event(Change::Rename { from: path("a"), to: path("b"), record: file_record(10, 1) });
+    let out = hand.event(renamed("a", "b", file_record(10, 1)));
     assert_eq!(told(&out), [entry("a"), inode(Ino::ROOT, true), entry("b"), inode(Ino::ROOT, true)]);
 }
 

@@ -1,8 +1,7 @@
 //! A follower hears the whole tree once, then what changes; when it missed too much, it hears the whole tree again.
 
 use core::time::Duration;
-use farshore_engine::event::Change;
-use farshore_engine::testing::{Hand, Pair, dir_record, file_record, path};
+use farshore_engine::testing::{Hand, Pair, dir_record, file_record, path, removed, renamed};
 use farshore_engine::*;
 
 fn names(hand: &Hand) -> Vec<String> {
@@ -156,9 +155,9 @@ fn events_that_are_told_again_after_a_listing_may_name_what_is_gone() {
     hand.seq = 10;
     // While the listing was made: a file was made in `d`, `a` was moved there, and `d` was removed.
     hand.put("d/x", file_record(1, 1), false);
-    hand.event(Change::Rename { from: path("a"), to: path("d/a"), record: file_record(1, 1) });
+    hand.event(renamed("a", "d/a", file_record(1, 1)));
     assert_eq!(names(&hand), Vec::<String>::new(), "`a` is not where it was");
-    hand.event(Change::Remove { path: path("d") });
+    hand.event(removed("d"));
     // From here on nothing is told for the second time.
     let out = hand.put("d/y", file_record(1, 1), false);
     let fault = Notice::PeerFault { peer: Hand::PEER, fault: PeerFault::NoParent };
@@ -171,7 +170,7 @@ fn events_of_a_connection_that_is_gone_are_not_applied() {
     let old = hand.link;
     hand.lose_link(&[]);
     let stale = |seq| {
-        let updates = vec![TreeUpdate::Event { seq, change: Change::Remove { path: path("a") } }];
+        let updates = vec![TreeUpdate::Event { seq, change: removed("a") }];
         Input::Peer(Hand::PEER, PeerEvent::Tree { link: old, updates })
     };
     assert!(hand.give(stale(1)).is_empty());
@@ -186,7 +185,7 @@ fn events_of_a_connection_that_is_gone_are_not_applied() {
 #[test]
 fn a_file_renamed_that_was_never_heard_of_comes_with_the_event() {
     let mut hand = Hand::following(Config::default(), &[]);
-    hand.event(Change::Rename { from: path("a"), to: path("b"), record: file_record(7, 1) });
+    hand.event(renamed("a", "b", file_record(7, 1)));
     assert_eq!(names(&hand), ["b"]);
 }
 
@@ -197,7 +196,7 @@ fn a_renamed_directory_keeps_its_entries_and_their_numbers() {
     hand.put("d/e", dir_record(), false);
     hand.put("d/e/f", file_record(1, 1), false);
     let file = hand.ino("d/e/f");
-    hand.event(Change::Rename { from: path("d"), to: path("g"), record: dir_record() });
+    hand.event(renamed("d", "g", dir_record()));
     assert_eq!(names(&hand), ["g", "g/e", "g/e/f"]);
     assert_eq!(hand.ino("g/e/f"), file);
 }
@@ -220,7 +219,7 @@ fn what_a_rename_pushes_beyond_the_longest_path_is_let_go_of() {
     }
     let before = hand.engine.view().tree().count();
     let to = path(&format!("{there}/a"));
-    hand.event(Change::Rename { from: path("a"), to, record: dir_record() });
+    hand.event(renamed("a", &to.to_string(), dir_record()));
     let after = hand.engine.view().tree().count();
     assert!(after < before && after > before - 10, "{before} {after}");
 }

@@ -1,6 +1,6 @@
 //! Lookups are counted, and what is forgotten and gone is let go of.
 
-use farshore_engine::testing::{Hand, file_record, path};
+use farshore_engine::testing::{Hand, file_record, removed};
 use farshore_engine::*;
 
 fn lookup(hand: &mut Hand, name: &str) -> Result<Reply, Errno> {
@@ -24,7 +24,7 @@ fn an_entry_that_is_gone_stays_until_its_last_lookup_is_forgotten() {
     lookup(&mut hand, "a").unwrap();
     lookup(&mut hand, "a").unwrap();
     let ino = hand.ino("a");
-    hand.event(event::Change::Remove { path: path("a") });
+    hand.event(removed("a"));
     assert!(hand.ask_now(Request::GetAttr { ino }).is_ok(), "the kernel still knows it");
     hand.give(Input::Forget { ino, lookups: 1 });
     assert_eq!(hand.engine.view().entries(), 2);
@@ -41,7 +41,7 @@ fn a_removed_directory_lets_go_of_all_it_held() {
         hand.put(&format!("d/{name}"), file_record(1, 1), false);
     }
     assert_eq!(hand.engine.view().entries(), 52);
-    hand.event(event::Change::Remove { path: path("d") });
+    hand.event(removed("d"));
     assert_eq!(hand.engine.view().entries(), 1);
 }
 

@@ -95,7 +95,7 @@ fn what_was_not_told_in_a_scan_is_gone() {
     observe(&mut hand, Observation::ScanBegin { path: path("") });
     hand.found("a", FILE, 0o644, 1, (3, 1));
     let out = observe(&mut hand, Observation::ScanEnd { path: path("") });
-    assert_eq!(announced(&out), ["-d"], "with everything in it");
+    assert_eq!(announced(&out), ["-d/f", "-d"], "with everything in it");
     assert_eq!(names(&hand), ["a"]);
 }
 
@@ -142,10 +142,10 @@ fn renames_that_our_picture_does_not_allow_leave_no_ghosts() {
     assert_eq!(announced(&moved(&mut hand, "a", "unknown/a")), ["-a"]);
     // Into itself: what we take for its parent has moved as well.
     let mut hand = self::hand();
-    assert_eq!(announced(&moved(&mut hand, "d", "d/f2")), ["-d"]);
+    assert_eq!(announced(&moved(&mut hand, "d", "d/f2")), ["-d/f", "-d"]);
     // Over the directory that holds it, which must be gone.
     let mut hand = self::hand();
-    assert_eq!(announced(&moved(&mut hand, "d/f", "d")), ["-d"]);
+    assert_eq!(announced(&moved(&mut hand, "d/f", "d")), ["-d/f", "-d"]);
     assert_eq!(announced(&hand.found("d", FILE, 0o644, 1, (2, 2))), ["d"]);
     // Of what we do not know: the look that follows tells it.
     assert!(moved(&mut hand, "unknown", "b").is_empty());
@@ -154,7 +154,7 @@ fn renames_that_our_picture_does_not_allow_leave_no_ghosts() {
 #[test]
 fn what_is_missing_is_gone_with_everything_below() {
     let mut hand = hand();
-    assert_eq!(announced(&observe(&mut hand, Observation::Missing { path: path("d") })), ["-d"]);
+    assert_eq!(announced(&observe(&mut hand, Observation::Missing { path: path("d") })), ["-d/f", "-d"]);
     assert_eq!(names(&hand), ["a"]);
     assert!(observe(&mut hand, Observation::Missing { path: path("d") }).is_empty());
     assert_eq!(announced(&observe(&mut hand, Observation::Missing { path: path("") })), ["-a"]);

@@ -2,7 +2,7 @@
 
 use farshore_engine::event::Change;
 use farshore_engine::record::{FileTime, Kind, Record, RecordError};
-use farshore_engine::testing::{Hand, dir_record, file_record, path};
+use farshore_engine::testing::{Hand, dir_record, file_record, path, removed, renamed};
 use farshore_engine::*;
 
 const BEGIN: TreeUpdate = TreeUpdate::Begin { position: Position { epoch: 1, seq: 0 } };
@@ -38,17 +38,17 @@ fn event(hand: &Hand, change: Change) -> Vec<TreeUpdate> {
 }
 
 fn put(hand: &Hand, at: &str, record: Record) -> Vec<TreeUpdate> {
-    event(hand, Change::Put { path: path(at), record, replaced: false })
+    event(hand, Change::Put { path: path(at), record, revision: testing::revision(), replaced: false })
 }
 
 fn rename(hand: &Hand, from: &str, to: &str, record: Record) -> Vec<TreeUpdate> {
-    event(hand, Change::Rename { from: path(from), to: path(to), record })
+    event(hand, renamed(from, to, record))
 }
 
 #[test]
 fn a_gap_in_its_events() {
     for seq in [0, 2, 4, u64::MAX] {
-        let change = Change::Remove { path: path("a") };
+        let change = removed("a");
         broken(hand(), vec![TreeUpdate::Event { seq, change }], PeerFault::Gap);
     }
 }
@@ -65,7 +65,7 @@ fn updates_out_of_place() {
     let entry = || Hand::entry("b", file_record(1, 1));
     broken(hand(), vec![entry()], PeerFault::OutOfPlace);
     broken(hand(), vec![TreeUpdate::End { settled: 0 }], PeerFault::OutOfPlace);
-    let change = || Change::Remove { path: path("a") };
+    let change = || removed("a");
     broken(hand(), vec![BEGIN, TreeUpdate::Event { seq: 1, change: change() }], PeerFault::OutOfPlace);
     let mut unlisted = Hand::new(Config::default());
     let out = unlisted.give(Input::Command(Command::Follow { peer: Hand::PEER }));
@@ -105,7 +105,7 @@ fn the_root_is_a_directory_and_stays() {
     let updates = put(&hand, "", file_record(1, 1));
     broken(hand, updates, PeerFault::Root);
     let hand = self::hand();
-    let updates = event(&hand, Change::Remove { path: path("") });
+    let updates = event(&hand, removed(""));
     broken(hand, updates, PeerFault::Root);
     for (from, to) in [("", "e"), ("d", "")] {
         let hand = self::hand();
@@ -184,7 +184,7 @@ fn a_peer_that_breaks_a_rule_every_time_is_called_less_and_less_often() {
 #[test]
 fn a_peer_whose_events_did_not_fit_is_listed_anew() {
     let mut hand = hand();
-    let updates = event(&hand, Change::Rename { from: path("gone"), to: path("there"), record: dir_record() });
+    let updates = event(&hand, renamed("gone", "there", dir_record()));
     hand.tell(updates);
     let watch = hand.watch;
     hand.give(Input::Done(watch, Done::WatchEnded));

@@ -1,6 +1,6 @@
 //! Listings have an order that stays while the directory changes, and fit into the kernel's buffer.
 
-use farshore_engine::testing::{Hand, dir_record, file_record, path};
+use farshore_engine::testing::{Hand, dir_record, file_record, removed};
 use farshore_engine::*;
 
 fn page(hand: &mut Hand, ino: Ino, after: u64, budget_bytes: u32) -> Vec<(String, u64)> {
@@ -38,8 +38,8 @@ fn a_listing_goes_on_where_it_stood_though_names_come_and_go() {
     let mut hand = Hand::following(Config::default(), &files);
     let first = page(&mut hand, Ino::ROOT, 0, 5 * 32);
     assert_eq!(names(&first), [".", "..", "f0", "f1", "f2"]);
-    hand.event(event::Change::Remove { path: path("f0") });
-    hand.event(event::Change::Remove { path: path("f3") });
+    hand.event(removed("f0"));
+    hand.event(removed("f3"));
     hand.put("a_new_one", file_record(1, 1), false);
     let rest = page(&mut hand, Ino::ROOT, first[4].1, 4096);
     assert_eq!(names(&rest), ["f4", "f5", "a_new_one"], "nothing twice, and nothing that stayed left out");
@@ -62,7 +62,7 @@ fn a_listing_with_attributes_counts_as_lookups() {
     let request = Request::ReadDir { ino: Ino::ROOT, after: 0, budget_bytes: 4096, plus: true };
     assert!(hand.ask_now(request).is_ok());
     let ino = hand.ino("a");
-    hand.event(event::Change::Remove { path: path("a") });
+    hand.event(removed("a"));
     assert_eq!(hand.engine.view().entries(), 2, "the kernel knows it");
     hand.give(Input::Forget { ino, lookups: 1 });
     assert_eq!(hand.engine.view().entries(), 1);
@@ -78,6 +78,6 @@ fn only_directories_are_listed_and_a_removed_one_is_empty() {
     assert_eq!(hand.ask_now(list(file)), Err(Errno::NotDir));
     let name = path::Name::new(b"d").unwrap();
     hand.ask_now(Request::Lookup { parent: Ino::ROOT, name }).unwrap();
-    hand.event(event::Change::Remove { path: path("d") });
+    hand.event(removed("d"));
     assert_eq!(names(&page(&mut hand, dir, 0, 4096)), [".", ".."]);
 }

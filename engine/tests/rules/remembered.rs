@@ -2,15 +2,14 @@
 
 use crate::CHUNK;
 use core::time::Duration;
-use farshore_engine::event::Change;
 use farshore_engine::record::Record;
-use farshore_engine::testing::{Hand, Pair, dir_record, file_record, path};
+use farshore_engine::testing::{Hand, Pair, dir_record, file_record, path, removed, renamed, revision};
 use farshore_engine::*;
 
 const POSITION: Position = Position { epoch: 1, seq: 4 };
 
-fn entries(of: &[(&str, Record)]) -> Vec<(farshore_engine::path::RelPath, Record)> {
-    of.iter().map(|(at, record)| (path(at), record.clone())).collect()
+fn entries(of: &[(&str, Record)]) -> Vec<(farshore_engine::path::RelPath, Record, Revision)> {
+    of.iter().map(|(at, record)| (path(at), record.clone(), revision())).collect()
 }
 
 /// The directory `d` with the file `d/f`, and the file `a`.
@@ -92,7 +91,7 @@ fn events_that_may_be_told_again_are_known_to_be_so() {
     hand.connect(&out);
     let out = hand.put("e/x", file_record(1, 3), false);
     assert!(Hand::notices(&out).iter().all(|notice| !matches!(notice, Notice::PeerFault { .. })), "{out:?}");
-    let out = hand.event(Change::Remove { path: path("e") });
+    let out = hand.event(removed("e"));
     assert_eq!(Hand::notices(&out), Vec::<&Notice>::new());
     let out = hand.put("e/x", file_record(1, 3), false);
     assert!(Hand::notices(&out).iter().any(|notice| matches!(notice, Notice::PeerFault { .. })), "this one is new");
@@ -125,7 +124,7 @@ fn what_is_not_whole_is_not_remembered() {
     let empty = snapshot(&hand).unwrap().into_remembered();
     assert_eq!((empty.position(), empty.settled()), (Position { epoch: 2, seq: 0 }, 3));
     assert_eq!(empty.entries(), entries(&[("", dir_record())]), "the root's record is the last one known");
-    hand.tell(vec![TreeUpdate::Event { seq: 5, change: Change::Remove { path: path("x") } }]);
+    hand.tell(vec![TreeUpdate::Event { seq: 5, change: removed("x") }]);
     assert_eq!(snapshot(&hand), None, "the owner broke a rule");
 }
 
@@ -136,10 +135,10 @@ fn a_snapshot_is_in_the_order_of_paths_whatever_the_order_of_the_news() {
     hand.put("d/f", file_record(1, 1), false);
     hand.put("c", dir_record(), false);
     let record = dir_record();
-    hand.event(Change::Rename { from: path("d"), to: path("c/e"), record });
+    hand.event(renamed("d", "c/e", record));
     hand.put("c!", file_record(1, 1), false);
     let remembered = hand.engine.view().snapshot(Hand::PEER).unwrap().into_remembered();
-    let names: Vec<String> = remembered.entries().iter().map(|(path, _)| path.to_string()).collect();
+    let names: Vec<String> = remembered.entries().iter().map(|(path, ..)| path.to_string()).collect();
     assert_eq!(names[1..], ["c", "c/e", "c/e/f", "c!", "z"]);
     let again = Remembered::new(remembered.position(), remembered.settled(), remembered.entries().to_vec());
     assert_eq!(again, Ok(remembered));

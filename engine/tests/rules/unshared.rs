@@ -55,7 +55,7 @@ fn its_content_is_let_go_of_when_nobody_knows_it_any_more() {
     let (handle, ino) = (hand.open("a"), hand.ino("a"));
     let (_, out) = hand.read(handle, 0, 10);
     hand.bring(&Hand::fetches(&out)[0]);
-    hand.event(event::Change::Remove { path: path("a") });
+    hand.event(testing::removed("a"));
     hand.ask_now(Request::Release { handle }).unwrap();
     let out = hand.give(Input::Forget { ino, lookups: 1 });
     assert!(out.iter().any(|output| matches!(output, Output::Effect(_, Effect::Discard { .. }))));
@@ -195,8 +195,8 @@ fn a_file_in_a_removed_directory_is_asked_for_where_it_was() {
     hand.put("d/a", testing::file_record(2 * CHUNK, 1), false);
     let handle = hand.open("d/a");
     hand.read(handle, 0, 10);
-    hand.event(event::Change::Rename { from: path("d"), to: path("e"), record: testing::dir_record() });
-    hand.event(event::Change::Remove { path: path("e") });
+    hand.event(testing::renamed("d", "e", testing::dir_record()));
+    hand.event(testing::removed("e"));
     let (_, out) = hand.read(handle, CHUNK, 10);
     assert_eq!(Hand::fetches(&out)[0].path, "e/a");
 }

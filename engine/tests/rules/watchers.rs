@@ -174,7 +174,11 @@ fn what_we_have_from_a_peer_is_not_ours_to_serve_or_to_tell() {
         .iter()
         .filter_map(|update| match update {
             TreeUpdate::Entry { path, .. } => Some(path.to_string()),
-            TreeUpdate::Begin { .. } | TreeUpdate::End { .. } | TreeUpdate::Event { .. } => None,
+            TreeUpdate::Begin { .. }
+            | TreeUpdate::End { .. }
+            | TreeUpdate::Event { .. }
+            | TreeUpdate::Removed { .. }
+            | TreeUpdate::Skip { .. } => None,
         })
         .collect();
     assert_eq!(told, ["", "own"], "the root is ours as well");

@@ -14,7 +14,7 @@ pub(super) struct OpenFile {
     pub(super) number: u64,
     pub(super) file: OwnedFd,
     pub(super) is_writable: bool,
-    /// Bytes were written that peers have not been told of.
+    /// It was made or written to, and peers have not been told of that.
     is_untold: AtomicBool,
 }
 
@@ -36,6 +36,9 @@ pub(super) struct Part {
 
 impl Live {
     /// Opens a file. Returns its handle, and whether what the kernel has cached of it is still good.
+    ///
+    /// # Errors
+    /// `ESTALE` if others may open it than when the kernel was told: it asks, checks that, and tries again.
     pub(super) fn open_file(&self, number: u64, flags: OFlags) -> Outcome<(u64, bool)> {
         // Pinned first: from now on its anchor stays.
         self.inodes.pin(number);
@@ -46,7 +49,7 @@ impl Live {
                     // The kernel cuts what it reads at the size that it remembers.
                     self.send(Invalidation::Inode { ino: Ino(number), data: true });
                 }
-                let handle = self.opened(number, file, flags);
+                let handle = self.opened(number, file, flags, false);
                 self.inodes.unpin(number);
                 Ok((handle, is_good))
             }
@@ -68,14 +71,14 @@ impl Live {
             opened => opened?,
         };
         let stat = rustix::fs::fstat(&file)?;
-        Ok((file, stat))
+        if self.inodes.knows_rights(number, &stat) { Ok((file, stat)) } else { Err(Errno::STALE) }
     }
 
-    /// A file is open for a program: it stays within reach until it is closed.
-    pub(super) fn opened(&self, number: u64, file: OwnedFd, flags: OFlags) -> u64 {
+    /// A file is open for a program: it stays within reach until it is closed. `is_new` if nobody has been told of it.
+    pub(super) fn opened(&self, number: u64, file: OwnedFd, flags: OFlags, is_new: bool) -> u64 {
         self.inodes.pin(number);
         let is_writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        self.files.add(OpenFile { number, file, is_writable, is_untold: AtomicBool::new(false) })
+        self.files.add(OpenFile { number, file, is_writable, is_untold: AtomicBool::new(is_new) })
     }
 
     /// Reads until `into` is full or the file ends. Returns how much it was.
@@ -148,7 +151,7 @@ impl Live {
     /// A program has closed the file. Every write has been answered with what the disk said to it, so there is no error
     /// left to tell.
     pub(super) fn flush(&self, handle: u64) -> Outcome<()> {
-        self.tell_of_writes(&*self.files.get(handle)?);
+        self.tell_if_untold(&*self.files.get(handle)?);
         Ok(())
     }
 
@@ -159,23 +162,22 @@ impl Live {
             true => rustix::fs::fdatasync(&open.file),
             false => rustix::fs::fsync(&open.file),
         };
-        self.tell_of_writes(&open);
+        self.tell_if_untold(&open);
         synced
     }
 
     /// The last program has closed the file.
     pub(super) fn release(&self, handle: u64) -> Outcome<()> {
         let open = self.files.remove(handle)?;
-        self.tell_of_writes(&open);
+        self.tell_if_untold(&open);
         self.inodes.unpin(open.number);
         Ok(())
     }
 
-    fn tell_of_writes(&self, open: &OpenFile) {
+    fn tell_if_untold(&self, open: &OpenFile) {
         if open.is_untold.swap(false, Ordering::Relaxed) {
             if let Ok(stat) = rustix::fs::fstat(&open.file) {
-                // The kernel has seen all of this go by.
-                self.inodes.told(open.number, &stat);
+                self.inodes.written(open.number, &stat);
             }
             self.tell_of(open.number);
         }

@@ -44,6 +44,16 @@ struct Told {
     is_symlink: bool,
 }
 
+/// Who may do what with a file: its mode and its owners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rights(u32, u32, u32);
+
+impl Rights {
+    fn of(stat: &Stat) -> Rights {
+        Rights(stat.st_mode, stat.st_uid, stat.st_gid)
+    }
+}
+
 impl Told {
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion, reason = "the widths differ between architectures")]
     fn of(stat: &Stat) -> Told {
@@ -91,6 +101,8 @@ struct Known {
     /// The anchor was used since it was last considered for giving up.
     is_used: bool,
     told: Told,
+    /// What an answer said last. Unlike the rest, not what the kernel was asked to forget.
+    rights: Rights,
 }
 
 /// All that the kernel knows.
@@ -125,6 +137,7 @@ impl Inodes {
             anchor: Some(Arc::new(root)),
             is_used: true,
             told: Told::of(stat),
+            rights: Rights::of(stat),
         };
         let table = Table {
             known: HashMap::from([(ROOT, root)]),
@@ -145,6 +158,7 @@ impl Inodes {
         if let Some(known) = table.known.get_mut(&number) {
             known.lookups += 1;
             known.told = Told::of(stat);
+            known.rights = Rights::of(stat);
         }
         table.put(number, place);
         number
@@ -158,6 +172,14 @@ impl Inodes {
 
     /// The kernel hears these attributes.
     pub(super) fn told(&self, number: u64, stat: &Stat) {
+        if let Some(known) = self.lock().known.get_mut(&number) {
+            known.told = Told::of(stat);
+            known.rights = Rights::of(stat);
+        }
+    }
+
+    /// What was written through the kernel has led to this: it has nothing to forget.
+    pub(super) fn written(&self, number: u64, stat: &Stat) {
         if let Some(known) = self.lock().known.get_mut(&number) {
             known.told = Told::of(stat);
         }
@@ -174,6 +196,11 @@ impl Inodes {
             () if before.modified == now.modified && before.size == now.size && !now.is_symlink => Stale::Attributes,
             () => Stale::Bytes,
         }
+    }
+
+    /// Whether the kernel was told who may do what with a file as it is now.
+    pub(super) fn knows_rights(&self, number: u64, stat: &Stat) -> bool {
+        self.lock().known.get(&number).is_some_and(|known| known.rights == Rights::of(stat))
     }
 
     /// Whether a file's bytes may be other than the kernel was told.
@@ -328,6 +355,7 @@ impl Table {
             anchor: None,
             is_used: false,
             told: Told::of(stat),
+            rights: Rights::of(stat),
         };
         self.known.insert(number, known);
         self.numbers.insert(id, number);

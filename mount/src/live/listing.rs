@@ -16,6 +16,7 @@ const NAMES_BYTES: usize = 32 * 1024;
 /// A directory that a program lists.
 pub(super) struct OpenDir {
     number: u64,
+    device: u64,
     directory: OwnedFd,
     reading: Mutex<Reading>,
 }
@@ -43,8 +44,9 @@ impl Live {
     pub(super) fn open_dir(&self, number: u64) -> Outcome<u64> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path_to(&*self.anchor(number)?), flags, Mode::empty())?;
+        let device = InodeId::of(&rustix::fs::fstat(&directory)?).device;
         let reading = Reading { ahead: VecDeque::new(), taken: 0, buffer: Vec::new() };
-        Ok(self.dirs.add(OpenDir { number, directory, reading: Mutex::new(reading) }))
+        Ok(self.dirs.add(OpenDir { number, device, directory, reading: Mutex::new(reading) }))
     }
 
     /// Hands the entries behind cookie `after` to `take`, until that says that there is no more room.
@@ -117,7 +119,6 @@ impl OpenDir {
 
     /// The number that a listing shows for an entry.
     pub(super) fn number_of(&self, inodes: &Inodes, entry: &Entry) -> u64 {
-        let device = rustix::fs::fstat(&self.directory).map_or(0, |stat| InodeId::of(&stat).device);
-        inodes.number_of(InodeId { device, inode: entry.inode })
+        inodes.number_of(InodeId { device: self.device, inode: entry.inode })
     }
 }

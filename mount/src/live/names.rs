@@ -71,7 +71,7 @@ impl Live {
         let stat = self.hand_over(&file, &directory, caller, Some(mode))?;
         let seen = self.met(Place::new(parent, name), stat);
         // Peers hear of it when it is closed, or as soon as the watcher has noticed it.
-        Ok((seen, self.opened(seen.number, file, flags)))
+        Ok((seen, self.opened(seen.number, file, flags, true)))
     }
 
     /// Gives a file one more name.

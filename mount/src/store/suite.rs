@@ -7,7 +7,8 @@ use farshore_engine::event::Position;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::{
-    Command, Config, ContentIdentity, ContentKey, Engine, Input, PeerId, Remembered, Resumed, Time, Trust,
+    Command, Config, ContentIdentity, ContentKey, DeviceTag, Dot, Engine, Input, PeerId, Remembered, Resumed, Time,
+    Trust,
 };
 use farshore_proto::{ShareId, TreeId};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -648,7 +649,8 @@ mod tests;
 
 /// What is known of a tree of `files` files after event `seq`.
 pub fn known_tree(id: TreeId, seq: u64, files: u64) -> KnownTree {
-    let file = |number: u64| (path(&format!("{number:08}")), record(number));
+    let dot = Dot { author: DeviceTag::of(&id.owner), counter: 1 };
+    let file = |number: u64| (path(&format!("{number:08}")), record(number), dot.into());
     let entries = (0..files).map(file).collect();
     let remembered = Remembered::new(Position { epoch: 1, seq }, seq, entries).expect("this is a tree");
     let mut engine = Engine::new(Config::default(), 1, Time::ZERO);

@@ -17,6 +17,7 @@ mod mapping;
 mod mountpoints;
 mod outages;
 mod own;
+mod own_chaos;
 mod own_programs;
 #[path = "../shared/passing.rs"]
 mod passing;

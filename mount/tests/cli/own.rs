@@ -575,6 +575,32 @@ fn what_is_made_belongs_to_who_made_it() {
 }
 
 #[test]
+fn who_may_not_open_a_file_any_more_cannot_at_once() {
+    if !as_root() {
+        return;
+    }
+    let Some(own) = Own::with(&["-o", "allow_other"], |_| {}) else { return };
+    fs::set_permissions(own.world.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(own.root(), PermissionsExt::from_mode(0o755)).unwrap();
+    let is_read = |name: &str| {
+        let mut reader = Command::new("cat");
+        reader.arg(own.here(name)).uid(65_534).gid(65_534).stdout(Stdio::null()).stderr(Stdio::null());
+        reader.status().unwrap().success()
+    };
+    for number in 0..10 {
+        let name = format!("file{number}");
+        put(&own.here(&name), "text");
+        assert!(is_read(&name));
+        // Past the mount: the thread that watches takes its time.
+        fs::set_permissions(own.there(&name), PermissionsExt::from_mode(0o600)).unwrap();
+        assert!(!is_read(&name));
+        fs::set_permissions(own.there(&name), PermissionsExt::from_mode(0o604)).unwrap();
+        within(NOTICED, "it may be read again", || is_read(&name));
+    }
+    own.stop();
+}
+
+#[test]
 fn a_mount_that_is_read_only_says_so_at_once() {
     for more in [&["-o", "ro"][..], &["--read-only"], &["--read-only", "-o", "rw"]] {
         let Some(own) = Own::with(more, |folder| put(&folder.join("file"), "text")) else { return };

@@ -6,7 +6,7 @@ use farshore::net::Link;
 use farshore_engine::{DialError, Position};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::v1::farshore_client::FarshoreClient;
-use farshore_proto::{Hello, ReadRequest, Secret, ShareId, v1};
+use farshore_proto::{Hello, ReadRequest, Secret, ShareId, VERSION_MAX, v1};
 use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
@@ -30,7 +30,7 @@ async fn a_caller_with_the_secret_gets_in() {
     let owner = Owner::new();
     let running = start(owner.clone()).await;
     let link = within(dial(&running.network)).await.unwrap();
-    assert_eq!((link.peer(), link.welcome().epoch, link.welcome().version), (OWNER, EPOCH, 1));
+    assert_eq!((link.peer(), link.welcome().epoch, link.welcome().version), (OWNER, EPOCH, VERSION_MAX));
     assert_eq!(*owner.hellos.lock().unwrap(), [(READER, hello())]);
 }
 
@@ -47,11 +47,11 @@ async fn a_caller_without_it_does_not() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_of_another_age_hears_which_versions_are_spoken() {
     let running = start(Owner::new()).await;
-    let future = Hello { versions: 2..=9, ..hello() };
+    let future = Hello { versions: VERSION_MAX + 1..=9, ..hello() };
     let refused = within(Link::dial(&running.network, &["owner".into()], OWNER, &future)).await;
     assert_eq!(refused.err(), Some(DialError::Incompatible));
     let status = raw_client(&running.network).await.hello(future.encode()).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "this program speaks versions 1 to 1"));
+    assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "this program speaks versions 2 to 2"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,7 +54,7 @@ impl Liar {
 #[tonic::async_trait]
 impl Farshore for Liar {
     async fn hello(&self, _: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
-        Ok(Response::new(Welcome { version: 1, epoch: 1, calls_back: false }.encode()))
+        Ok(Response::new(Welcome { version: 2, epoch: 1, calls_back: false }.encode()))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::TreeBatch, Status>>;
@@ -313,7 +313,7 @@ async fn a_stream_that_goes_on_without_bringing_anything_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_tree_that_breaks_a_rule_is_a_fault() {
     let path = vec![Bytes::from_static(b"..")];
-    let remove = v1::event::Change::Remove(v1::Remove { path });
+    let remove = v1::event::Change::Remove(v1::Remove { path, revision: None });
     let event = v1::Event { seq: 1, change: Some(remove) };
     let updates = vec![v1::TreeUpdate { kind: Some(v1::tree_update::Kind::Event(event)) }];
     let liar = Liar { batch: v1::TreeBatch { updates }, ..Liar::new(|_| Vec::new()) };

@@ -4,12 +4,13 @@ use crate::memory::{Weather, within};
 use crate::owner::{Owner, dial, name, start};
 use farshore::net::{Watch, WatchEnd};
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{Errno, Position, TreeUpdate, WatchCursor};
+use farshore_engine::{DeviceTag, Dot, Errno, Position, TreeUpdate, WatchCursor};
 
 fn entry(index: u64) -> TreeUpdate {
     let kind = Kind::File { size_bytes: index, stamp: Stamp(index) };
     let record = Record { kind, mode: 0o600, modified: FileTime { seconds: 5, nanos: 6 } };
-    TreeUpdate::Entry { path: name(&format!("{}/{index}", "d".repeat(200))), record }
+    let revision = Dot { author: DeviceTag(1), counter: index + 1 }.into();
+    TreeUpdate::Entry { path: name(&format!("{}/{index}", "d".repeat(200))), record, revision }
 }
 
 /// The next updates that are not none.

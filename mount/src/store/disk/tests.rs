@@ -409,7 +409,7 @@ async fn a_tree_that_is_no_good_is_left_out_and_written_anew() {
     let mut flipped = good.clone();
     flipped[good.len() / 2] ^= 4;
     let mut newer = good.clone();
-    newer[4] = 2;
+    newer[4] += 1;
     for bad in [&good[..good.len() - 1], &flipped, &newer, b"", b"something else"] {
         std::fs::write(&file, bad).unwrap();
         assert_eq!(store.tree(id), None);

@@ -1,0 +1,349 @@
+//! Which state of a path is newer: version vectors, so that this is a fact and not a reading of clocks.
+//!
+//! Every change of a path counts up the number of the device that made it. A version that names every change that another
+//! one names, and more, is newer; two that each name a change which the other does not are concurrent, whatever the
+//! clocks said.
+
+use crate::fault::PeerFault;
+use crate::ids::PeerId;
+use core::cmp::Ordering;
+use core::fmt;
+
+/// The highest number that a change may have. Numbers follow the time of day in microseconds, which gets there in a hundred
+/// thousand years.
+pub const MAX_COUNTER: u64 = 1 << 62;
+
+/// The most devices that one version may name: more than will ever have written to one path.
+pub const MAX_PAIRS: usize = 64;
+
+/// A device, as versions name it: the first eight bytes of its [`PeerId`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct DeviceTag(pub u64);
+
+impl DeviceTag {
+    /// The tag of a device.
+    #[must_use]
+    pub fn of(peer: &PeerId) -> DeviceTag {
+        let [a, b, c, d, e, f, g, h, ..] = peer.0;
+        DeviceTag(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    }
+}
+
+impl fmt::Display for DeviceTag {
+    /// Sixteen hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for DeviceTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tag({self})")
+    }
+}
+
+/// One change: the device that made it, and that device's number for it, which it never gives to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Dot {
+    /// Who made it.
+    pub author: DeviceTag,
+    /// Its number, never zero.
+    pub counter: u64,
+}
+
+/// How two versions stand to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// They name the same changes.
+    Same,
+    /// The first names all that the second does, and more.
+    Newer,
+    /// The second names all that the first does, and more.
+    Older,
+    /// Each names a change that the other does not.
+    Concurrent,
+}
+
+/// The changes that led to one state of a path: for each device, the number of its last one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Version(Pairs);
+
+/// Nearly every path was only ever written by one device, and then needs no memory of its own.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Pairs {
+    One(Dot),
+    /// None, or at least two, in the order of their devices.
+    Many(Box<[Dot]>),
+}
+
+impl Default for Version {
+    fn default() -> Version {
+        Version(Pairs::Many(Box::default()))
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.dots().iter().map(|dot| (dot.author, dot.counter))).finish()
+    }
+}
+
+impl From<Dot> for Version {
+    fn from(dot: Dot) -> Version {
+        Version(Pairs::One(dot))
+    }
+}
+
+impl Version {
+    /// A version of these pairs, as a peer says it.
+    ///
+    /// # Errors
+    /// [`PeerFault::Version`] if there are none or more than [`MAX_PAIRS`], if a counter is not 1 to [`MAX_COUNTER`], or if
+    /// the devices are not in their order, each once.
+    pub fn new(pairs: Vec<Dot>) -> Result<Version, PeerFault> {
+        let in_order = pairs.is_sorted_by(|before, after| before.author < after.author);
+        let in_range = !pairs.is_empty()
+            && pairs.len() <= MAX_PAIRS
+            && pairs.iter().all(|dot| (1..=MAX_COUNTER).contains(&dot.counter));
+        if in_order && in_range { Ok(Version::of(pairs)) } else { Err(PeerFault::Version) }
+    }
+
+    fn of(pairs: Vec<Dot>) -> Version {
+        match pairs[..] {
+            [dot] => dot.into(),
+            _ => Version(Pairs::Many(pairs.into())),
+        }
+    }
+
+    /// For each device its last change, in the order of the devices.
+    #[must_use]
+    pub fn dots(&self) -> &[Dot] {
+        match &self.0 {
+            Pairs::One(dot) => core::slice::from_ref(dot),
+            Pairs::Many(dots) => dots,
+        }
+    }
+
+    /// The number of a device's last change; zero if it made none.
+    #[must_use]
+    pub fn counter_of(&self, author: DeviceTag) -> u64 {
+        let dots = self.dots();
+        dots.binary_search_by_key(&author, |dot| dot.author).map_or(0, |at| dots[at].counter)
+    }
+
+    /// The highest number in it, of any device; zero if it names no change.
+    #[must_use]
+    pub fn highest(&self) -> u64 {
+        self.dots().iter().map(|dot| dot.counter).max().unwrap_or(0)
+    }
+
+    /// Whether it names this change, or a later one of the same device.
+    #[must_use]
+    pub fn covers(&self, dot: Dot) -> bool {
+        self.counter_of(dot.author) >= dot.counter
+    }
+
+    /// Whether it names changes of no other device.
+    #[must_use]
+    pub fn is_only_of(&self, author: DeviceTag) -> bool {
+        self.dots().iter().all(|dot| dot.author == author)
+    }
+
+    /// How it stands to another.
+    #[must_use]
+    pub fn compare(&self, other: &Version) -> Order {
+        let within = |a: &Version, b: &Version| a.dots().iter().all(|dot| b.covers(*dot));
+        match (within(self, other), within(other, self)) {
+            (true, true) => Order::Same,
+            (true, false) => Order::Older,
+            (false, true) => Order::Newer,
+            (false, false) => Order::Concurrent,
+        }
+    }
+
+    /// The version that names what either of the two names. Of the devices beyond [`MAX_PAIRS`] those with the lowest
+    /// numbers are forgotten: what is left may then be taken for concurrent, which loses nothing.
+    #[must_use]
+    pub fn join(&self, other: &Version) -> Version {
+        let (mut ours, mut theirs) = (self.dots().iter().peekable(), other.dots().iter().peekable());
+        let mut joined = Vec::with_capacity(self.dots().len().max(other.dots().len()));
+        loop {
+            let dot = match (ours.peek(), theirs.peek()) {
+                (Some(a), Some(b)) => match a.author.cmp(&b.author) {
+                    Ordering::Less => ours.next(),
+                    Ordering::Greater => theirs.next(),
+                    Ordering::Equal => ours.next().max(theirs.next()),
+                },
+                (Some(_), None) => ours.next(),
+                (None, _) => theirs.next(),
+            };
+            match dot {
+                Some(dot) => joined.push(*dot),
+                None => break,
+            }
+        }
+        while joined.len() > MAX_PAIRS {
+            if let Some(at) = (0..joined.len()).min_by_key(|at| (joined[*at].counter, joined[*at].author)) {
+                joined.remove(at);
+            }
+        }
+        Version::of(joined)
+    }
+
+    /// The version after one more change.
+    #[must_use]
+    pub fn with(&self, dot: Dot) -> Version {
+        self.join(&dot.into())
+    }
+}
+
+/// A device's own numbers for its changes: each higher than all that it has used or seen before.
+#[derive(Debug, Clone)]
+pub(crate) struct Clock {
+    author: DeviceTag,
+    /// At least this was used.
+    last: u64,
+}
+
+impl Clock {
+    /// The numbers of `author` that are higher than `base`. A base that follows the time of day makes a device which lost
+    /// its memory give higher numbers than before.
+    pub(crate) fn new(author: DeviceTag, base: u64) -> Clock {
+        Clock { author, last: base.min(MAX_COUNTER) }
+    }
+
+    /// The dot of a change of what has version `before`. Its number is higher than any in that, so that it is the highest
+    /// of the version after it.
+    pub(crate) fn dot_after(&mut self, before: &Version) -> Dot {
+        self.last = (self.last.max(before.highest()) + 1).min(MAX_COUNTER);
+        Dot { author: self.author, counter: self.last }
+    }
+}
+
+/// Which state of a path: its version, and who made it so.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Revision {
+    /// The changes that it comes after.
+    pub version: Version,
+    /// The device that made the last one of them, or, where two were joined, the one whose state was kept.
+    pub author: DeviceTag,
+}
+
+impl From<Dot> for Revision {
+    /// The state of a path that nobody had changed before.
+    fn from(dot: Dot) -> Revision {
+        Revision { version: dot.into(), author: dot.author }
+    }
+}
+
+impl Revision {
+    /// The state that one change made of what had version `before`.
+    #[must_use]
+    pub fn after(before: &Version, dot: Dot) -> Revision {
+        Revision { version: before.with(dot), author: dot.author }
+    }
+
+    /// The change that made it.
+    #[must_use]
+    pub fn dot(&self) -> Dot {
+        Dot { author: self.author, counter: self.version.counter_of(self.author) }
+    }
+
+    /// Checks what a peer says.
+    ///
+    /// # Errors
+    /// [`PeerFault::Version`] if its author is not named by its version.
+    pub fn check(&self) -> Result<(), PeerFault> {
+        if self.version.counter_of(self.author) > 0 { Ok(()) } else { Err(PeerFault::Version) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn dot(author: u64, counter: u64) -> Dot {
+        Dot { author: DeviceTag(author), counter }
+    }
+
+    fn versions() -> impl Strategy<Value = Version> {
+        proptest::collection::btree_map(0..5_u64, 1..5_u64, 0..5)
+            .prop_map(|pairs| Version::of(pairs.into_iter().map(|(author, counter)| dot(author, counter)).collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn joining_is_commutative_associative_and_idempotent(a in versions(), b in versions(), c in versions()) {
+            prop_assert_eq!(a.join(&b), b.join(&a));
+            prop_assert_eq!(a.join(&b).join(&c), a.join(&b.join(&c)));
+            prop_assert_eq!(a.join(&a), a);
+        }
+
+        #[test]
+        fn comparing_agrees_with_joining(a in versions(), b in versions()) {
+            let expected = match (a.join(&b) == a, a.join(&b) == b) {
+                (true, true) => Order::Same,
+                (true, false) => Order::Newer,
+                (false, true) => Order::Older,
+                (false, false) => Order::Concurrent,
+            };
+            prop_assert_eq!(a.compare(&b), expected);
+        }
+
+        #[test]
+        fn a_change_is_newer_than_all_that_was_before(a in versions(), author in 0..6_u64, base in 0..9_u64) {
+            let mut clock = Clock::new(DeviceTag(author), base);
+            let after = Revision::after(&a, clock.dot_after(&a));
+            prop_assert_eq!(after.version.compare(&a), Order::Newer);
+            prop_assert_eq!(after.version.highest(), after.dot().counter);
+            prop_assert!(after.dot().counter > base);
+            prop_assert!(clock.dot_after(&Version::default()) > after.dot());
+        }
+
+        #[test]
+        fn what_a_version_says_reads_back(a in versions()) {
+            let again = Version::new(a.dots().to_vec());
+            prop_assert_eq!(again, if a.dots().is_empty() { Err(PeerFault::Version) } else { Ok(a) });
+        }
+    }
+
+    #[test]
+    fn a_peer_names_devices_in_order_each_once_with_a_number() {
+        for pairs in [
+            vec![],
+            vec![dot(1, 0)],
+            vec![dot(1, MAX_COUNTER + 1)],
+            vec![dot(2, 1), dot(1, 1)],
+            vec![dot(1, 1), dot(1, 2)],
+        ] {
+            assert_eq!(Version::new(pairs.clone()), Err(PeerFault::Version), "{pairs:?}");
+        }
+        let many = |count: u64| (0..count).map(|author| dot(author, 1)).collect::<Vec<_>>();
+        assert!(Version::new(many(MAX_PAIRS as u64)).is_ok());
+        assert_eq!(Version::new(many(MAX_PAIRS as u64 + 1)), Err(PeerFault::Version));
+        let stranger = Revision { version: dot(1, 1).into(), author: DeviceTag(2) };
+        assert_eq!(stranger.check(), Err(PeerFault::Version));
+    }
+
+    #[test]
+    fn a_join_keeps_to_what_may_be_said() {
+        let many = |from: u64| Version::of((from..from + 40).map(|author| dot(author, author + 1)).collect());
+        let joined = many(0).join(&many(40));
+        assert_eq!(joined.dots().len(), MAX_PAIRS);
+        assert_eq!(joined.counter_of(DeviceTag(79)), 80, "the latest changes are kept");
+    }
+
+    #[test]
+    fn one_device_needs_no_memory_of_its_own() {
+        assert!(size_of::<Version>() <= 24);
+        assert!(matches!(Version::default().with(dot(1, 1)).0, Pairs::One(_)));
+    }
+
+    #[test]
+    fn a_tag_is_the_beginning_of_a_device() {
+        let mut id = [0; 32];
+        id[..9].copy_from_slice(&[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(DeviceTag::of(&PeerId(id)).to_string(), "0001020304050607");
+    }
+}

@@ -1,0 +1,176 @@
+//! Replicas as plain maps from names to what is said of them, which tell each other everything now and then. Whatever was
+//! written, removed and exchanged in whatever order: in the end all hold the same, nothing that was written without
+//! knowledge of something else is lost, and nothing that was removed is there.
+
+use farshore_engine::merge::{Side, State, conflict_name, merge};
+use farshore_engine::path::Name;
+use farshore_engine::record::{FileTime, Kind, Record, Stamp};
+use farshore_engine::{DeviceTag, Dot, Revision, Version};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+type Said = (Option<Record>, Revision);
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    /// A replica writes a name; the last is how late it believes it to be.
+    Write(usize, u8, i64),
+    /// It writes a name again as it was when this was last done anywhere: a copy with its times.
+    Chmod(usize, u8, u16),
+    Remove(usize, u8),
+    MakeDir(usize, u8),
+    /// The first tells the second all that it knows.
+    Tell(usize, usize),
+}
+
+#[derive(Debug, Default)]
+struct World {
+    replicas: Vec<BTreeMap<Name, Said>>,
+    last: u64,
+    written: BTreeSet<Stamp>,
+    /// What somebody replaced or removed, having seen it.
+    written_over: BTreeSet<Stamp>,
+    /// The changes that somebody wrote over, having seen them, with the names at which they were seen.
+    undone: BTreeSet<(Name, Dot)>,
+}
+
+fn name(index: u8) -> Name {
+    Name::new(&[b'a' + index % 3]).unwrap()
+}
+
+impl World {
+    fn change(&mut self, at: usize, name: Name, record: impl FnOnce(Option<Record>, u64) -> Option<Record>) {
+        self.last += 1;
+        let before = self.replicas[at].get(&name).cloned().unwrap_or_default();
+        let dot = Dot { author: DeviceTag(at as u64 + 1), counter: self.last };
+        let after = record(before.0.clone(), self.last);
+        if after == before.0 {
+            return;
+        }
+        let is_kept = |stamp| after.as_ref().and_then(stamp_of) == Some(stamp);
+        if let Some(stamp) = before.0.as_ref().and_then(stamp_of).filter(|stamp| !is_kept(*stamp)) {
+            self.written_over.insert(stamp);
+        }
+        if before.0.is_some() {
+            self.undone.insert((name.clone(), before.1.dot()));
+        }
+        self.written.extend(after.as_ref().and_then(stamp_of));
+        self.replicas[at].insert(name, (after, Revision::after(&before.1.version, dot)));
+    }
+
+    fn play(&mut self, op: Op) {
+        let count = self.replicas.len();
+        match op {
+            Op::Write(at, index, seconds) => self.change(at % count, name(index), |_, number| {
+                let kind = Kind::File { size_bytes: 1, stamp: Stamp(number) };
+                Some(Record { kind, mode: 0o644, modified: FileTime { seconds, nanos: 0 } })
+            }),
+            Op::Chmod(at, index, mode) => {
+                self.change(at % count, name(index), |before, _| before.map(|record| Record { mode, ..record }));
+            }
+            Op::Remove(at, index) => {
+                // Also conflict copies are removed.
+                let live = |(name, said): (&Name, &Said)| said.0.is_some().then(|| name.clone());
+                let live: Vec<Name> = self.replicas[at % count].iter().filter_map(live).collect();
+                if !live.is_empty() {
+                    self.change(at % count, live[usize::from(index) % live.len()].clone(), |_, _| None);
+                }
+            }
+            Op::MakeDir(at, index) => self.change(at % count, name(index), |before, number| {
+                before.or(Some(Record {
+                    kind: Kind::Dir,
+                    mode: 0o755,
+                    modified: FileTime { seconds: (number % 3) as i64, nanos: 0 },
+                }))
+            }),
+            Op::Tell(from, to) => self.tell(from % count, to % count),
+        }
+    }
+
+    fn tell(&mut self, from: usize, to: usize) {
+        let mut told: VecDeque<(Name, Said)> = self.replicas[from].clone().into_iter().collect();
+        while let Some((name, theirs)) = told.pop_front() {
+            let Some(ours) = self.replicas[to].get(&name).cloned() else {
+                self.replicas[to].insert(name, theirs);
+                continue;
+            };
+            let state = |said| {
+                let (record, revision): &Said = said;
+                State { record: record.as_ref(), revision }
+            };
+            let (one, two) = (&ours, &theirs);
+            let merged = merge(state(one), state(two));
+            let (kept, other) = match merged.kept {
+                Side::Ours => (one, two),
+                Side::Theirs => (two, one),
+            };
+            if let (true, Some(record)) = (merged.is_conflict, &other.0) {
+                told.push_back((conflict_name(&name, record, other.1.author), other.clone()));
+            }
+            self.replicas[to].insert(name, (kept.0.clone(), merged.revision));
+        }
+    }
+
+    fn check(&mut self) {
+        let count = self.replicas.len();
+        let mut rounds = 0;
+        while self.replicas.windows(2).any(|pair| pair[0] != pair[1]) {
+            for from in 0..count {
+                (0..count).filter(|to| *to != from).for_each(|to| self.tell(from, to));
+            }
+            rounds += 1;
+            assert!(rounds <= 4, "they do not agree after {rounds} rounds: {:#?}", self.replicas);
+        }
+        let alive: BTreeSet<Stamp> =
+            self.replicas[0].values().filter_map(|(record, _)| record.as_ref().and_then(stamp_of)).collect();
+        let kept: BTreeSet<Stamp> = alive.union(&self.written_over).copied().collect();
+        let lost: Vec<&Stamp> = self.written.difference(&kept).collect();
+        assert!(lost.is_empty(), "{lost:?} were written and are nowhere: {:#?}", self.replicas[0]);
+        for (name, (record, revision)) in &self.replicas[0] {
+            // Where three devices have written one name without knowledge of each other, it can be one of those that were
+            // written over which keeps the name; what was written over it is a conflict copy then.
+            let is_back = revision.version.dots().len() < 3
+                && record.is_some()
+                && self.undone.contains(&(name.clone(), revision.dot()));
+            assert!(!is_back, "{name:?} is {record:?} again: {:#?}", self.replicas[0]);
+        }
+    }
+}
+
+fn stamp_of(record: &Record) -> Option<Stamp> {
+    match record.kind {
+        Kind::File { stamp, .. } => Some(stamp),
+        Kind::Dir | Kind::Symlink { .. } => None,
+    }
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let at = || 0..5_usize;
+    let op = prop_oneof![
+        4 => (at(), any::<u8>(), 0..4_i64).prop_map(|(at, index, seconds)| Op::Write(at, index, seconds)),
+        1 => (at(), any::<u8>(), 0..3_u16).prop_map(|(at, index, mode)| Op::Chmod(at, index, mode)),
+        2 => (at(), any::<u8>()).prop_map(|(at, index)| Op::Remove(at, index)),
+        1 => (at(), any::<u8>()).prop_map(|(at, index)| Op::MakeDir(at, index)),
+        5 => (at(), at()).prop_map(|(from, to)| Op::Tell(from, to)),
+    ];
+    proptest::collection::vec(op, 0..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_written_and_exchanged_all_agree_and_nothing_is_lost(count in 2..6_usize, ops in ops()) {
+        let mut world = World { replicas: vec![BTreeMap::new(); count], ..World::default() };
+        ops.into_iter().for_each(|op| world.play(op));
+        world.check();
+    }
+}
+
+#[test]
+fn an_empty_version_is_older_than_every_other() {
+    let written = Revision::after(&Version::default(), Dot { author: DeviceTag(1), counter: 1 });
+    let nothing = Revision::default();
+    let merged = merge(State { record: None, revision: &nothing }, State { record: None, revision: &written });
+    assert_eq!((merged.kept, merged.revision), (Side::Theirs, written));
+}
