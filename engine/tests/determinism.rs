@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// The hash of the history of [`ops`], written down. It changes when the engine decides something differently, or when
 /// a name in its outputs changes: then look at what changed, and write down the new one if it was meant.
-const GOLDEN: u64 = 0xa2e8_85db_68f6_9dcd;
+const GOLDEN: u64 = 0x7e0e_af12_197c_ce6a;
 
 /// Operations that follow from nothing but their number.
 fn ops(seed: u64, count: u64) -> Vec<Op> {
