@@ -8,7 +8,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use farshore::identity::Identity;
 use farshore::net::tls::TlsTransport;
-use farshore::net::transport::{Io, Transport};
+use farshore::net::transport::{Io, Role, Transport};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use hyper_util::rt::TokioIo;
 use std::fs::File;
@@ -92,7 +92,7 @@ pub(crate) fn run_client(address: &str, owner_keys: &Path, keys: &Path, to: &Pat
     let mut file = File::create(to)?;
     let took = runtime()?.block_on(async {
         let mut meter = Meter::start();
-        let mut wire = Some(TokioIo::new(Wire(transport.connect(address, owner).await?.io)));
+        let mut wire = Some(TokioIo::new(Wire(transport.connect(address, owner, Role::Client).await?.io)));
         let channel = Endpoint::from_static("http://stream")
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
