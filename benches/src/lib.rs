@@ -76,7 +76,7 @@ impl Driver {
             let [Output::Reply(_, Ok(Reply::Entry(attr)))] = &self.out[..] else { panic!("{:?}", self.out) };
             ino = attr.ino;
         }
-        self.ask(Request::Open { ino, write: false });
+        self.ask(Request::Open { ino, write: false, whole_from: None });
         let [Output::Reply(_, Ok(Reply::Opened(opened)))] = &self.out[..] else { panic!("{:?}", self.out) };
         opened.handle
     }

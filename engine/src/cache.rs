@@ -315,8 +315,15 @@ impl Engine {
             let identity = self.tree.resolve(path.names()).and_then(|ino| self.identity_of(ino));
             identity.is_some_and(|identity| identity.size_bytes > 0)
         };
-        let unknown = |held: &&Held| !known.contains_key(&held.key) && !has_bytes(&held.path);
-        let gone: Vec<ContentKey> = self.cache.held().filter(unknown).map(|held| held.key).collect();
+        let unknown = || self.cache.held().filter(|held| !known.contains_key(&held.key));
+        // Only one of them will be compared with what is there now; the others would stay for as long as the path is pinned.
+        let mut largest: BTreeMap<&RelPath, (u64, ContentKey)> = BTreeMap::new();
+        for held in unknown() {
+            let best = largest.entry(&held.path).or_insert((held.stored_bytes, held.key));
+            *best = (*best).max((held.stored_bytes, held.key));
+        }
+        let is_of_use = |held: &Held| has_bytes(&held.path) && largest[&held.path].1 == held.key;
+        let gone: Vec<ContentKey> = unknown().filter(|held| !is_of_use(held)).map(|held| held.key).collect();
         for key in gone {
             self.let_held_go(&key, out);
         }

@@ -39,6 +39,8 @@ impl Engine {
         for (ino, node) in self.tree.iter() {
             let open = opens.remove(&ino).unwrap_or(0);
             assert_eq!(node.opens.count(), open, "entry {ino} miscounts its handles");
+            let is_whole = node.content.is_some_and(|content| self.contents[&content].is_complete());
+            assert!(!node.is_bound || open > 0 && is_whole, "entry {ino} is read past us, and not open or not here");
             if let Some(content) = node.content {
                 let there = self.contents.get(&content).map(|content| content.ino);
                 assert_eq!(there, Some(ino), "entry {ino} names a content that is not its own");

@@ -346,6 +346,13 @@ impl Engine {
     /// Gives an entry a new record of the same kind. If its bytes are others now, those who read it read the new ones.
     pub(crate) fn update(&mut self, ino: Ino, known: Known, out: &mut Vec<Output>) {
         let Some(node) = self.tree.get_mut(ino) else { return };
+        let data = match (&node.record.kind, &known.record.kind) {
+            (Kind::Dir, Kind::Dir) => false,
+            (before, after) => before != after,
+        };
+        if data && node.is_bound {
+            return self.replace(ino, known, out);
+        }
         let Known { record, revision, origin, mark } = known;
         node.mark = mark;
         node.origin = origin;
@@ -353,16 +360,23 @@ impl Engine {
         if node.record == record {
             return;
         }
-        let data = match (&node.record.kind, &record.kind) {
-            (Kind::Dir, Kind::Dir) => false,
-            (before, after) => before != after,
-        };
         node.record = record;
         if node.is_known_to_kernel(ino) {
             out.push(Output::Notice(Notice::InvalidateInode { ino, data }));
         }
         if data {
             self.replace_content(ino, out);
+        }
+    }
+
+    /// Puts another entry in the place of one that is read past the engine: whoever has that open keeps the bytes that it
+    /// has, and new opens get the new ones.
+    fn replace(&mut self, ino: Ino, known: Known, out: &mut Vec<Output>) {
+        let Some((parent, name)) = self.tree.get(ino).and_then(|node| node.place.clone()) else { return };
+        self.remove(ino, out);
+        let new = self.add(parent, name, known, out);
+        if let Some(node) = self.tree.get_mut(new) {
+            node.is_lively = true;
         }
     }
 

@@ -77,6 +77,9 @@ pub enum Request {
         ino: Ino,
         /// Whether anything but reading is wanted.
         write: bool,
+        /// A file of a peer of at least so many bytes, all of which are here, the driver can read by itself, past the
+        /// engine: the answer says which bytes these are. `None` if it cannot.
+        whole_from: Option<u64>,
     },
     /// Bytes of an open file. The answer has all of them, except at the end of the file.
     Read {

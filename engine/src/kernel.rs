@@ -2,7 +2,7 @@
 
 use crate::content::Content;
 use crate::engine::Engine;
-use crate::ids::{Handle, Ino, ReqId};
+use crate::ids::{ContentId, Handle, Ino, ReqId};
 use crate::input::Request;
 use crate::output::{DirEntry, DirEntryName, Effect, Errno, Opened, Output, Reply};
 use crate::path::Name;
@@ -25,7 +25,7 @@ impl Engine {
             Request::Lookup { parent, name } => self.lookup(parent, &name),
             Request::GetAttr { ino } => self.node(ino).map(|node| Reply::Attr(node.attr(ino))),
             Request::ReadLink { ino } => self.read_link(ino),
-            Request::Open { ino, write } => self.open(ino, write, out),
+            Request::Open { ino, write, whole_from } => self.open(ino, write, whole_from, out),
             Request::Release { handle } => self.release(handle, out),
             Request::ReadDir { ino, after, budget_bytes, plus } => self.read_dir(ino, after, budget_bytes, plus),
             Request::Pin { path } => self.pin(path, out),
@@ -80,7 +80,7 @@ impl Engine {
         }
     }
 
-    fn open(&mut self, ino: Ino, write: bool, out: &mut Vec<Output>) -> Result<Reply, Errno> {
+    fn open(&mut self, ino: Ino, write: bool, whole_from: Option<u64>, out: &mut Vec<Output>) -> Result<Reply, Errno> {
         let node = self.node(ino)?;
         match node.record.kind {
             Kind::File { .. } => {}
@@ -102,12 +102,23 @@ impl Engine {
             self.note_use(content, true);
         }
         if is_first {
+            self.bind(ino, whole_from);
             self.lease(ino, out);
         }
         if self.config.prefetch_on_open {
             self.prefetch_first(ino);
         }
-        Ok(Reply::Opened(Opened { handle: self.handles.open(ino), local }))
+        let whole = self.tree.get(ino).filter(|node| node.is_bound).and_then(|node| node.content);
+        Ok(Reply::Opened(Opened { handle: self.handles.open(ino), local, whole }))
+    }
+
+    /// The first open of a file decides for all others: whether it keeps the bytes that it has now.
+    fn bind(&mut self, ino: Ino, whole_from: Option<u64>) {
+        let Some(node) = self.tree.get_mut(ino) else { return };
+        let content = node.content.and_then(|content| self.contents.get(&content));
+        let is_whole =
+            |content: &Content| whole_from.is_some_and(|from| content.size_bytes >= from) && content.is_complete();
+        node.is_bound = !node.is_lively && content.is_some_and(is_whole);
     }
 
     fn release(&mut self, handle: Handle, out: &mut Vec<Output>) -> Result<Reply, Errno> {
@@ -115,21 +126,28 @@ impl Engine {
         self.end_waits_on(handle, out);
         if let Some(node) = self.tree.get_mut(file.ino)
             && node.opens.release() == 0
-            && let Some(content) = node.content
         {
-            if !self.prefetch_goes_on(content) {
-                self.abandon_fetches(content, out);
-            }
-            self.note_use(content, false);
-            self.let_go_of_local(content, out);
-            self.force_save();
-            self.trim(out);
-            if !self.is_prefetched(content) && !self.contents.get(&content).is_some_and(Content::is_complete) {
-                self.effect_unreported(Effect::CloseStreams { content }, out);
+            node.is_bound = false;
+            if let Some(content) = node.content {
+                self.close_content(content, out);
             }
         }
         self.reap(file.ino, out);
         Ok(Reply::Released)
+    }
+
+    /// Nobody has a content open any more.
+    fn close_content(&mut self, content: ContentId, out: &mut Vec<Output>) {
+        if !self.prefetch_goes_on(content) {
+            self.abandon_fetches(content, out);
+        }
+        self.note_use(content, false);
+        self.let_go_of_local(content, out);
+        self.force_save();
+        self.trim(out);
+        if !self.is_prefetched(content) && !self.contents.get(&content).is_some_and(Content::is_complete) {
+            self.effect_unreported(Effect::CloseStreams { content }, out);
+        }
     }
 
     fn read_dir(&mut self, dir: Ino, after: u64, budget_bytes: u32, plus: bool) -> Result<Reply, Errno> {
@@ -173,7 +191,7 @@ impl Engine {
     }
 
     /// Lets go of a content: nothing of it will be asked for again. Nobody waits for it any more.
-    pub(crate) fn discard(&mut self, id: crate::ids::ContentId, out: &mut Vec<Output>) -> Option<Content> {
+    pub(crate) fn discard(&mut self, id: ContentId, out: &mut Vec<Output>) -> Option<Content> {
         self.abandon_fetches(id, out);
         self.stop_prefetch(id);
         let content = self.contents.remove(&id)?;

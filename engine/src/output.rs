@@ -118,6 +118,9 @@ pub struct Opened {
     pub handle: Handle,
     /// Where to open it, if its bytes are in our own folder.
     pub local: Option<RelPath>,
+    /// The bytes that it has for as long as it is open, all of them in the store, if the driver can read it by itself:
+    /// it need not ask, but may. Until the last release, every open of this entry says the same.
+    pub whole: Option<ContentId>,
 }
 
 /// A file that a peer may read.

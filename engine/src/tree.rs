@@ -48,6 +48,11 @@ pub(crate) struct Node {
     /// How many of its lookups the kernel has not forgotten.
     pub(crate) lookups: u64,
     pub(crate) opens: OpenCount,
+    /// Whoever has it open reads it past the engine, until the last of them releases it: it cannot get other bytes.
+    pub(crate) is_bound: bool,
+    /// It was edited while it was read past the engine. It may be again, by an owner who writes it bit by bit, so whoever
+    /// opens it from now on asks the engine and sees that.
+    pub(crate) is_lively: bool,
     /// The listing or scan that named it last: what was not named by a whole one is gone.
     pub(crate) mark: u64,
     /// Its bytes, as far as they are here, if anybody has asked for any.
@@ -74,7 +79,9 @@ impl Node {
     fn new(known: Known, place: Option<(Ino, Name)>) -> Node {
         let Known { record, revision, origin, mark } = known;
         let entries = matches!(record.kind, Kind::Dir).then(Box::default);
-        Node { place, record, revision, origin, entries, lookups: 0, opens: OpenCount::default(), mark, content: None }
+        let opens = OpenCount::default();
+        let (is_bound, is_lively) = (false, false);
+        Node { place, record, revision, origin, entries, lookups: 0, opens, is_bound, is_lively, mark, content: None }
     }
 
     pub(crate) fn is_dir(&self) -> bool {

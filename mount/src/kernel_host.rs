@@ -2,7 +2,8 @@
 
 use crate::fuse::{self, Invalidation, Notifier, StatFs};
 use crate::node::{self, Node};
-use farshore_engine::{Errno, Ino, Notice, Request};
+use farshore_engine::{Errno, Ino, Notice, Opened, Request};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +46,10 @@ impl fuse::Host for KernelHost {
                 node::Answer::Bytes(bytes) => fuse::Answer::Bytes(bytes),
             }));
         });
+    }
+
+    fn backing(&self, opened: &Opened) -> Option<Arc<File>> {
+        self.node.file_of(opened)
     }
 
     fn forget(&self, ino: Ino, lookups: u64) {

@@ -119,7 +119,7 @@ impl Kernel {
     /// What the node answers.
     pub fn open(&self, path: &str) -> Result<OpenFile, Errno> {
         let ino = self.lookup(path)?.ino;
-        let reply = self.ask_now(Request::Open { ino, write: false })?;
+        let reply = self.ask_now(Request::Open { ino, write: false, whole_from: None })?;
         let Reply::Opened(opened) = reply else { panic!("{reply:?} in answer to open") };
         assert_eq!(opened.local, None, "{path} is not in a folder of the reader's");
         Ok(OpenFile { ino, handle: opened.handle })

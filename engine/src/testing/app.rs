@@ -63,7 +63,7 @@ impl World {
     /// # Errors
     /// What the engine says.
     pub fn open_ino(&mut self, at: HostId, ino: Ino) -> Result<Handle, Errno> {
-        match self.ask_now(at, Request::Open { ino, write: false })? {
+        match self.ask_now(at, Request::Open { ino, write: false, whole_from: self.whole_from })? {
             Reply::Opened(Opened { handle, .. }) => Ok(handle),
             other => panic!("an open was answered with {other:?}"),
         }

@@ -191,7 +191,7 @@ impl Hand {
                 other => panic!("{at}: {other:?}"),
             }
         }
-        match self.ask_now(Request::Open { ino: parent, write: false }) {
+        match self.ask_now(Request::Open { ino: parent, write: false, whole_from: None }) {
             Ok(Reply::Opened(opened)) => opened.handle,
             other => panic!("{at}: {other:?}"),
         }

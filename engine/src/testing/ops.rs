@@ -256,6 +256,7 @@ impl World {
             }
             Op::Open(who, file) => {
                 let at = follower(who);
+                self.whole_from = (who >= 128).then_some(0);
                 if let Some(path) = self.nth_file(file) {
                     let _opened = self.open(at, &path);
                 }

@@ -52,6 +52,8 @@ pub struct OpenHandle {
     pub ino: Ino,
     /// Where the last read through it ended.
     pub position: u64,
+    /// What it is to be read past the engine.
+    pub whole: Option<ContentId>,
 }
 
 impl Kernel {
@@ -149,7 +151,8 @@ impl World {
                 Some(Reply::Attr(attr))
             }
             (Request::Open { ino, .. }, Ok(Reply::Opened(opened))) => {
-                let open = OpenHandle { ino: *ino, position: 0 };
+                self.check_opened(at, *ino, opened.whole);
+                let open = OpenHandle { ino: *ino, position: 0, whole: opened.whole };
                 let before = self.hosts[at].kernel.handles.insert(opened.handle, open);
                 assert!(before.is_none(), "handle {} was given out twice", opened.handle);
                 Some(Reply::Opened(opened))
@@ -238,6 +241,13 @@ impl World {
         }
     }
 
+    /// What is read past the engine is all here, and everybody who has it open reads the same.
+    fn check_opened(&self, at: HostId, ino: Ino, whole: Option<ContentId>) {
+        let others = self.hosts[at].kernel.handles.values().filter(|open| open.ino == ino);
+        assert!(others.clone().all(|open| open.whole == whole), "entry {ino} is open as {others:?} and as {whole:?}");
+        whole.into_iter().for_each(|content| self.check_fetched(at, content));
+    }
+
     fn read_own(&self, at: HostId, ino: Ino, offset: u64, len: u64) -> Vec<u8> {
         let host = &self.hosts[at];
         let inode = host.engine.tree.get(ino).map(|node| match node.origin {
@@ -255,6 +265,11 @@ impl World {
         (offset, len): (u64, u32),
         span: Span,
     ) -> Vec<u8> {
+        if let Some(whole) =
+            self.hosts[at].kernel.handles.values().find(|open| open.ino == ino).and_then(|open| open.whole)
+        {
+            assert_eq!(content, whole, "entry {ino} has got other bytes than those that are read past the engine");
+        }
         let Some((owner, wanted)) = self.hosts[at].wanted.get(&content).cloned() else {
             panic!("bytes of content {content} were promised, but none were ever fetched")
         };

@@ -45,6 +45,8 @@ pub struct World {
     pub spoils: VecDeque<Spoil>,
     /// Whether errors need no reason.
     pub lenient: bool,
+    /// From which size on, in bytes, what is opened and all here is read past the engine.
+    pub whole_from: Option<u64>,
     /// Everything that every engine has put out, if it is kept.
     pub history: Option<Vec<(Time, HostId, Output)>>,
     pub(super) rng: Rng,
@@ -97,6 +99,7 @@ impl World {
             leases: true,
             spoils: VecDeque::new(),
             lenient: false,
+            whole_from: None,
             history: None,
             rng: Rng::new(seed),
             conns: Vec::new(),

@@ -337,6 +337,31 @@ fn a_full_disk_lets_no_more_go_than_is_needed() {
     pair.settle();
 }
 
+/// A file was edited, and edited again, each time while its reader was stopped: two versions of it are held.
+#[test]
+fn of_several_old_versions_of_a_pinned_file_one_is_compared_and_the_others_go() {
+    let mut hand = Hand::following(Config::default(), &[]);
+    let held = |key, chunks| stored::Held {
+        key: ContentKey(key),
+        path: path("a"),
+        stored_bytes: chunks * CHUNK,
+        last_used: key as u64,
+    };
+    hand.give(Input::Held { held: vec![held(1, 5), held(2, 2), held(3, 1)], pins: vec![path("a")] });
+    let out = hand.list(&[("a", 14 * CHUNK)]);
+    let evicted: Vec<u128> = out
+        .iter()
+        .filter_map(|output| match output {
+            Output::Effect(_, Effect::Evict { key }) => Some(key.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(evicted, [2, 3]);
+    let is_compared =
+        |output: &Output| matches!(output, Output::Effect(_, Effect::Resume { base: Some(base), .. }) if base.0 == 1);
+    assert!(out.iter().any(is_compared), "{out:?}");
+}
+
 #[test]
 fn there_are_only_so_many_pins() {
     let mut hand = Hand::following(Config::default(), &[("a", 0), ("b", 0)]);

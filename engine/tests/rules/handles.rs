@@ -40,9 +40,9 @@ fn only_files_are_opened_and_only_for_reading() {
     let mut hand = Hand::following(Config::default(), &[("a", 10)]);
     hand.put("d", dir_record(), false);
     let (file, dir) = (hand.ino("a"), hand.ino("d"));
-    assert_eq!(hand.ask_now(Request::Open { ino: file, write: true }), Err(Errno::ReadOnly));
-    assert_eq!(hand.ask_now(Request::Open { ino: dir, write: false }), Err(Errno::IsDir));
-    assert_eq!(hand.ask_now(Request::Open { ino: Ino(9_999), write: false }), Err(Errno::Stale));
+    assert_eq!(hand.ask_now(Request::Open { ino: file, write: true, whole_from: None }), Err(Errno::ReadOnly));
+    assert_eq!(hand.ask_now(Request::Open { ino: dir, write: false, whole_from: None }), Err(Errno::IsDir));
+    assert_eq!(hand.ask_now(Request::Open { ino: Ino(9_999), write: false, whole_from: None }), Err(Errno::Stale));
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod on_demand;
 mod own_folder;
 mod peer_faults;
 mod read_ahead;
+mod read_past;
 mod readdir;
 mod redial;
 mod regressions;

@@ -156,7 +156,7 @@ fn hand_that_holds(chunks: u64, trust: Trust, read: impl FnOnce(&mut Hand, Handl
     hand.connect(&out);
     hand.list(&[("a", size_bytes)]);
     let ino = hand.ino("a");
-    let (open, out) = hand.ask(Request::Open { ino, write: false });
+    let (open, out) = hand.ask(Request::Open { ino, write: false, whole_from: None });
     let Some(Ok(Reply::Opened(Opened { handle, .. }))) = Hand::reply(&out, open) else { panic!("{out:?}") };
     read(&mut hand, handle);
     let resume = out.iter().find_map(|output| match output {

@@ -119,7 +119,7 @@ fn leased(out: &[Output]) -> Vec<(String, Stamp)> {
 
 /// Opens a file that the kernel knows.
 fn open(hand: &mut Hand, ino: Ino) -> (Handle, Vec<Output>) {
-    let (id, out) = hand.ask(Request::Open { ino, write: false });
+    let (id, out) = hand.ask(Request::Open { ino, write: false, whole_from: None });
     match Hand::reply(&out, id) {
         Some(Ok(Reply::Opened(opened))) => (opened.handle, out),
         other => panic!("{other:?}"),

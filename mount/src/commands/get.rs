@@ -209,7 +209,7 @@ async fn fetch_one(node: &Node, output: &Path, wanted: &Wanted) -> Result<Outcom
 }
 
 async fn fetch_file(node: &Node, ino: Ino, path: PathBuf, mode: u16, modified: FileTime) -> Result<Outcome, String> {
-    let opened = node.reply(Request::Open { ino, write: false }).await.map_err(say)?;
+    let opened = node.reply(Request::Open { ino, write: false, whole_from: None }).await.map_err(say)?;
     let Reply::Opened(opened) = opened else { return Err(say(Errno::Io)) };
     let fetched = node.reply(Request::FetchAll { handle: opened.handle }).await;
     let kept = match fetched {

@@ -21,7 +21,7 @@ const fn gauge(name: &'static str, help: &'static str, value: fn(&Report) -> Opt
     Metric { name, kind: "gauge", help, value }
 }
 
-const METRICS: [Metric; 19] = [
+const METRICS: [Metric; 20] = [
     gauge("farshore_start_time_seconds", "When the process began, in seconds since 1970.", |report| {
         Some(report.since_unix_seconds)
     }),
@@ -63,9 +63,16 @@ const METRICS: [Metric; 19] = [
     counter("farshore_failed_requests_total", "Waiting requests that ended with an error.", |report| {
         Some(report.totals.failed_requests)
     }),
-    counter("farshore_fuse_read_bytes_total", "Bytes that programs have read through the mount.", |report| {
-        Some(report.fuse.as_ref()?.read_bytes)
-    }),
+    counter(
+        "farshore_fuse_read_bytes_total",
+        "Bytes that programs have read through the mount, without what the kernel had cached or read by itself.",
+        |report| Some(report.fuse.as_ref()?.read_bytes),
+    ),
+    counter(
+        "farshore_fuse_passthrough_opens_total",
+        "Files that were opened for the kernel to read by itself.",
+        |report| Some(report.fuse.as_ref()?.passthrough_opens),
+    ),
     counter("farshore_fuse_lost_replies_total", "Replies to the kernel that were lost.", |report| {
         Some(report.fuse.as_ref()?.lost_replies)
     }),

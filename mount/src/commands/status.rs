@@ -241,6 +241,10 @@ fn write_reads(out: &mut String, report: &Report, fuse: &FuseReport) -> std::fmt
     let resumed = BinaryBytes(totals.resumed_bytes);
     let answers = format_args!("{} at once, {} after waiting", totals.read_hits, totals.read_misses);
     row(out, "so far", format_args!("{read} read, {fetched} fetched, {resumed} resumed; reads answered: {answers}"))?;
+    if fuse.passthrough_opens > 0 {
+        let opens = HumanCount(fuse.passthrough_opens);
+        row(out, "passed through", format_args!("{opens} opens of whole files, whose reads are not counted"))?;
+    }
     let failures = totals.failed_fetches
         + totals.store_failures
         + totals.damaged_chunks

@@ -276,5 +276,10 @@ fn fuse(stats: &Stats) -> FuseReport {
             time_nanoseconds: counted.time.as_nanos() as u64,
         }
     });
-    FuseReport { read_bytes: stats.read_bytes(), lost_replies: stats.lost_replies(), operations: operations.into() }
+    FuseReport {
+        read_bytes: stats.read_bytes(),
+        passthrough_opens: stats.passthrough_opens(),
+        lost_replies: stats.lost_replies(),
+        operations: operations.into(),
+    }
 }

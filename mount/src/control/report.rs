@@ -166,8 +166,11 @@ pub struct TotalsReport {
 /// What the kernel asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FuseReport {
-    /// Bytes that programs have read. What the kernel had cached is not among them.
+    /// Bytes that programs have read. What the kernel had cached, or read by itself, is not among them.
     pub read_bytes: u64,
+    /// Files that were opened for the kernel to read by itself.
+    #[serde(default)]
+    pub passthrough_opens: u64,
     /// Replies that were lost: a defect of Farshore.
     pub lost_replies: u64,
     /// Each kind of operation.

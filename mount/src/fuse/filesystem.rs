@@ -8,17 +8,20 @@ use super::directory::{Filling, Listing, pages_per_reply};
 use super::errno::name_errno;
 use super::host::{Answer, Host, Readable};
 use super::options::Owner;
+use super::passthrough::Passthrough;
 use super::pending::{Pending, Refuse};
 use super::stats::{Operation, Stats};
 use farshore_engine::path::{NAME_MAX_BYTES, Name};
-use farshore_engine::{Errno, Handle, Ino, Reply, Request};
+use farshore_engine::{Errno, Handle, Ino, Opened, Reply, Request};
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
-    OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow, WriteFlags,
+    BackingId, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig,
+    LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow,
+    WriteFlags,
 };
 use std::cell::Cell;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -49,11 +52,17 @@ const CAPABILITIES: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_AUTO_INVAL_DATA)
     .union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
 
+/// How many file systems may lie one on the other below a file that the kernel reads by itself: one. Then this one can
+/// itself be the lower layer of an overlay.
+const MAX_STACK_DEPTH: u32 = 1;
+
 /// The file system as the library drives it.
 pub(super) struct FileSystem<H: Host> {
     host: Arc<H>,
     owner: Owner,
     stats: Arc<Stats>,
+    /// What the kernel reads by itself, unless that is not wanted.
+    passthrough: Option<Arc<Passthrough<BackingId>>>,
     /// Whether the kernel opens and caches directories by itself once it is told that we need not know.
     opens_dirs_itself: bool,
     /// How many pages of a listing one reply may take.
@@ -61,9 +70,16 @@ pub(super) struct FileSystem<H: Host> {
 }
 
 impl<H: Host> FileSystem<H> {
-    /// Shows what `host` has, everything belonging to `owner`.
-    pub(super) fn new(host: Arc<H>, owner: Owner, stats: Arc<Stats>) -> FileSystem<H> {
-        FileSystem { host, owner, stats, opens_dirs_itself: false, pages_per_reply: 1 }
+    /// Shows what `host` has, everything belonging to `owner`. Files of at least `passthrough_from_bytes` are read by the
+    /// kernel itself where that is possible.
+    pub(super) fn new(
+        host: Arc<H>,
+        owner: Owner,
+        passthrough_from_bytes: Option<u64>,
+        stats: Arc<Stats>,
+    ) -> FileSystem<H> {
+        let passthrough = passthrough_from_bytes.map(|from_bytes| Arc::new(Passthrough::new(from_bytes)));
+        FileSystem { host, owner, stats, passthrough, opens_dirs_itself: false, pages_per_reply: 1 }
     }
 
     fn pending<R: Refuse>(&self, operation: Operation, reply: R) -> Pending<R> {
@@ -94,6 +110,12 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
         config.set_max_background(MAX_BACKGROUND).map_err(|nearest| refused("max_background", nearest))?;
         self.opens_dirs_itself = wanted.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         self.pages_per_reply = pages_per_reply(config.kernel_abi());
+        if let Some(passthrough) = &self.passthrough
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+        {
+            config.set_max_stack_depth(MAX_STACK_DEPTH).map_err(|nearest| refused("stack depth", nearest))?;
+            passthrough.allow();
+        }
         Ok(())
     }
 
@@ -140,11 +162,15 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
             OpenAccMode::O_RDONLY => flags.0 & libc::O_TRUNC != 0,
             OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => true,
         };
-        self.host.ask(Request::Open { ino: Ino(ino.0), write }, move |answer| match answer {
-            // What is cached stays good until the notifier says otherwise. A close has nothing to flush.
-            Ok(Answer::Reply(Reply::Opened(opened))) => reply.send(|reply| {
-                reply.opened(FileHandle(opened.handle.0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
-            }),
+        let (host, stats, passthrough) = (Arc::clone(&self.host), Arc::clone(&self.stats), self.passthrough.clone());
+        let whole_from = passthrough.as_ref().and_then(|passthrough| passthrough.smallest_bytes());
+        let ino = Ino(ino.0);
+        self.host.ask(Request::Open { ino, write, whole_from }, move |answer| match answer {
+            Ok(Answer::Reply(Reply::Opened(opened))) => {
+                let mut reply = reply;
+                let backing = passthrough.and_then(|through| backing_of(&through, &*host, ino, &opened, &mut reply));
+                send_opened(reply, opened.handle, backing.as_deref(), &stats);
+            }
             failed => reply.fail(failed),
         });
     }
@@ -183,7 +209,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
     fn release(
         &self,
         _request: &fuser::Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -191,6 +217,9 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
         reply: ReplyEmpty,
     ) {
         let reply = self.pending(Operation::Release, reply);
+        if let Some(passthrough) = &self.passthrough {
+            passthrough.release(Ino(ino.0), Handle(handle.0));
+        }
         self.host.ask(Request::Release { handle: Handle(handle.0) }, move |answer| match answer {
             Ok(Answer::Reply(Reply::Released)) => reply.send(ReplyEmpty::ok),
             failed => reply.fail(failed),
@@ -403,6 +432,32 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
         reply: ReplyWrite,
     ) {
         reply.error(READ_ONLY);
+    }
+}
+
+/// What the kernel reads by itself when it reads what was opened, if it can.
+fn backing_of<H: Host>(
+    passthrough: &Passthrough<BackingId>,
+    host: &H,
+    ino: Ino,
+    opened: &Opened,
+    reply: &mut Pending<ReplyOpen>,
+) -> Option<Arc<BackingId>> {
+    opened.whole?;
+    let register = |file: &File| reply.edit(|reply| reply.open_backing(file)).ok_or(io::ErrorKind::NotConnected)?;
+    passthrough.open(ino, opened.handle, || host.backing(opened), register)
+}
+
+/// Answers an open. A close has nothing to flush.
+fn send_opened(reply: Pending<ReplyOpen>, handle: Handle, backing: Option<&BackingId>, stats: &Stats) {
+    let (handle, flags) = (FileHandle(handle.0), FopenFlags::FOPEN_NOFLUSH);
+    match backing {
+        Some(backing) => {
+            stats.has_passed_through();
+            reply.send(|reply| reply.opened_passthrough(handle, flags, backing));
+        }
+        // What is cached stays good until the notifier says otherwise.
+        None => reply.send(|reply| reply.opened(handle, flags | FopenFlags::FOPEN_KEEP_CACHE)),
     }
 }
 

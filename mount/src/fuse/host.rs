@@ -1,8 +1,10 @@
 //! What the kernel's side asks of the node, and in which form it wants the answers.
 
 use super::notifier::Notifier;
-use farshore_engine::{Errno, Ino, Reply, Request};
+use farshore_engine::{Errno, Ino, Opened, Reply, Request};
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 /// Answers what the kernel asks. The node is one; tests bring their own.
 pub trait Host: Send + Sync + 'static {
@@ -18,6 +20,11 @@ pub trait Host: Send + Sync + 'static {
     fn ask<F>(&self, request: Request, answer: F)
     where
         F: FnOnce(Result<Answer<Self::Bytes>, Errno>) + Send + 'static;
+
+    /// The file that holds the bytes of what was opened and nothing else, for the kernel to read it by itself; `None` if
+    /// there is none. Asked right after the answer to [`Request::Open`], before that handle can be released, and only if
+    /// that said that all of the file is here.
+    fn backing(&self, opened: &Opened) -> Option<Arc<File>>;
 
     /// The kernel has forgotten `lookups` of the times that an answer told it about `ino`. Not called for what the
     /// kernel still knows when the mount ends.

@@ -48,9 +48,10 @@ impl Mounted {
     /// # Errors
     /// What is wrong with the mountpoint or with the machine, and what to do about it.
     pub fn mount<H: Host>(host: Arc<H>, mountpoint: &Path, options: MountOptions) -> Result<Mounted, MountError> {
-        let owner = options.owner;
         let for_notices = Arc::clone(&host);
-        let make = move |stats| FileSystem::new(host, owner, stats);
+        let passthrough_from_bytes = options.passthrough_from_bytes;
+        let owner = options.owner;
+        let make = move |stats| FileSystem::new(host, owner, passthrough_from_bytes, stats);
         Mounted::serve(mountpoint, options, make, move |notifier| for_notices.mounted(notifier))
     }
 

@@ -113,6 +113,7 @@ pub struct OperationCount {
 pub struct Stats {
     operations: [Counter; Operation::ALL.len()],
     read_bytes: AtomicU64,
+    passthrough_opens: AtomicU64,
     lost_replies: AtomicU64,
 }
 
@@ -135,10 +136,16 @@ impl Stats {
         }
     }
 
-    /// Bytes that programs have read through the mount. What the kernel had cached is not among them.
+    /// Bytes that programs have read through the mount. What the kernel had cached, or read by itself, is not among them.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Files that were opened for the kernel to read by itself.
+    #[must_use]
+    pub fn passthrough_opens(&self) -> u64 {
+        self.passthrough_opens.load(Ordering::Relaxed)
     }
 
     /// Replies that were dropped without an answer. Any is a defect of the host.
@@ -159,6 +166,10 @@ impl Stats {
 
     pub(crate) fn has_read(&self, bytes: usize) {
         self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_passed_through(&self) {
+        self.passthrough_opens.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn lost(&self) {

@@ -30,6 +30,7 @@ use farshore_engine::{
 use farshore_proto::{Hello, TreeId};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle as Runtime;
@@ -185,7 +186,9 @@ impl Node {
 
     /// Opens the file behind an answer, if it is one of our own folder.
     fn open_local(&self, answer: Answer) -> Result<Answer, Errno> {
-        let Answer::Reply(Reply::Opened(Opened { handle, local: Some(path) })) = &answer else { return Ok(answer) };
+        let Answer::Reply(Reply::Opened(Opened { handle, local: Some(path), whole: _ })) = &answer else {
+            return Ok(answer);
+        };
         match self.folder.as_ref().ok_or(Errno::Io).and_then(|folder| folder.open_local(path)) {
             Ok(file) => {
                 self.lock().locals.insert(*handle, Arc::new(file));
@@ -196,6 +199,13 @@ impl Node {
                 Err(errno)
             }
         }
+    }
+
+    /// The file of the store that holds the bytes of what is open, if all of it is there.
+    #[must_use]
+    pub fn file_of(&self, opened: &Opened) -> Option<Arc<File>> {
+        let content = self.lock().contents.get(&opened.whole?)?.clone();
+        content.stored()?.file()
     }
 
     /// Asks the engine and waits for the answer.

@@ -22,6 +22,7 @@ use farshore_engine::{ContentIdentity, ContentKey, Held, Resumed, Snapshot};
 use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -154,6 +155,12 @@ pub trait Stored: Any + Send + Sync {
     /// # Errors
     /// What the disk says; [`io::ErrorKind::UnexpectedEof`] if there are fewer bytes: never a short answer.
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// The file that holds its bytes and nothing else, if it is kept in one: what has all its chunks can be read there,
+    /// for as long as the file is open, whatever becomes of the content. Not to be written.
+    fn file(&self) -> Option<Arc<File>> {
+        None
+    }
 
     /// All bytes of chunk number `chunk`, as they lie there.
     ///

@@ -11,7 +11,7 @@ use farshore_engine::{
     Trust,
 };
 use farshore_proto::{ShareId, TreeId};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
@@ -43,6 +43,7 @@ macro_rules! store_laws {
     ($subjects:path) => {
         $crate::store_laws!(@each $subjects:
             what_was_written_is_read,
+            a_whole_content_can_be_read_from_its_file_until_that_is_closed,
             chunks_may_come_in_any_order_and_twice,
             contents_do_not_mix,
             nothing_lies_beyond_the_end,
@@ -179,6 +180,21 @@ pub async fn what_was_written_is_read(subject: &mut dyn Subject) {
         let start = offset as usize;
         assert_eq!(read(&stored, offset, len), bytes[start..start + len]);
     }
+}
+
+/// A store that keeps a content in a file lends it, for as long as it is open.
+pub async fn a_whole_content_can_be_read_from_its_file_until_that_is_closed(subject: &mut dyn Subject) {
+    let (stored, bytes) = whole(subject, 1, 2 * CHUNK_SIZE + 77).await;
+    let Some(file) = stored.file() else { return };
+    let is_right = || {
+        let mut seen = Vec::new();
+        (&*file).seek(SeekFrom::Start(0)).and_then(|_| (&*file).read_to_end(&mut seen)).expect("readable");
+        seen == bytes
+    };
+    assert!(is_right());
+    stored.discard();
+    drop(stored);
+    assert!(is_right(), "whoever has it open goes on");
 }
 
 /// Chunks may come in any order, and again.

@@ -12,11 +12,16 @@ mod demo;
 mod doctor;
 mod fetching;
 mod kills;
+#[path = "../shared/mapping.rs"]
+mod mapping;
 mod mountpoints;
 mod outages;
 mod own;
 mod own_chaos;
 mod own_programs;
+#[path = "../shared/passing.rs"]
+mod passing;
+mod passthrough;
 mod peers;
 mod power;
 mod process;

@@ -212,11 +212,11 @@ fn what_is_unshared_is_read_on_by_who_has_it_open_and_is_gone_for_others() {
 }
 
 /// A small disk of its own, which goes with it.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
     /// `None`, and a loud word about it, if this user may not mount one.
-    fn new(world: &World, size_bytes: u64, flags: MountFlags) -> Option<Disk> {
+    pub(crate) fn new(world: &World, size_bytes: u64, flags: MountFlags) -> Option<Disk> {
         let path = world.new_dir("disk");
         let options = std::ffi::CString::new(format!("size={size_bytes}")).unwrap();
         match mount("farshore-test", &path, "tmpfs", flags, &*options) {
@@ -228,11 +228,11 @@ impl Disk {
         }
     }
 
-    fn store(&self) -> String {
+    pub(crate) fn store(&self) -> String {
         self.0.join("store").to_str().unwrap().to_owned()
     }
 
-    fn free_bytes(&self) -> u64 {
+    pub(crate) fn free_bytes(&self) -> u64 {
         let space = rustix::fs::statvfs(&self.0).unwrap();
         space.f_bavail * space.f_frsize
     }

@@ -19,7 +19,7 @@ fn status(world: &World, device: &str) -> Value {
 
 /// The only process of a device.
 #[track_caller]
-fn only_process(world: &World, device: &str) -> Value {
+pub(crate) fn only_process(world: &World, device: &str) -> Value {
     let mut status = status(world, device);
     assert_eq!(status["unanswered"], Value::Array(Vec::new()));
     let processes = status["processes"].as_array_mut().unwrap();

@@ -1,10 +1,10 @@
 //! What the kernel remembers, and how it is made to forget.
 
 use crate::fixture::{Fixture, eventually};
+use crate::mapping::Mapping;
 use crate::tree::{Tree, pattern};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 #[test]
@@ -32,21 +32,6 @@ fn attributes_change_when_told() {
     eventually("the new size does not show", || size() == 20);
 }
 
-/// Eight bytes at `offset` of a mapping of `len` bytes of `file`, read anew.
-#[allow(unsafe_code)]
-fn look_through_mapping(file: &File, len: usize, offset: usize) -> [u8; 8] {
-    assert!(offset + 8 <= len);
-    // SAFETY: a fresh shared read-only mapping of a file that is longer than what is read from it, unmapped right after
-    // the volatile copy; nothing else refers to it.
-    unsafe {
-        let at = libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0);
-        assert_ne!(at, libc::MAP_FAILED);
-        let seen = at.cast::<u8>().add(offset).cast::<[u8; 8]>().read_volatile();
-        assert_eq!(libc::munmap(at, len), 0);
-        seen
-    }
-}
-
 #[test]
 fn bytes_change_when_told_for_read_and_mmap() {
     let tree = Tree::new();
@@ -60,7 +45,7 @@ fn bytes_change_when_told_for_read_and_mmap() {
         file.read_exact_at(&mut bytes, 700_000).unwrap();
         bytes
     };
-    let mapped = || look_through_mapping(&file, 1_000_000, 700_000);
+    let mapped = || at(&Mapping::new(&file, 1_000_000, false).bytes());
     assert_eq!([read(), mapped()], [at(&old); 2]);
     fixture.tree.write(ino, new.clone());
     assert_eq!([read(), mapped()], [at(&old); 2], "still remembered");

@@ -7,5 +7,10 @@ mod ending;
 mod fixture;
 mod invalidating;
 mod looking;
+#[path = "../shared/mapping.rs"]
+mod mapping;
+#[path = "../shared/passing.rs"]
+mod passing;
+mod passthrough;
 mod reading;
 mod tree;

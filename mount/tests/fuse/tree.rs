@@ -3,15 +3,17 @@
 use farshore::fuse::{Answer, Host, Invalidation, Notifier, Readable, StatFs};
 use farshore_engine::path::Name;
 use farshore_engine::record::FileTime;
-use farshore_engine::{Attr, AttrKind, DirEntry, DirEntryName, Errno, Handle, Ino, Opened, Reply, Request};
+use farshore_engine::{Attr, AttrKind, ContentId, DirEntry, DirEntryName, Errno, Handle, Ino, Opened, Reply, Request};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What a node holds.
 enum Holds {
-    File(Arc<Vec<u8>>),
+    File(Arc<Vec<u8>>, Option<Arc<File>>),
     Dir(BTreeMap<Vec<u8>, u64>),
     Link(Vec<u8>),
 }
@@ -32,6 +34,8 @@ struct State {
     last_handle: u64,
     /// What the kernel was told and has not forgotten.
     lookups: BTreeMap<u64, i64>,
+    /// Files that were whole when they were first opened, and are still open.
+    bound: BTreeSet<u64>,
     /// Files whose reads wait.
     held: BTreeSet<u64>,
     waiting: Vec<(u64, Waiting)>,
@@ -71,7 +75,7 @@ impl Tree {
     }
 
     pub(crate) fn file(&self, parent: u64, name: &[u8], bytes: Vec<u8>) -> u64 {
-        self.add(parent, name, 0o644, Holds::File(Arc::new(bytes)))
+        self.add(parent, name, 0o644, Holds::File(Arc::new(bytes), None))
     }
 
     pub(crate) fn dir(&self, parent: u64, name: &[u8]) -> u64 {
@@ -80,6 +84,24 @@ impl Tree {
 
     pub(crate) fn link(&self, parent: u64, name: &[u8], target: &[u8]) -> u64 {
         self.add(parent, name, 0o777, Holds::Link(target.to_vec()))
+    }
+
+    /// What a file holds is in a file of its own from now on, which the kernel may be given when it is opened next.
+    pub(crate) fn make_whole(&self, ino: u64) {
+        let mut state = self.lock();
+        let Holds::File(bytes, whole) = &mut state.nodes.get_mut(&ino).unwrap().holds else {
+            panic!("{ino} is no file")
+        };
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        *whole = Some(Arc::new(file));
+    }
+
+    /// The kernel is given this file for the bytes of another one.
+    pub(crate) fn back_with(&self, ino: u64, file: File) {
+        let mut state = self.lock();
+        let Holds::File(_, whole) = &mut state.nodes.get_mut(&ino).unwrap().holds else { panic!("{ino} is no file") };
+        *whole = Some(Arc::new(file));
     }
 
     /// Takes a name away; the node stays for whoever has it open.
@@ -91,7 +113,7 @@ impl Tree {
     pub(crate) fn write(&self, ino: u64, bytes: Vec<u8>) {
         let mut state = self.lock();
         let node = state.nodes.get_mut(&ino).unwrap();
-        node.holds = Holds::File(Arc::new(bytes));
+        node.holds = Holds::File(Arc::new(bytes), None);
         node.modified.seconds += 1;
     }
 
@@ -174,14 +196,14 @@ impl State {
     fn dir(&mut self, ino: u64) -> Result<&mut BTreeMap<Vec<u8>, u64>, Errno> {
         match &mut self.nodes.get_mut(&ino).ok_or(Errno::NoEntry)?.holds {
             Holds::Dir(entries) => Ok(entries),
-            Holds::File(_) | Holds::Link(_) => Err(Errno::NotDir),
+            Holds::File(..) | Holds::Link(_) => Err(Errno::NotDir),
         }
     }
 
     fn attr(&self, ino: u64) -> Result<Attr, Errno> {
         let node = self.nodes.get(&ino).ok_or(Errno::NoEntry)?;
         let (kind, size_bytes, links) = match &node.holds {
-            Holds::File(bytes) => (AttrKind::File, bytes.len() as u64, 1),
+            Holds::File(bytes, _) => (AttrKind::File, bytes.len() as u64, 1),
             Holds::Link(target) => (AttrKind::Symlink, target.len() as u64, 1),
             Holds::Dir(_) => (AttrKind::Dir, 0, 2),
         };
@@ -222,20 +244,27 @@ impl State {
             Request::GetAttr { ino } => Reply::Attr(self.attr(ino.0)?),
             Request::ReadLink { ino } => match &self.nodes.get(&ino.0).ok_or(Errno::NoEntry)?.holds {
                 Holds::Link(target) => Reply::Target(target.clone().into()),
-                Holds::File(_) | Holds::Dir(_) => return Err(Errno::Invalid),
+                Holds::File(..) | Holds::Dir(_) => return Err(Errno::Invalid),
             },
             Request::Open { write: true, .. } => return Err(Errno::ReadOnly),
-            Request::Open { ino, write: false } => {
+            Request::Open { ino, write: false, whole_from } => {
+                if !self.is_open(ino.0) && self.is_whole(ino.0, *whole_from) {
+                    self.bound.insert(ino.0);
+                }
                 self.last_handle += 1;
                 self.handles.insert(self.last_handle, ino.0);
-                Reply::Opened(Opened { handle: Handle(self.last_handle), local: None })
+                let whole = self.bound.get(&ino.0).map(|ino| ContentId(*ino));
+                Reply::Opened(Opened { handle: Handle(self.last_handle), local: None, whole })
             }
             Request::Read { handle, offset, len } => {
                 let ino = *self.handles.get(&handle.0).ok_or(Errno::BadHandle)?;
                 return self.slice(ino, *offset, *len).map(Answer::Bytes);
             }
             Request::Release { handle } => {
-                self.handles.remove(&handle.0).ok_or(Errno::BadHandle)?;
+                let ino = self.handles.remove(&handle.0).ok_or(Errno::BadHandle)?;
+                if !self.is_open(ino) {
+                    self.bound.remove(&ino);
+                }
                 Reply::Released
             }
             Request::ReadDir { ino, after, budget_bytes, plus } => {
@@ -253,9 +282,20 @@ impl State {
         Ok(Answer::Reply(reply))
     }
 
+    fn is_open(&self, ino: u64) -> bool {
+        self.handles.values().any(|open| *open == ino)
+    }
+
+    fn is_whole(&self, ino: u64, from_bytes: Option<u64>) -> bool {
+        match self.nodes.get(&ino).map(|node| &node.holds) {
+            Some(Holds::File(bytes, Some(_))) => from_bytes.is_some_and(|from| bytes.len() as u64 >= from),
+            Some(Holds::File(_, None) | Holds::Dir(_) | Holds::Link(_)) | None => false,
+        }
+    }
+
     fn slice(&self, ino: u64, offset: u64, len: u32) -> Result<Slice, Errno> {
         match &self.nodes.get(&ino).ok_or(Errno::Stale)?.holds {
-            Holds::File(bytes) => {
+            Holds::File(bytes, _) => {
                 let start = usize::try_from(offset).unwrap().min(bytes.len());
                 let end = (start + len as usize).min(bytes.len());
                 Ok(Slice { bytes: Arc::clone(bytes), range: start..end, broken: self.broken.contains(&ino) })
@@ -306,6 +346,18 @@ impl Host for Tree {
         let known = state.answer(&request);
         drop(state);
         answer(known);
+    }
+
+    fn backing(&self, opened: &Opened) -> Option<Arc<File>> {
+        let state = self.lock();
+        match &state.nodes.get(state.handles.get(&opened.handle.0)?)?.holds {
+            // Opened anew, so that it stays open for nobody but the kernel.
+            Holds::File(_, Some(whole)) => {
+                Some(Arc::new(File::open(format!("/proc/self/fd/{}", whole.as_raw_fd())).unwrap()))
+            }
+            Holds::File(_, None) => None,
+            Holds::Dir(_) | Holds::Link(_) => None,
+        }
     }
 
     fn forget(&self, ino: Ino, lookups: u64) {

@@ -258,7 +258,7 @@ pub(crate) async fn look_up(node: &Node, at: &str) -> Result<Attr, Errno> {
 }
 
 pub(crate) async fn open(node: &Node, ino: Ino) -> Result<Handle, Errno> {
-    let reply = node.reply(Request::Open { ino, write: false }).await?;
+    let reply = node.reply(Request::Open { ino, write: false, whole_from: None }).await?;
     let Reply::Opened(opened) = reply else { panic!("{reply:?}") };
     Ok(opened.handle)
 }

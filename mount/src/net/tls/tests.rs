@@ -164,6 +164,24 @@ async fn the_socket_is_set_up_for_small_frames_and_dead_peers() {
 }
 
 #[tokio::test]
+async fn a_long_line_gets_a_large_buffer_and_a_short_one_what_the_kernel_thinks_best() {
+    use rustix::net::sockopt::socket_send_buffer_size;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let before = socket_send_buffer_size(&tcp).unwrap();
+    fit_to_line(&tcp, LONG_LINE / 2).unwrap();
+    assert_eq!(socket_send_buffer_size(&tcp).unwrap(), before);
+    fit_to_line(&tcp, LONG_LINE).unwrap();
+    let after = socket_send_buffer_size(&tcp).unwrap();
+    if grants_more() {
+        assert!(after > before, "{after} bytes instead of {before}");
+        assert_eq!(SockRef::from(&tcp).tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
+    } else {
+        assert_eq!(after, before);
+    }
+}
+
+#[tokio::test]
 async fn another_device_than_the_expected_one_is_refused_by_name() {
     let (alice, bob, carol) = (device(), device(), device());
     let mut host = Host::of(&carol).await;

@@ -88,7 +88,7 @@ impl Saving<'_> {
     /// Makes the bytes durable, and then the new sidecar.
     fn make_durable(&self, home: &Home) -> io::Result<()> {
         if !self.draft.unsynced.is_empty() {
-            let synced = self.stored.file().and_then(|file| home.partial.sync(self.stored.name(), &file));
+            let synced = self.stored.opened().and_then(|file| home.partial.sync(self.stored.name(), &file));
             self.synced(synced.is_ok());
             synced?;
         }

@@ -107,7 +107,7 @@ impl DiskStored {
             Purpose::Use => home.touch(key),
             Purpose::LookAfter => stored.used_at = Some(loaded.used_at),
         }
-        let file = match stored.file() {
+        let file = match stored.opened() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(LoadError::NoBytes),
             file => file?,
         };
@@ -188,7 +188,7 @@ impl DiskStored {
     }
 
     /// Its file, opened anew if it was closed to make room for others.
-    pub(super) fn file(&self) -> io::Result<Arc<File>> {
+    pub(super) fn opened(&self) -> io::Result<Arc<File>> {
         self.home.descriptors.get(self.number, || {
             let Some((path, kept)) = self.kept.get() else { return self.home.partial.open(&self.name) };
             let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::NONBLOCK;
@@ -240,7 +240,7 @@ impl DiskStored {
     }
 
     fn write_all(&self, mut offset: u64, frames: Vec<Bytes>) -> io::Result<()> {
-        let file = self.file()?;
+        let file = self.opened()?;
         let mut frames = VecDeque::from(frames);
         loop {
             while frames.front().is_some_and(Bytes::is_empty) {
@@ -272,7 +272,7 @@ impl DiskStored {
     fn bytes_of(&self, chunk: u64) -> io::Result<Option<Vec<u8>>> {
         let range = chunk_range(chunk, self.size_bytes);
         let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
-        match self.home.partial.read_exact(&*self.file()?, &mut bytes, range.start) {
+        match self.home.partial.read_exact(&*self.opened()?, &mut bytes, range.start) {
             Ok(()) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(error),
@@ -329,7 +329,7 @@ impl DiskStored {
         let absolute = std::path::absolute(target)?;
         // An empty file has no chunks that were written.
         self.make()?;
-        let file = self.file()?;
+        let file = self.opened()?;
         finish(&file, mode, modified)?;
         match publish(self.home.partial.as_fd(), self.name.as_ref(), directory.as_fd(), name) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
@@ -365,7 +365,12 @@ impl Stored for DiskStored {
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         check_read(offset, into.len(), self.size_bytes)?;
-        self.home.partial.read_exact(&*self.file()?, into, offset)
+        self.home.partial.read_exact(&*self.opened()?, into, offset)
+    }
+
+    fn file(&self) -> Option<Arc<File>> {
+        let opened = self.opened();
+        opened.inspect_err(|error| tracing::warn!(%error, content = self.name, "a content cannot be opened")).ok()
     }
 
     fn read_chunk(self: Arc<Self>, chunk: u64) -> BoxFuture<'static, io::Result<Bytes>> {

@@ -1,0 +1,36 @@
+//! Farshore itself, as the README says.
+
+use super::Owner;
+use crate::process::Process;
+use crate::stage::{START_LIMIT, Stage};
+use crate::stopping::Trouble;
+use std::path::Path;
+use std::process::Command;
+
+pub(super) fn serve(stage: &Stage<'_>) -> Result<Owner, Trouble> {
+    let mut command = farshore(stage, "owner")?;
+    command.args(["share", "--listen", &format!("{}:0", stage.owner_address())]).arg(stage.folder);
+    let mut process = stage.start_owner(command, "farshore share")?;
+    let at = process.first_line(START_LIMIT)?;
+    Ok(Owner { process: Some(process), at })
+}
+
+pub(super) fn mount(owner: &Owner, root: &Path, stage: &Stage<'_>) -> Result<Process, Trouble> {
+    let mut command = farshore(stage, "reader")?;
+    command.args(["mount", &owner.at]).arg(root);
+    stage.start_reader(command, "farshore mount")
+}
+
+fn farshore(stage: &Stage<'_>, device: &str) -> Result<Command, Trouble> {
+    let mut command = Command::new(stage.farshore);
+    command.env_remove("FARSHORE_LOG").arg("--state").arg(private_dir(stage, device)?);
+    Ok(command)
+}
+
+/// A state directory has to be its owner's alone.
+fn private_dir(stage: &Stage<'_>, device: &str) -> Result<std::path::PathBuf, Trouble> {
+    use std::os::unix::fs::DirBuilderExt;
+    let path = stage.scratch.join(format!("state of {device}"));
+    std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&path)?;
+    Ok(path)
+}
