@@ -120,7 +120,9 @@ impl Engine {
     fn check_waiting(&self) -> usize {
         for (id, waiting) in &self.waiting {
             let (at, timer) = match waiting {
-                Waiting::Read(waiter) | Waiting::All(waiter) => (waiter.deadline, Timer::Deadline(*id)),
+                Waiting::Read(waiter) | Waiting::All(waiter) | Waiting::Bring(waiter) => {
+                    (waiter.deadline, Timer::Deadline(*id))
+                }
                 Waiting::Watch { until, .. } => (*until, Timer::NoNews(*id)),
             };
             assert!(at > self.now && self.timers.is_set(at, timer), "request {id} has no deadline");
@@ -137,7 +139,7 @@ impl Engine {
                     assert!(self.is_on_its_way(content, &range), "request {id} waits for what nobody brings");
                 }
                 Waiting::All(_) => assert!(!content.is_complete(), "request {id} waits for what is here"),
-                Waiting::Watch { .. } => {}
+                Waiting::Bring(_) | Waiting::Watch { .. } => {}
             }
         }
         self.waiting.len()

@@ -126,6 +126,21 @@ pub enum Observation {
         /// The new name.
         to: RelPath,
     },
+    /// Whoever did what is told next of this path saw what the tree has there, also where that is not in the folder: it
+    /// comes after that, and is not something that was made beside it.
+    Sighted {
+        /// Where.
+        path: RelPath,
+    },
+    /// A file that is not in the folder yet was given other attributes.
+    Amended {
+        /// Where.
+        path: RelPath,
+        /// Permission bits and set-uid, set-gid and sticky, 0 to 0o7777, if they change.
+        mode: Option<u16>,
+        /// When it was last modified, if that changes.
+        modified: Option<crate::record::FileTime>,
+    },
     /// From here on until [`Observation::ScanEnd`], everything below `path` is being told by `Found`.
     ScanBegin {
         /// The directory that is read.

@@ -145,7 +145,7 @@ impl Engine {
     fn next_of_whole_files(&mut self) -> Option<(ContentId, u64)> {
         let mut whole: Vec<ContentId> = Vec::new();
         for waiting in self.waiting.values() {
-            if let Waiting::All(waiter) = waiting
+            if let Some(waiter) = waiting.for_whole()
                 && whole.len() < self.config.max_prefetches
                 && !whole.contains(&waiter.content)
             {
@@ -472,7 +472,7 @@ impl Engine {
             .iter()
             .filter_map(|id| match self.waiting.get(id)? {
                 Waiting::Read(waiter) => Some(FrameSet::touched(chunk, &waiter.range(content.size_bytes))),
-                Waiting::All(_) | Waiting::Watch { .. } => None,
+                Waiting::All(_) | Waiting::Bring(_) | Waiting::Watch { .. } => None,
             })
             .fold(FrameSet::EMPTY, FrameSet::union)
             .minus(arrived);
@@ -615,7 +615,10 @@ impl Engine {
     fn is_wanted_whole(&self, id: ContentId) -> bool {
         self.is_prefetched(id)
             || self.contents.get(&id).is_some_and(|content| {
-                content.waiters.iter().any(|waiter| matches!(self.waiting.get(waiter), Some(Waiting::All(_))))
+                content
+                    .waiters
+                    .iter()
+                    .any(|waiter| self.waiting.get(waiter).is_some_and(|waiting| waiting.for_whole().is_some()))
             })
     }
 

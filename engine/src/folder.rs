@@ -48,6 +48,8 @@ pub(crate) struct FolderState {
     look: BTreeSet<RelPath>,
     /// Where something else was found than was expected: nothing is done there until it was looked at.
     unclear: BTreeSet<RelPath>,
+    /// Where what is told next was done by somebody who saw what the tree has.
+    pub(crate) sighted: BTreeSet<RelPath>,
     /// Contents whose files are in our folder now.
     landed: Vec<ContentId>,
     /// When what the disk refused is tried again.
@@ -63,6 +65,11 @@ struct Planned {
 }
 
 impl FolderState {
+    /// Who did what is told next of this path saw what the tree has there.
+    pub(crate) fn note_sighted(&mut self, path: RelPath) {
+        self.sighted.insert(path);
+    }
+
     /// The folder may have to be made like the tree at this path.
     pub(crate) fn note_due(&mut self, path: RelPath) {
         self.due.insert(path);
@@ -146,7 +153,7 @@ impl Engine {
     /// Our folder has an entry's bytes now: nobody needs to fetch them.
     fn stop_fetching(&mut self, ino: Ino) {
         let Some(node) = self.tree.get(ino) else { return };
-        if let (Some(content), 0) = (node.content, node.opens.count()) {
+        if let Some(content) = node.content {
             self.replica.folder.landed.push(content);
         }
     }
@@ -154,6 +161,7 @@ impl Engine {
     /// Does in the folder what is to be done, if nothing is being done.
     pub(crate) fn apply_more(&mut self, out: &mut Vec<Output>) {
         for content in std::mem::take(&mut self.replica.folder.landed) {
+            self.wake(content, out);
             self.let_go_of_local(content, out);
         }
         let folder = &self.replica.folder;

@@ -111,6 +111,11 @@ pub enum Request {
         /// Which open.
         handle: Handle,
     },
+    /// A file that peers have is to be in our folder, whole. Answered when it is, as long as that gets on.
+    Bring {
+        /// Where.
+        path: RelPath,
+    },
     /// A person wants a file, or all that a directory holds, to be fetched and to stay.
     Pin {
         /// Where.

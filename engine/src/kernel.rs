@@ -34,6 +34,7 @@ impl Engine {
             Request::PeerOpen { peer: _, path, stamp } => self.peer_open(&path, stamp),
             Request::Read { handle, offset, len } => return self.read(id, handle, offset, len, out),
             Request::FetchAll { handle } => return self.fetch_all(id, handle, out),
+            Request::Bring { path } => return self.bring(id, &path, out),
             Request::PeerWatch { peer, cursor } => return self.peer_watch(id, peer, cursor, out),
         };
         self.reply(id, result, out);
@@ -80,7 +81,13 @@ impl Engine {
         }
     }
 
-    fn open(&mut self, ino: Ino, write: bool, whole_from: Option<u64>, out: &mut Vec<Output>) -> Result<Reply, Errno> {
+    pub(crate) fn open(
+        &mut self,
+        ino: Ino,
+        write: bool,
+        whole_from: Option<u64>,
+        out: &mut Vec<Output>,
+    ) -> Result<Reply, Errno> {
         let node = self.node(ino)?;
         match node.record.kind {
             Kind::File { .. } => {}
@@ -121,7 +128,7 @@ impl Engine {
         node.is_bound = !node.is_lively && content.is_some_and(is_whole);
     }
 
-    fn release(&mut self, handle: Handle, out: &mut Vec<Output>) -> Result<Reply, Errno> {
+    pub(crate) fn release(&mut self, handle: Handle, out: &mut Vec<Output>) -> Result<Reply, Errno> {
         let file = self.handles.release(handle).ok_or(Errno::BadHandle)?;
         self.end_waits_on(handle, out);
         if let Some(node) = self.tree.get_mut(file.ino)

@@ -10,7 +10,7 @@ use crate::ids::Ino;
 use crate::merge::conflict_name;
 use crate::output::{Notice, Output};
 use crate::path::RelPath;
-use crate::record::Kind;
+use crate::record::{FileTime, Kind};
 use crate::replica::{Stated, Telling};
 use crate::share::{kept_stamp, record_of};
 use crate::tree::Origin;
@@ -49,7 +49,9 @@ impl Engine {
         if let Some(held) = &held {
             self.forget_copy_of(path, held, out);
         }
+        let sighted = self.replica.folder.sighted.remove(path);
         let before = match &held {
+            _ if sighted => self.version_at(path.names()),
             Some(held) => held.revision.version.clone(),
             // Where something was removed, and where nobody else has anything.
             None if self.tree.resolve(path.names()).is_none() => self.version_at(path.names()),
@@ -132,6 +134,18 @@ impl Engine {
             self.forget_copy_of(path, &held, out);
             return self.fetch_instead_of(&held);
         }
+        if self.replica.folder.sighted.remove(path) && self.held_at(path).is_none() {
+            let mark = self.last_mark;
+            let Some(origin) =
+                self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)).map(|node| node.origin)
+            else {
+                return;
+            };
+            let revision = self.next_revision(&self.version_at(path.names()));
+            let telling = Telling { origin, from: None, replaced: false, mark };
+            let _merged = self.merge_in(path, Stated { record: None, revision }, telling, out);
+            return;
+        }
         let Some(held) = self.held_at(path) else { return };
         let revision = self.next_revision(&held.revision.version);
         let telling = Telling { origin: Origin::Local(held.facts), from: None, replaced: false, mark: self.last_mark };
@@ -196,6 +210,27 @@ impl Engine {
         let left = self.version_at(from.names());
         self.share.note_moved(to.clone());
         self.announce(Change::Rename { from: from.clone(), to: to.clone(), record, revision, left, digest }, None, out);
+    }
+
+    /// A file that is not in our folder yet was given other attributes.
+    pub(crate) fn merge_amended(
+        &mut self,
+        path: &RelPath,
+        mode: Option<u16>,
+        modified: Option<FileTime>,
+        out: &mut Vec<Output>,
+    ) {
+        let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
+        let Some(node) = node.filter(|node| matches!(node.origin, Origin::Peer(_))) else { return };
+        let (origin, mut record) = (node.origin, node.record.clone());
+        record.mode = mode.unwrap_or(record.mode);
+        record.modified = modified.unwrap_or(record.modified);
+        if record.check().is_err() || record == node.record {
+            return;
+        }
+        let revision = self.next_revision(&self.version_at(path.names()));
+        let telling = Telling { origin, from: None, replaced: false, mark: self.last_mark };
+        let _merged = self.merge_in(path, Stated { record: Some(record), revision }, telling, out);
     }
 
     fn look_at_both(&mut self, from: &RelPath, to: &RelPath, out: &mut Vec<Output>) {

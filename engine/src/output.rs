@@ -65,6 +65,8 @@ pub enum Reply {
     Entries(Vec<DirEntry>),
     /// To [`crate::Request::FetchAll`].
     Fetched(ContentId),
+    /// To [`crate::Request::Bring`]: it is in our folder.
+    Brought,
     /// To [`crate::Request::Pin`].
     Pinned,
     /// To [`crate::Request::Unpin`].

@@ -25,6 +25,8 @@ pub(crate) enum Waiting {
     Read(Waiter),
     /// For all bytes.
     All(Waiter),
+    /// For all bytes to be in our folder.
+    Bring(Waiter),
     /// For news of our tree.
     Watch { peer: PeerId, cursor: WatchCursor, until: Time },
 }
@@ -59,21 +61,29 @@ impl Waiting {
     /// What a request gets that still waits when everything ends.
     pub(crate) fn at_shutdown(self) -> Result<Reply, Errno> {
         match self {
-            Waiting::Read(_) | Waiting::All(_) => Err(Errno::Io),
+            Waiting::Read(_) | Waiting::All(_) | Waiting::Bring(_) => Err(Errno::Io),
             Waiting::Watch { cursor, .. } => Ok(Reply::Watched { updates: Vec::new(), cursor }),
         }
     }
 
     pub(crate) fn waiter(&self) -> Option<&Waiter> {
         match self {
-            Waiting::Read(waiter) | Waiting::All(waiter) => Some(waiter),
+            Waiting::Read(waiter) | Waiting::All(waiter) | Waiting::Bring(waiter) => Some(waiter),
             Waiting::Watch { .. } => None,
+        }
+    }
+
+    /// Whoever waits for a whole file.
+    pub(crate) fn for_whole(&self) -> Option<&Waiter> {
+        match self {
+            Waiting::All(waiter) | Waiting::Bring(waiter) => Some(waiter),
+            Waiting::Read(_) | Waiting::Watch { .. } => None,
         }
     }
 
     fn waiter_mut(&mut self) -> Option<&mut Waiter> {
         match self {
-            Waiting::Read(waiter) | Waiting::All(waiter) => Some(waiter),
+            Waiting::Read(waiter) | Waiting::All(waiter) | Waiting::Bring(waiter) => Some(waiter),
             Waiting::Watch { .. } => None,
         }
     }
@@ -152,7 +162,7 @@ impl Engine {
         Ok(None)
     }
 
-    fn wait_for(
+    pub(crate) fn wait_for(
         &mut self,
         id: ReqId,
         handle: Handle,
@@ -209,7 +219,7 @@ impl Engine {
                 }
             }
             // Whole files come through the queue of what nobody waits for yet, a window at a time.
-            Some(Waiting::All(_) | Waiting::Watch { .. }) | None => {}
+            Some(Waiting::All(_) | Waiting::Bring(_) | Waiting::Watch { .. }) | None => {}
         }
     }
 
@@ -239,6 +249,7 @@ impl Engine {
                 content.is_here(&range).then_some(Reply::Read(Span { source, offset: range.start, len }))
             }
             Waiting::All(_) => content.is_complete().then_some(Reply::Fetched(id)),
+            Waiting::Bring(waiter) => self.is_in_folder(waiter.ino).then_some(Reply::Brought),
             Waiting::Watch { .. } => None,
         }
     }
@@ -247,7 +258,7 @@ impl Engine {
     pub(crate) fn finish(&mut self, id: ReqId, result: Result<Reply, Errno>, out: &mut Vec<Output>) {
         let Some(waiting) = self.waiting.remove(&id) else { return };
         match &waiting {
-            Waiting::Read(waiter) | Waiting::All(waiter) => {
+            Waiting::Read(waiter) | Waiting::All(waiter) | Waiting::Bring(waiter) => {
                 self.timers.unset(waiter.deadline, Timer::Deadline(id));
                 if let Some(content) = self.contents.get_mut(&waiter.content) {
                     content.waiters.remove(&id);
@@ -267,6 +278,8 @@ impl Engine {
         self.reply(id, result, out);
         if let Waiting::Read(waiter) = waiting {
             self.let_go_of(waiter.content, waiter.offset..waiter.offset.saturating_add(waiter.len), out);
+        } else if let Waiting::Bring(waiter) = waiting {
+            let _released = self.release(waiter.handle, out);
         }
     }
 
@@ -283,11 +296,10 @@ impl Engine {
 
     /// Whether a whole-file fetch has nothing under way only because others are before it.
     fn is_waiting_for_its_turn(&self, id: ReqId) -> bool {
-        let Some(Waiting::All(waiter)) = self.waiting.get(&id) else { return false };
+        let Some(waiter) = self.waiting.get(&id).and_then(Waiting::for_whole) else { return false };
         let Some(content) = self.contents.get(&waiter.content) else { return false };
-        let others = || {
-            self.waiting.values().any(|other| matches!(other, Waiting::All(other) if other.content != waiter.content))
-        };
+        let others =
+            || self.waiting.values().filter_map(Waiting::for_whole).any(|other| other.content != waiter.content);
         content.chunks.is_empty() && self.link_to(content.peer).is_some() && others()
     }
 
@@ -308,7 +320,7 @@ impl Engine {
         let deadline = self.now + self.config.read_timeout;
         for id in &content.waiters {
             let Some(waiting) = self.waiting.get_mut(id) else { continue };
-            let whole = matches!(waiting, Waiting::All(_));
+            let whole = waiting.for_whole().is_some();
             let Some(waiter) = waiting.waiter_mut() else { continue };
             if overlaps(&waiter.range(content.size_bytes), &bytes) {
                 waiter.failures.clear();

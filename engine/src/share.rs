@@ -390,7 +390,7 @@ impl Engine {
             .iter()
             .filter_map(|(id, waiting)| match waiting {
                 Waiting::Watch { peer, cursor, .. } => Some((*id, *peer, cursor.clone())),
-                Waiting::Read(_) | Waiting::All(_) => None,
+                Waiting::Read(_) | Waiting::All(_) | Waiting::Bring(_) => None,
             })
             .collect();
         for (id, peer, cursor) in watching {

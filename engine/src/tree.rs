@@ -169,6 +169,11 @@ impl Tree {
             .filter_map(|ino| Some((*ino, self.get(*ino)?)))
     }
 
+    /// The entries of a directory, in the order of their names.
+    pub(crate) fn children_by_name(&self, dir: Ino) -> impl Iterator<Item = (&Name, Ino)> {
+        self.entries(dir).into_iter().flat_map(|entries| &entries.by_name).map(|(name, ino)| (name, *ino))
+    }
+
     /// The first entry behind `path` in the order of listings: directories before what they hold, and names in order.
     /// `path` itself need not exist any more. What lies below it is passed over unless `descend`.
     pub(crate) fn next_in_order(&self, path: &RelPath, descend: bool) -> Option<Ino> {

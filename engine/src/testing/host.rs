@@ -119,7 +119,7 @@ impl Host {
             Request::Read { .. } => Some(now + self.config.read_timeout),
             Request::PeerWatch { .. } => Some(now + self.config.watch_timeout),
             // Answered at once, or as long as it gets on.
-            Request::FetchAll { .. } => None,
+            Request::FetchAll { .. } | Request::Bring { .. } => None,
             Request::Lookup { .. }
             | Request::GetAttr { .. }
             | Request::ReadLink { .. }

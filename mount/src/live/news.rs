@@ -79,7 +79,7 @@ impl Live {
                     self.review(from);
                     self.review(to);
                 }
-                Observation::ScanBegin { .. } => {}
+                Observation::ScanBegin { .. } | Observation::Sighted { .. } | Observation::Amended { .. } => {}
                 // What was not found again was told by nobody.
                 Observation::ScanEnd { path } => self.review_all_in(path),
             }

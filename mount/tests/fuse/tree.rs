@@ -271,6 +271,7 @@ impl State {
                 Reply::Entries(self.list(ino.0, *after, *budget_bytes, *plus)?)
             }
             Request::FetchAll { .. }
+            | Request::Bring { .. }
             | Request::Pin { .. }
             | Request::Unpin { .. }
             | Request::Evict { .. }
@@ -317,6 +318,7 @@ fn kind(request: &Request) -> &'static str {
         Request::ReadDir { plus: false, .. } => "readdir",
         Request::ReadDir { plus: true, .. } => "readdirplus",
         Request::FetchAll { .. }
+        | Request::Bring { .. }
         | Request::Pin { .. }
         | Request::Unpin { .. }
         | Request::Evict { .. }

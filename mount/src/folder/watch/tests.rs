@@ -81,6 +81,7 @@ impl Heard {
                     self.tree.insert(RelPath::new(names).unwrap(), seen);
                 }
             }
+            Observation::Sighted { .. } | Observation::Amended { .. } => panic!("a watcher sees no more than a folder"),
             Observation::ScanBegin { path } => assert!(self.scan.replace((path, BTreeSet::new())).is_none()),
             Observation::ScanEnd { path } => {
                 let (begun, named) = self.scan.take().unwrap();
@@ -241,6 +242,8 @@ impl Rig {
             Observation::Moved { from, to } => Some((from, to)),
             Observation::Found { .. }
             | Observation::Missing { .. }
+            | Observation::Sighted { .. }
+            | Observation::Amended { .. }
             | Observation::ScanBegin { .. }
             | Observation::ScanEnd { .. } => None,
         });
