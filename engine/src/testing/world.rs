@@ -149,6 +149,10 @@ impl World {
     pub fn input(&mut self, at: HostId, input: Input) {
         let mut out = Vec::new();
         let is_news = matches!(input, Input::Peer(..));
+        let tr = std::env::var("TR").is_ok();
+        if tr {
+            eprintln!("{} h{at} <- {:?}", self.now, input);
+        }
         self.hosts[at].engine.step(self.now, input, &mut out);
         self.hosts[at].engine.check();
         // At moments that are as good as any, and when events are still to be told for the second time.
@@ -461,11 +465,15 @@ impl World {
         };
         let version = match &op {
             // Nobody wants it any more: something newer is to be there.
-            crate::Apply::Publish { content: Some(content), .. } if !host.store.contents().contains(content) => {
+            crate::Apply::Publish { content: Some(content), .. }
+            | crate::Apply::KeepCopy { unless: Some(content), .. }
+                if !host.store.contents().contains(content) =>
+            {
                 failed.get_or_insert(crate::ApplyError::Changed);
                 None
             }
-            crate::Apply::Publish { content: Some(content), .. } => {
+            crate::Apply::Publish { content: Some(content), .. }
+            | crate::Apply::KeepCopy { unless: Some(content), .. } => {
                 let (owner, wanted) =
                     host.wanted.get(content).cloned().unwrap_or_else(|| panic!("{op:?} has no content"));
                 let (version, size) = self.versions[&(owner, wanted.stamp)];
