@@ -149,10 +149,6 @@ impl World {
     pub fn input(&mut self, at: HostId, input: Input) {
         let mut out = Vec::new();
         let is_news = matches!(input, Input::Peer(..));
-        let tr = std::env::var("TR").is_ok();
-        if tr {
-            eprintln!("{} h{at} <- {:?}", self.now, input);
-        }
         self.hosts[at].engine.step(self.now, input, &mut out);
         self.hosts[at].engine.check();
         // At moments that are as good as any, and when events are still to be told for the second time.
