@@ -7,7 +7,9 @@
 
 pub mod any;
 pub mod codec;
+mod frames;
 pub mod hello;
+pub mod memory_file;
 mod path;
 pub mod read;
 pub mod tree;
@@ -23,6 +25,7 @@ pub mod v1 {
 pub use any::parse_any;
 pub use codec::{UNREADABLE, fault_of};
 pub use hello::{Hello, Secret, ShareId, Welcome, choose_version};
+pub use memory_file::{MemoryFileError, decode_memory, encode_memory};
 pub use read::{Fetch, Frame, Hash, Hashes, Open, ReadReply, ReadRequest, Refusal};
 pub use tree::{batches, parse_batch};
 pub use tree_file::{TreeFile, TreeFileError, TreeId};
