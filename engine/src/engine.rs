@@ -24,6 +24,7 @@ use crate::timers::{Timer, Timers};
 use crate::tree::{Origin, Tree};
 use crate::version::{Clock, Dot};
 use crate::view::Totals;
+use crate::walks::Walks;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Decides everything about one share on one device. See the crate's documentation for how to drive it.
@@ -55,6 +56,7 @@ pub struct Engine {
     pub(crate) cache: Cache,
     pub(crate) saving: Saving,
     pub(crate) prefetch: Prefetch,
+    pub(crate) walks: Walks,
     /// When something was last let go of because the disk was full.
     pub(crate) room_made_at: Option<Time>,
     pub(crate) timers: Timers,
@@ -132,6 +134,7 @@ impl Engine {
             cache: Cache::default(),
             saving: Saving::default(),
             prefetch: Prefetch::default(),
+            walks: Walks::default(),
             room_made_at: None,
             timers: Timers::default(),
             totals: Totals::default(),
@@ -200,6 +203,7 @@ impl Engine {
             // The step goes on with it.
             Timer::Prefetch => self.prefetch.rest_at = None,
             Timer::PrefetchAgain => self.on_prefetch_again(),
+            Timer::WalkIdle => self.on_walk_idle(out),
             Timer::Save => self.on_save_due(out),
             Timer::Redial(peer) => self.on_redial(peer, out),
         }
@@ -281,6 +285,7 @@ impl Engine {
         self.ahead.clear();
         self.ahead_bytes = 0;
         self.end_prefetch();
+        self.walks = Walks::default();
         self.saving = Saving::default();
         for (id, running) in &mut self.running {
             match running {

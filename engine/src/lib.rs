@@ -95,6 +95,7 @@ mod rename;
 mod rng;
 mod save;
 mod tree;
+mod walks;
 
 pub use bitmap::ChunkBitmap;
 pub use config::{Config, OnDisconnect};
