@@ -20,15 +20,19 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawMode, RenameFlags, Sta
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::{fs, io};
 
 /// The contents that are to be published.
 pub type Contents = BTreeMap<ContentId, Arc<dyn Stored>>;
 
 /// If more files than this are published at once, everything on the file system is made durable in one call.
 const ONE_BY_ONE: usize = 8;
+
+/// How many bytes of two files are compared at once.
+const COMPARED_BYTES: usize = 256 * 1024;
 
 /// The bits of a mode that peers know and set. Those that lend rights to whoever executes a file, or to what is made in a
 /// directory, are each device's own.
@@ -46,6 +50,8 @@ pub(super) struct Applier {
 enum Refusal {
     /// There is something else than was expected.
     Changed,
+    /// It holds the same bytes as what took its name.
+    Same,
     /// What the disk says.
     Disk(Errno),
 }
@@ -106,41 +112,54 @@ impl Applier {
     /// Prepares what takes long: the files that are to be published, all of their bytes durable, where nobody sees them.
     pub(super) fn prepare<'a>(&'a self, ops: Vec<Apply>, contents: &Contents) -> Vec<Prepared<'a>> {
         let mut prepared: Vec<Prepared<'a>> = ops.into_iter().map(|op| self.prepare_one(op, contents)).collect();
-        let files = || prepared.iter().filter_map(|prepared| prepared.file.as_ref()?.as_ref().ok());
+        let files = || prepared.iter().filter_map(Prepared::file);
         let synced = match files().count() {
             0 => Ok(()),
             1..=ONE_BY_ONE => files().try_for_each(|(item, _)| item.sync()),
             _ => rustix::io::retry_on_intr(|| rustix::fs::syncfs(self.beneath.root())),
         };
         if let Err(error) = synced {
-            for prepared in prepared.iter_mut().filter(|prepared| prepared.file.is_some()) {
-                prepared.file = Some(Err(error.into()));
+            for prepared in prepared.iter_mut().filter(|prepared| prepared.file().is_some()) {
+                prepared.ready = Err(error.into());
             }
         }
         prepared
     }
 
     fn prepare_one<'a>(&'a self, op: Apply, contents: &Contents) -> Prepared<'a> {
-        let Apply::Publish { path, content: Some(id), .. } = &op else { return Prepared { op, file: None } };
         // The engine says that it is here; if it is not, it is fetched again after a restart.
-        let stored = contents.get(id).cloned().ok_or(Refusal::Disk(Errno::NOENT));
-        let file = stored.and_then(|stored| {
-            // What cannot be put there need not be copied.
-            self.place(path)?;
-            let item = self.aside.item(&self.beneath)?;
-            stored.lend(item.directory(), item.name())?;
-            Ok((item.made(), stored))
-        });
-        Prepared { op, file: Some(file) }
+        let stored = |id| contents.get(id).cloned().ok_or(Refusal::Disk(Errno::NOENT));
+        let ready = match &op {
+            Apply::Publish { path, content: Some(id), .. } => stored(id).and_then(|stored| {
+                // What cannot be put there need not be copied.
+                self.place(path)?;
+                let item = self.aside.item(&self.beneath)?;
+                stored.lend(item.directory(), item.name())?;
+                Ok(Ready::File((item.made(), stored)))
+            }),
+            Apply::KeepCopy { path, unless: Some(id), .. } => stored(id).and_then(|stored| {
+                let is_same = holds(&self.beneath.file(path)?.into(), &*stored)?;
+                Ok(if is_same { Ready::Same } else { Ready::Nothing })
+            }),
+            Apply::Publish { content: None, .. }
+            | Apply::KeepCopy { unless: None, .. }
+            | Apply::MakeDir { .. }
+            | Apply::MakeSymlink { .. }
+            | Apply::Remove { .. }
+            | Apply::Rename { .. }
+            | Apply::SetAttributes { .. } => Ok(Ready::Nothing),
+        };
+        Prepared { op, ready }
     }
 
     /// Does an operation. The facts are those of what it has made; if a program has changed that at once, they are older
     /// than what is there, so that it is noticed.
     pub(super) fn apply(&self, prepared: Prepared<'_>) -> Result<Facts, ApplyError> {
-        let Prepared { op, file } = prepared;
+        let Prepared { op, ready } = prepared;
         let path = op.target().clone();
-        self.apply_one(op, file).map_err(|refusal| match refusal {
+        ready.and_then(|ready| self.apply_one(op, ready)).map_err(|refusal| match refusal {
             Refusal::Changed => ApplyError::Changed,
+            Refusal::Same => ApplyError::Same,
             Refusal::Disk(Errno::NOSPC | Errno::DQUOT) => ApplyError::NoSpace,
             Refusal::Disk(error) => {
                 tracing::debug!(%path, %error, "what a peer did cannot be done in the folder");
@@ -149,7 +168,7 @@ impl Applier {
         })
     }
 
-    fn apply_one(&self, op: Apply, file: Option<Outcome<File<'_>>>) -> Outcome<Facts> {
+    fn apply_one(&self, op: Apply, ready: Ready<'_>) -> Outcome<Facts> {
         match op {
             Apply::MakeDir { path, mode, modified } => {
                 let place = self.place(&path)?;
@@ -168,14 +187,13 @@ impl Applier {
             Apply::Publish { path, mode, modified, expect, .. } => {
                 let place = self.place(&path)?;
                 let attributes = Attributes { mode: Some(mode), modified };
-                let Some(file) = file else {
+                let Ready::File((item, stored)) = ready else {
                     let item = self.aside.item(&self.beneath)?;
                     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                     rustix::fs::openat(item.directory(), item.name(), flags, Mode::RUSR | Mode::WUSR)?;
                     let made = self.put(item.made(), attributes, &place, expect)?;
                     return Ok(settled(&place, &made));
                 };
-                let (item, stored) = file?;
                 let made = self.put(item, attributes, &place, expect)?;
                 if let Err(error) = stored.give_away() {
                     tracing::warn!(%path, "a file that is in the folder now cannot be removed from the store: {error}");
@@ -195,6 +213,15 @@ impl Applier {
                 let over = over.map(|over| to.expect(over)).transpose()?;
                 self.rename(&from, &before, &to, over.as_ref())?;
                 self.set_attributes(&to, &before, Attributes { mode: Some(mode), modified })
+            }
+            Apply::KeepCopy { path, to, expect, unless: _ } => {
+                let (from, to) = (self.place(&path)?, self.place(&to)?);
+                let before = from.expect(expect)?;
+                if matches!(ready, Ready::Same) {
+                    return Err(Refusal::Same);
+                }
+                self.rename(&from, &before, &to, None)?;
+                Ok(settled(&to, &before))
             }
             Apply::SetAttributes { path, mode, modified, expect } => {
                 let attributes = Attributes { mode: Some(mode), modified };
@@ -353,10 +380,28 @@ impl Applier {
     }
 }
 
-/// An operation, and the file that it is to publish, if it is to publish one that is not empty.
+/// An operation, and what takes long of it, which is done.
 pub(super) struct Prepared<'a> {
     op: Apply,
-    file: Option<Outcome<File<'a>>>,
+    ready: Outcome<Ready<'a>>,
+}
+
+/// What was prepared.
+enum Ready<'a> {
+    Nothing,
+    /// The file that it is to publish, which is not empty.
+    File(File<'a>),
+    /// What lost its name has the bytes of what took it.
+    Same,
+}
+
+impl<'a> Prepared<'a> {
+    fn file(&self) -> Option<&File<'a>> {
+        match &self.ready {
+            Ok(Ready::File(file)) => Some(file),
+            Ok(Ready::Nothing | Ready::Same) | Err(_) => None,
+        }
+    }
 }
 
 /// A file that nobody sees yet, and whose bytes it has.
@@ -414,6 +459,29 @@ fn is_dir(stat: &Stat) -> bool {
 /// Whether the file system cannot rename in other ways than the usual one.
 fn lacks_flags(error: Errno) -> bool {
     matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
+}
+
+/// Whether a file holds the bytes of a content, all of which is stored.
+fn holds(file: &fs::File, stored: &dyn Stored) -> io::Result<bool> {
+    let len_bytes = file.metadata()?.len();
+    // Only what is looked at is read: a file that grows meanwhile is not the one that is expected.
+    let (mut ours, mut theirs) = (vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]);
+    for offset in (0..len_bytes).step_by(COMPARED_BYTES) {
+        let len = (len_bytes - offset).min(COMPARED_BYTES as u64) as usize;
+        let (ours, theirs) = (&mut ours[..len], &mut theirs[..len]);
+        match file.read_exact_at(ours, offset) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        }
+        match stored.read(offset, theirs) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        }
+        if ours != theirs {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether all that a directory holds is of the kinds that are not shared.

@@ -230,7 +230,7 @@ impl Core {
             }
             Effect::Apply { ops } => {
                 let published = ops.iter().filter_map(|op| match op {
-                    Apply::Publish { content, .. } => *content,
+                    Apply::Publish { content, .. } | Apply::KeepCopy { unless: content, .. } => *content,
                     Apply::MakeDir { .. }
                     | Apply::MakeSymlink { .. }
                     | Apply::Remove { .. }

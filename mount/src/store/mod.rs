@@ -11,7 +11,7 @@ mod publish;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;
 
-pub use disk::{APPLYING, DiskStore, KEPT_MODE_BITS, PRIVATE};
+pub use disk::{APPLYING, DiskStore, KEPT_MODE_BITS, OpenError, PRIVATE};
 pub use memory::MemoryStore;
 pub(crate) use publish::publish;
 

@@ -200,6 +200,30 @@ fn what_is_asked_for_is_done_with_mode_and_time() {
     }
 }
 
+/// A file is as long as the content that it is compared with: the engine asks only then.
+#[test]
+fn what_lost_its_name_gets_another_one_unless_it_is_what_took_it() {
+    let bench = Bench::new();
+    let keep_copy = |expect, unless: bool| Apply::KeepCopy {
+        path: path("file"),
+        to: path("copy"),
+        expect,
+        unless: unless.then_some(ContentId(1)),
+    };
+    let before = bench.put("file", NEW);
+    assert_eq!(bench.apply(keep_copy(before, true)), Err(ApplyError::Same));
+    assert_eq!(bench.apply(keep_copy(Facts { inode: 1, ..before }, true)), Err(ApplyError::Changed));
+    assert_eq!(bench.tree(), [("file".to_owned(), NEW.to_owned())]);
+    let other = NEW.replace('y', "z");
+    let before = bench.put("file", &other);
+    assert_eq!(bench.apply(keep_copy(before, true)), Ok(bench.facts("copy")));
+    assert_eq!(bench.tree(), [("copy".to_owned(), other.clone())]);
+    let before = bench.put("file", NEW);
+    assert_eq!(bench.apply(keep_copy(before, false)), Err(ApplyError::Changed), "the name is taken");
+    fs::remove_file(bench.at("copy")).unwrap();
+    assert_eq!(bench.apply(keep_copy(before, false)), Ok(bench.facts("copy")));
+}
+
 #[test]
 fn what_is_expected_is_replaced() {
     let bench = Bench::new();
@@ -304,7 +328,7 @@ const ACTS: [(&str, Damage); 4] = [
 #[test]
 fn what_a_program_does_meanwhile_is_never_lost() {
     type Make = fn(&Bench) -> Apply;
-    let ops: [(&str, Make); 8] = [
+    let ops: [(&str, Make); 9] = [
         ("publish", |_| publish_at("file", None)),
         ("publish over", |bench| publish_at("file", Some(bench.put("file", "old")))),
         ("link over", |bench| link_at("file", Some(bench.put("file", "old")))),
@@ -313,6 +337,10 @@ fn what_a_program_does_meanwhile_is_never_lost() {
         ("rename over", |bench| {
             let over = bench.put("new", "over");
             rename("file", "new", bench.put("file", "old"), Some(over))
+        }),
+        ("keep a copy", |bench| {
+            let expect = bench.put("file", "old");
+            Apply::KeepCopy { path: path("file"), to: path("new"), expect, unless: Some(ContentId(1)) }
         }),
         ("attributes", |bench| attributes("file", Some(bench.put("file", "old")))),
         ("empty", |_| Apply::Publish {
