@@ -331,6 +331,9 @@ pub async fn what_is_lent_is_a_file_and_what_is_given_away_is_not_the_stores(sub
     assert_eq!(subject.contents(), 1);
     stored.lend(directory.as_fd(), "away".as_ref()).unwrap();
     stored.give_away().unwrap();
+    stored.lend(directory.as_fd(), "again".as_ref()).unwrap();
+    stored.give_away().unwrap();
+    std::fs::write(dir.path().join("again"), b"mine").unwrap();
     assert_eq!(read(&stored, 0, bytes.len()), bytes);
     save(subject, &stored).await;
     drop(stored);
