@@ -2,10 +2,9 @@
 //! done in either is lost.
 
 use crate::process::eventually;
-use crate::tree::{Sight, noise, set_mode, set_modified, walk, write_noise, write_zoo};
+use crate::tree::{noise, set_mode, set_modified, shared, shared_difference, write_noise, write_zoo};
 use crate::world::{Mount, Share, World, files_below};
 use rustix::process::Signal;
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -84,7 +83,7 @@ impl Both {
     /// Waits until both folders are the same.
     #[track_caller]
     fn become_same(&self) {
-        eventually("both folders are the same", || difference(&self.folder, &self.copy));
+        eventually("both folders are the same", || shared_difference(&self.folder, &self.copy));
     }
 
     /// The same, and all that was told of that has been dealt with: something that came after it has gone both ways.
@@ -98,22 +97,6 @@ impl Both {
             eventually("it is gone", || !there.join("last").exists());
         }
         self.become_same();
-    }
-}
-
-/// What a folder holds for everybody. A walk may meet what is just being replaced: then it is tried again.
-fn contents(folder: &Path) -> Result<BTreeMap<PathBuf, Sight>, String> {
-    let mut found = walk(folder).map_err(|error| error.to_string())?;
-    found.retain(|path, _| !path.starts_with(".farshore"));
-    Ok(found)
-}
-
-fn difference(theirs: &Path, ours: &Path) -> Result<(), String> {
-    let (theirs, ours) = (contents(theirs)?, contents(ours)?);
-    let first = theirs.keys().chain(ours.keys()).find(|path| theirs.get(*path) != ours.get(*path));
-    match first {
-        None => Ok(()),
-        Some(path) => Err(format!("{}: {:?}, and {:?}", path.display(), theirs.get(path), ours.get(path))),
     }
 }
 
@@ -232,7 +215,7 @@ fn who_begins_anew_finds_that_nothing_has_changed() {
     let fill = |folder: &Path| write_zoo(folder, &[512 << 10]);
     let Some(mut both) = Both::with(fill, |_| {}) else { return };
     both.become_same();
-    let before = contents(&both.folder).unwrap();
+    let before = shared(&both.folder).unwrap();
     for round in 0..3 {
         let is_owner = round != 1;
         if round != 0 {
@@ -250,7 +233,7 @@ fn who_begins_anew_finds_that_nothing_has_changed() {
         eventually("it is there", || both.theirs(&name).exists());
         both.become_same();
         assert!(copies(&both.folder).is_empty(), "{round}: {:?}", copies(&both.folder));
-        let mut now = contents(&both.folder).unwrap();
+        let mut now = shared(&both.folder).unwrap();
         now.retain(|path, _| before.contains_key(path) && path != Path::new(""));
         assert!(now.iter().all(|(path, sight)| before.get(path) == Some(sight)), "{round}");
     }
