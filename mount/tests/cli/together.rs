@@ -174,6 +174,8 @@ fn what_is_done_for_a_peer_is_no_change_of_ones_own() {
         let metas = files_below(&folder.join("dir")).into_iter().map(|file| file.metadata().unwrap());
         metas.map(|meta| (meta.ino(), meta.ctime(), meta.ctime_nsec())).collect()
     };
+    let made = both.ours("dir").metadata().unwrap().modified().unwrap();
+    assert_eq!(both.theirs("dir").metadata().unwrap().modified().unwrap(), made);
     let before = (facts(&both.folder), facts(&both.copy));
     both.come_to_rest();
     assert_eq!((facts(&both.folder), facts(&both.copy)), before);
