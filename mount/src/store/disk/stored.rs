@@ -13,11 +13,14 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
 use farshore_engine::{ContentIdentity, ContentKey, Resumed};
 use futures_util::future::BoxFuture;
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, AsRawFd};
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -41,8 +44,8 @@ pub(super) struct DiskStored {
     is_discarded: AtomicBool,
     /// Held while its sidecar gets its name, or it gets one of its own.
     naming: Ranked<()>,
-    /// Where it has a name of its own, and as which file; then it has none in the private place any more.
-    kept: OnceLock<(PathBuf, Inode)>,
+    /// Its file, to be read, once it has a name of its own; then it is not the store's any more.
+    kept: OnceLock<Arc<File>>,
     /// Whether its file is there.
     is_made: Ranked<bool>,
     /// Its key, unless somebody had that when this one was made. Given back after everything else is done.
@@ -57,9 +60,6 @@ pub(super) enum Purpose {
     /// To find out what is stored, or to save that: whether anybody uses it does not change.
     LookAfter,
 }
-
-/// Device and inode of a file.
-type Inode = (u64, u64);
 
 impl DiskStored {
     /// A content of which nothing is here. Its file is made when something is written: making it waits for the disk, and
@@ -190,16 +190,10 @@ impl DiskStored {
 
     /// Its file, opened anew if it was closed to make room for others.
     pub(super) fn opened(&self) -> io::Result<Arc<File>> {
-        self.home.descriptors.get(self.number, || {
-            let Some((path, kept)) = self.kept.get() else { return self.home.partial.open(&self.name) };
-            let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::NONBLOCK;
-            let opened = rustix::fs::open(path, flags, Mode::empty())?;
-            // Its name is anybody's to take.
-            if inode(&rustix::fs::fstat(&opened)?) != *kept {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "the file was replaced by another one"));
-            }
-            Ok(File::from(opened))
-        })
+        match self.kept.get() {
+            Some(kept) => Ok(Arc::clone(kept)),
+            None => self.home.descriptors.get(self.number, || self.home.partial.open(&self.name)),
+        }
     }
 
     /// Makes its file, if it is not there, and removes what was held of the content.
@@ -327,7 +321,6 @@ impl DiskStored {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(directory, flags, Mode::empty())?;
-        let absolute = std::path::absolute(target)?;
         // An empty file has no chunks that were written.
         self.make()?;
         let file = self.opened()?;
@@ -339,15 +332,67 @@ impl DiskStored {
             }
             published => published?,
         }
-        let kept = inode(&rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?);
-        {
-            // Whoever saves it at this moment either sees that it is kept, or is done before its sidecar is removed.
-            let _naming = self.naming();
-            // Whoever keeps it at the same time has lost the race for the name already.
-            let _ = self.kept.set((absolute, kept));
-        }
+        self.be_kept(file);
         self.remove_sidecars();
         rustix::fs::fsync(&directory).map_err(full)
+    }
+
+    /// It has a name of its own, which is anybody's to take; whoever reads it goes on with its file.
+    fn be_kept(&self, file: Arc<File>) {
+        // Rather not one that can be written: as long as that is open, the file cannot be executed.
+        let flags = OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NONBLOCK;
+        let opened = rustix::fs::open(format!("/proc/self/fd/{}", file.as_raw_fd()), flags, Mode::empty());
+        let kept = opened.map_or(file, |opened| Arc::new(opened.into()));
+        // Whoever saves it at this moment either sees that it is kept, or is done before its sidecar is removed.
+        let naming = self.naming();
+        // Whoever keeps it at the same time has lost the race for the name already.
+        let _ = self.kept.set(kept);
+        drop(naming);
+        self.home.descriptors.close(self.number);
+    }
+
+    fn lend_now(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        let _open = self.home.enter()?;
+        if let Some(kept) = self.kept.get() {
+            // Its file belongs to others, who may have written to it.
+            return copy_to(kept, to, name, |copy| self.check_copy(copy));
+        }
+        // An empty file has no chunks that were written.
+        self.make()?;
+        match rustix::fs::linkat(&self.home.partial, self.name.as_str(), to, name, AtFlags::empty()) {
+            Err(Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
+                let file = self.opened()?;
+                copy_to(&file, to, name, |_| Ok(()))
+            }
+            linked => linked.map_err(full),
+        }
+    }
+
+    /// Whether a copy has the bytes that the content had when it was verified.
+    fn check_copy(&self, copy: &File) -> io::Result<()> {
+        let changed = || io::Error::new(io::ErrorKind::InvalidData, "the file was changed since it was given away");
+        if copy.metadata()?.len() != self.size_bytes {
+            return Err(changed());
+        }
+        for chunk in 0..self.size_bytes.div_ceil(CHUNK_SIZE) {
+            let range = chunk_range(chunk, self.size_bytes);
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+            self.home.partial.read_exact(copy, &mut bytes, range.start)?;
+            if self.hash_of(chunk) != Some(xxh3_64(&bytes)) {
+                return Err(changed());
+            }
+        }
+        Ok(())
+    }
+
+    fn give_away_now(&self) -> io::Result<()> {
+        let _open = self.home.enter()?;
+        if self.kept.get().is_some() {
+            return Ok(());
+        }
+        self.be_kept(self.opened()?);
+        self.remove_sidecars();
+        self.home.partial.remove(&self.name)
     }
 
     /// Of a content that the store holds no more. If that fails, the next start removes it.
@@ -413,6 +458,14 @@ impl Stored for DiskStored {
     fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(blocking(move || self.keep_now(&target, mode, modified)))
     }
+
+    fn lend(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        self.lend_now(to, name)
+    }
+
+    fn give_away(&self) -> io::Result<()> {
+        self.give_away_now()
+    }
 }
 
 impl Drop for DiskStored {
@@ -440,10 +493,6 @@ impl Drop for DiskStored {
             tracing::warn!(%error, content = self.name, "a content cannot be removed from the store");
         }
     }
-}
-
-fn inode(stat: &rustix::fs::Stat) -> Inode {
-    (stat.st_dev, stat.st_ino)
 }
 
 /// Gives a file its mode and time, and makes all of it durable.
