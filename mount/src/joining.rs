@@ -2,7 +2,7 @@
 
 use crate::net::Link as Connection;
 use crate::net::transport::Transport;
-use crate::node::{Admission, Node, Parts, Route};
+use crate::node::{Admission, Node, Parts, Remembered, Route};
 use crate::notices;
 use crate::own_folder::OwnFolder;
 use crate::sharing::{AGENT, random_u64};
@@ -96,7 +96,8 @@ pub async fn join(
     config: Config,
     absence: Absence,
 ) -> Result<Joined, JoinError> {
-    let remembered = (absence == Absence::IsBridged).then(|| TreeId { owner: ticket.owner(), share: ticket.share() });
+    let tree = TreeId { owner: ticket.owner(), share: ticket.share() };
+    let remembered = (absence == Absence::IsBridged).then_some(Remembered::Tree(tree));
     start(ticket, transport, store, config, remembered, None).await
 }
 
@@ -113,7 +114,8 @@ pub async fn join_with_folder(
     (folder, is_known): (&mut OwnFolder, bool),
 ) -> Result<Joined, JoinError> {
     let config = Config { keeps_folder: true, ..config };
-    start(ticket, transport, store, config, None, Some((folder, is_known))).await
+    let remembered = Some(Remembered::Folder(ticket.share()));
+    start(ticket, transport, store, config, remembered, Some((folder, is_known))).await
 }
 
 /// Whether the owner wants to be told of changes: whether the share is writable.
@@ -149,7 +151,7 @@ async fn start(
     transport: Arc<dyn Transport>,
     store: Arc<dyn Store>,
     config: Config,
-    remembered: Option<TreeId>,
+    remembered: Option<Remembered>,
     folder: Option<(&mut OwnFolder, bool)>,
 ) -> Result<Joined, JoinError> {
     let route = Route { addresses: ticket.addresses().to_vec(), hello: hello(ticket) };

@@ -10,7 +10,7 @@ use crate::live::Live;
 use crate::net::tls::TlsTransport;
 use crate::net::transport::{Listener, Transport};
 use crate::net::{Guests, Leases, server};
-use crate::node::{Admission, Node, Parts};
+use crate::node::{Admission, Node, Parts, Remembered};
 use crate::notices;
 use crate::own_folder::{OwnFolder, Writers};
 use crate::state::{ShareEntry, State, StateError};
@@ -142,6 +142,7 @@ impl Sharing {
             Writers::Everybody => Arc::new(DiskStore::open(&folder)?),
         };
         let unshared = Unshared::new(entry.unshared.clone());
+        let share = entry.share;
         let mut own = OwnFolder::open(&folder, writers, unshared.clone())?;
         let node = Node::start(Parts {
             config: Config { keeps_folder: options.writable, fetches_all: options.writable, ..fresh_config(&owner) },
@@ -152,7 +153,7 @@ impl Sharing {
             call_back: options.writable.then(|| Hello::new(entry.share, None, AGENT)),
             admission: Arc::new(ByTicket { state: state.clone(), entry }),
             peers: BTreeMap::new(),
-            remembered: None,
+            remembered: options.writable.then_some(Remembered::Folder(share)),
         });
         node.on_notice(Box::new(|notice| {
             if let Some(told) = notices::told(notice) {

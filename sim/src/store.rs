@@ -11,8 +11,8 @@ use farshore::store::{Found, KnownTree, MemoryStore, Space, Store, Stored};
 use farshore_engine::chunk::{chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ChunkBitmap, ContentIdentity, ContentKey, Held, Resumed, Trust};
-use farshore_proto::{TreeFile, TreeId};
+use farshore_engine::{ChunkBitmap, ContentIdentity, ContentKey, Held, Memory, Resumed, Trust};
+use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::any::Any;
@@ -291,6 +291,19 @@ impl Store for SimStore {
         async move {
             let memory = store.memory();
             store.step_of_save(memory.save_tree(tree)).await
+        }
+        .boxed()
+    }
+
+    fn memory(&self, share: ShareId) -> Option<Memory> {
+        self.memory().memory(share)
+    }
+
+    fn save_memory(&self, share: ShareId, known: Memory) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        async move {
+            let memory = store.memory();
+            store.step_of_save(memory.save_memory(share, known)).await
         }
         .boxed()
     }

@@ -18,6 +18,7 @@ pub use serving::Admission;
 
 use self::both_ways::{Callable, CallingBack};
 use self::core::{Core, Todo};
+pub use self::remembering::Remembered;
 use self::remembering::Remembering;
 use crate::folder::Folder;
 use crate::net::transport::Transport;
@@ -27,7 +28,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::{
     Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
 };
-use farshore_proto::{Hello, TreeId};
+use farshore_proto::Hello;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -58,8 +59,8 @@ pub struct Parts {
     pub peers: BTreeMap<PeerId, Route>,
     /// What we say to those who have dialled us and can be called, which are followed then; `None` if nobody is called.
     pub call_back: Option<Hello>,
-    /// The tree that the store remembers, that of one of them, if one is.
-    pub remembered: Option<TreeId>,
+    /// What the store remembers: the tree of one of them, or what is known of the share that is in the folder.
+    pub remembered: Option<Remembered>,
 }
 
 /// How to reach a peer.
@@ -126,8 +127,12 @@ impl Node {
         if let Some(at) = node.recall() {
             node.recalled_at_unix_seconds.get_or_init(|| at);
         }
-        if node.remembering.is_some() {
-            node.runtime.spawn(remembering::run_remembering(Arc::downgrade(&node)));
+        match parts.remembered {
+            Some(Remembered::Tree(_)) => _ = node.runtime.spawn(remembering::run_remembering(Arc::downgrade(&node))),
+            Some(Remembered::Folder(_)) => {
+                _ = node.runtime.spawn(remembering::run_remembering_folder(Arc::downgrade(&node)));
+            }
+            None => {}
         }
         node.runtime.spawn(run_timers(Arc::downgrade(&node), node.timer_moved.clone(), node.started_at));
         node

@@ -1,12 +1,13 @@
-//! Remembering the tree of the peer that is followed, so that a later life can begin while the peer is away.
+//! Remembering what is known of a share, for a later life: the tree of the peer that is followed, so that it can be shown while
+//! the peer is away; or all that is known of a share that is kept in a folder, so that what was changed in between is seen.
 //!
 //! Under the lock only what is known is copied, in one go over the tree. What is made of that, and the disk, are the
 //! store's, on threads that may wait.
 
 use super::Node;
 use crate::store::KnownTree;
-use farshore_engine::{Input, Link, Position};
-use farshore_proto::{TreeFile, TreeId};
+use farshore_engine::{Input, Link, Memory, Position};
+use farshore_proto::{ShareId, TreeFile, TreeId};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -15,9 +16,24 @@ use tokio::time::sleep;
 /// The time between two writes while the tree changes. Whoever is killed shows a tree that is at most so old.
 const REMEMBER_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The tree that is remembered.
+/// The time between two looks at whether there is something new to be remembered of a folder.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// For so much of the time at most, one part in so many, what is remembered of a folder is written down.
+const MOST_OF_THE_TIME: u32 = 20;
+
+/// What is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remembered {
+    /// The tree of a peer.
+    Tree(TreeId),
+    /// What is known of a share that is kept in the node's folder.
+    Folder(ShareId),
+}
+
+/// What is remembered, and what of it is written down.
 pub(super) struct Remembering {
-    id: TreeId,
+    what: Remembered,
     /// Rung when the peer has told something.
     news: Arc<Notify>,
     /// Held by who writes.
@@ -28,13 +44,15 @@ pub(super) struct Remembering {
 struct Written {
     /// Where in the peer's events it is what was written down last.
     position: Option<Position>,
+    /// Which version of what is known of the folder was.
+    version: Option<u64>,
     /// Nothing is written any more.
     is_over: bool,
 }
 
 impl Remembering {
-    pub(super) fn new(id: TreeId) -> Remembering {
-        Remembering { id, news: Arc::default(), written: tokio::sync::Mutex::default() }
+    pub(super) fn new(what: Remembered) -> Remembering {
+        Remembering { what, news: Arc::default(), written: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn note_news(&self) {
@@ -47,59 +65,124 @@ impl Node {
     /// seconds since 1970.
     pub(super) fn recall(&self) -> Option<u64> {
         let remembering = self.remembering.as_ref()?;
-        let TreeFile { known_unix_seconds, tree, .. } = self.store.tree(remembering.id)?;
+        let id = match remembering.what {
+            Remembered::Tree(id) => id,
+            Remembered::Folder(share) => {
+                if let Some(memory) = self.store.memory(share) {
+                    self.step(Input::Recalled(memory));
+                }
+                return None;
+            }
+        };
+        let TreeFile { known_unix_seconds, tree, .. } = self.store.tree(id)?;
         // Nobody writes yet.
         if let Ok(mut written) = remembering.written.try_lock() {
             written.position = Some(tree.position());
         }
-        self.step(Input::Remembered { peer: remembering.id.owner, remembered: tree });
+        self.step(Input::Remembered { peer: id.owner, remembered: tree });
         Some(known_unix_seconds)
     }
 
-    /// Writes down what is known of the tree, if that is whole and is not written down. Says whether anything was.
+    /// Writes down what is known, if that is whole and is not written down. Says whether anything was.
     async fn remember(&self) -> bool {
         let Some(remembering) = &self.remembering else { return false };
         let mut written = remembering.written.lock().await;
-        let snapshot = self.view(|view| {
-            let position = view.peers().find(|peer| peer.peer == remembering.id.owner)?.position;
-            let is_new = !written.is_over && written.position != Some(position);
-            is_new.then(|| view.snapshot(remembering.id.owner))?
-        });
-        let Some(snapshot) = snapshot else { return false };
-        written.position = Some(snapshot.position());
-        self.write_tree(KnownTree::now(remembering.id, snapshot)).await;
+        if written.is_over {
+            return false;
+        }
+        let Some(known) = self.known(remembering.what, &mut written) else { return false };
+        self.write_down(known).await;
         true
     }
 
-    /// What is to be written down at the end, before anything is taken down. All of it if the peer is there, though it may
+    /// What is known and not written down.
+    fn known(&self, what: Remembered, written: &mut Written) -> Option<Known> {
+        match what {
+            Remembered::Tree(id) => {
+                let snapshot = self.view(|view| {
+                    let position = view.peers().find(|peer| peer.peer == id.owner)?.position;
+                    (written.position != Some(position)).then(|| view.snapshot(id.owner))?
+                })?;
+                written.position = Some(snapshot.position());
+                Some(Known::Tree(KnownTree::now(id, snapshot)))
+            }
+            Remembered::Folder(share) => {
+                let (version, memory) = self.view(|view| {
+                    let version = view.memory_version();
+                    Some((version, (written.version != Some(version)).then(|| view.memory())??))
+                })?;
+                written.version = Some(version);
+                Some(Known::Folder(share, memory))
+            }
+        }
+    }
+
+    /// What is to be written down at the end, before anything is taken down. All of a tree if the peer is there, though it may
     /// not have changed: it is known to be so now.
-    pub(super) fn last_known(&self) -> Option<KnownTree> {
+    pub(super) fn last_known(&self) -> Option<Known> {
         let remembering = self.remembering.as_ref()?;
-        let snapshot = self.view(|view| {
-            let peer = view.peers().find(|peer| peer.peer == remembering.id.owner)?;
-            let is_up = matches!(peer.link, Link::Up(_));
-            let written = remembering.written.try_lock();
-            let is_written = written.is_ok_and(|written| written.position == Some(peer.position));
-            (is_up || !is_written).then(|| view.snapshot(remembering.id.owner))?
-        });
-        Some(KnownTree::now(remembering.id, snapshot?))
+        let mut written = remembering.written.try_lock().ok();
+        let mut unknown = Written::default();
+        let written = written.as_deref_mut().unwrap_or(&mut unknown);
+        if let Remembered::Tree(id) = remembering.what {
+            let is_up = |view: farshore_engine::View<'_>| {
+                view.peers().any(|peer| peer.peer == id.owner && matches!(peer.link, Link::Up(_)))
+            };
+            if self.view(is_up) {
+                written.position = None;
+            }
+        }
+        self.known(remembering.what, written)
     }
 
     /// Writes down what is known at the end, and nothing after that.
-    pub(super) async fn end_remembering(&self, known: Option<KnownTree>) {
+    pub(super) async fn end_remembering(&self, known: Option<Known>) {
         let Some(remembering) = &self.remembering else { return };
         remembering.written.lock().await.is_over = true;
         if let Some(known) = known {
-            self.write_tree(known).await;
+            self.write_down(known).await;
         }
         // The task looks whether there is anything left to do.
         remembering.note_news();
     }
 
-    async fn write_tree(&self, tree: KnownTree) {
-        if let Err(error) = self.store.save_tree(tree).await {
-            tracing::warn!("what is known of the share's tree cannot be written down for a later start: {error}");
+    async fn write_down(&self, known: Known) {
+        match known {
+            Known::Tree(tree) => {
+                if let Err(error) = self.store.save_tree(tree).await {
+                    tracing::warn!(
+                        "what is known of the share's tree cannot be written down for a later start: {error}"
+                    );
+                }
+            }
+            Known::Folder(share, memory) => {
+                if let Err(error) = self.store.save_memory(share, memory).await {
+                    tracing::warn!("what is known of the share cannot be written down for a later start: {error}");
+                }
+            }
         }
+    }
+}
+
+/// What is written down.
+pub(super) enum Known {
+    Tree(KnownTree),
+    Folder(ShareId, Memory),
+}
+
+/// Writes down what is known of a folder now and then, until the node is gone or has ended.
+pub(super) async fn run_remembering_folder(node: Weak<Node>) {
+    let mut pause = LOOK_INTERVAL;
+    loop {
+        sleep(pause).await;
+        // Not held while it waits: a node that nobody else holds goes.
+        let Some(node) = node.upgrade() else { return };
+        if node.lock().has_ended {
+            return;
+        }
+        let began = tokio::time::Instant::now();
+        node.remember().await;
+        pause = LOOK_INTERVAL.max(began.elapsed() * MOST_OF_THE_TIME);
     }
 }
 

@@ -17,7 +17,9 @@ mod chores;
 mod descriptors;
 mod dir;
 mod home;
+mod known;
 mod lock;
+mod memory;
 mod names;
 mod pins;
 mod room;
@@ -38,8 +40,8 @@ use self::stored::{DiskStored, Purpose};
 use self::trouble::Trouble;
 use super::{Found, KnownTree, Space, Store, Stored, closed};
 use farshore_engine::path::RelPath;
-use farshore_engine::{ContentIdentity, ContentKey, Held};
-use farshore_proto::{TreeFile, TreeId};
+use farshore_engine::{ContentIdentity, ContentKey, Held, Memory};
+use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -210,6 +212,20 @@ impl Store for DiskStore {
     fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>> {
         let home = Arc::clone(&self.home);
         Box::pin(blocking(move || tree::save(&home, &tree.into_file())))
+    }
+
+    fn memory(&self, share: ShareId) -> Option<Memory> {
+        memory::load(&self.home, share).unwrap_or_else(|error| {
+            tracing::warn!(
+                "what was remembered of the share is of no use, and the folder is compared with its peers anew: {error}"
+            );
+            None
+        })
+    }
+
+    fn save_memory(&self, share: ShareId, memory: Memory) -> BoxFuture<'static, io::Result<()>> {
+        let home = Arc::clone(&self.home);
+        Box::pin(blocking(move || memory::save(&home, share, &memory)))
     }
 
     fn close(&self) -> BoxFuture<'static, io::Result<()>> {

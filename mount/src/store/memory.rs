@@ -10,8 +10,8 @@ use farshore_engine::chunk::{CHUNK_SIZE, chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
 use farshore_engine::sidecar::Sidecar;
-use farshore_engine::{ContentIdentity, ContentKey, Held};
-use farshore_proto::{TreeFile, TreeId};
+use farshore_engine::{ContentIdentity, ContentKey, Held, Memory};
+use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use rustix::fs::{Mode, OFlags};
 use std::any::Any;
@@ -67,6 +67,7 @@ struct Shelf {
     kept: BTreeMap<PathBuf, KeptFile>,
     pins: Vec<RelPath>,
     tree: Option<TreeFile>,
+    memory: Option<(ShareId, Memory)>,
     /// Counts uses, so that they have an order.
     uses: u64,
     is_closed: bool,
@@ -98,6 +99,7 @@ impl MemoryStore {
             kept,
             pins: Vec::new(),
             tree: None,
+            memory: None,
             uses,
             is_closed: false,
         };
@@ -116,6 +118,7 @@ impl MemoryStore {
         let next = MemoryStore::with(shelf.room_bytes, saved, shelf.kept.clone());
         next.shelf().pins.clone_from(&shelf.pins);
         next.shelf().tree.clone_from(&shelf.tree);
+        next.shelf().memory.clone_from(&shelf.memory);
         next
     }
 
@@ -340,6 +343,20 @@ impl Store for MemoryStore {
             let mut shelf = store.shelf();
             shelf.check_open()?;
             shelf.tree = Some(tree.into_file());
+            Ok(())
+        })
+    }
+
+    fn memory(&self, share: ShareId) -> Option<Memory> {
+        self.shelf().memory.clone().filter(|(of, _)| *of == share).map(|(_, memory)| memory)
+    }
+
+    fn save_memory(&self, share: ShareId, memory: Memory) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let mut shelf = store.shelf();
+            shelf.check_open()?;
+            shelf.memory = Some((share, memory));
             Ok(())
         })
     }

@@ -19,8 +19,8 @@ use bytes::Bytes;
 use farshore_engine::chunk::chunk_range;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ContentIdentity, ContentKey, Held, Resumed, Snapshot};
-use farshore_proto::{TreeFile, TreeId};
+use farshore_engine::{ContentIdentity, ContentKey, Held, Memory, Resumed, Snapshot};
+use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::ffi::OsStr;
@@ -101,6 +101,17 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// What the disk says; [`io::ErrorKind::FileTooLarge`] if there is too much of it. Then the one before is there.
     fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>>;
+
+    /// What was remembered of a share that is kept in a folder, when that was last written down. What cannot be used is told in
+    /// the log.
+    fn memory(&self, share: ShareId) -> Option<Memory>;
+
+    /// Writes down what is remembered of a share that is kept in a folder, in the place of what was before. Durable when it
+    /// returns.
+    ///
+    /// # Errors
+    /// What the disk says; [`io::ErrorKind::FileTooLarge`] if there is too much of it. Then what was before is there.
+    fn save_memory(&self, share: ShareId, memory: Memory) -> BoxFuture<'static, io::Result<()>>;
 
     /// How much room there is.
     ///
