@@ -245,7 +245,7 @@ impl Sharing {
         // It is taken away only at the end.
         let order = self.watcher.as_ref().map(Watcher::order).unwrap_or_default();
         let ears = self.ears.clone();
-        let live = Arc::new(Live::open(&self.folder, order, move |seen| ears.hear(seen))?);
+        let live = Live::open(&self.folder, order, self.node.away(), move |seen| ears.hear(seen))?;
         assert!(self.live.0.set(Arc::downgrade(&live)).is_ok(), "the folder is mounted once");
         Ok(live)
     }
@@ -323,9 +323,14 @@ impl Ears {
 struct LateLive(Arc<OnceLock<Weak<Live>>>);
 
 impl LateLive {
-    fn heard(&self, observations: &[Observation]) {
-        if let Some(live) = self.0.get().and_then(Weak::upgrade) {
-            live.heard(observations);
+    /// Has `hear` told first, and then the mount, if there is one.
+    fn hear_after(&self, observations: Vec<Observation>, hear: impl FnOnce(Vec<Observation>)) {
+        match self.0.get().and_then(Weak::upgrade) {
+            Some(live) => {
+                hear(observations.clone());
+                live.heard(&observations);
+            }
+            None => hear(observations),
         }
     }
 }
@@ -343,8 +348,8 @@ fn folder_sink(
         FolderEvent::Observed(mut observations) => {
             // The watcher does not tell of the folder itself, whose time changes with what is in it.
             observations.extend(look_at_root(&folder));
-            live.heard(&observations);
-            ears.hear(observations);
+            // What is away shows where there is nothing any more, so who knows of it hears first.
+            live.hear_after(observations, |seen| ears.hear(seen));
         }
         FolderEvent::Skipped(skipped) => tracing::warn!("{skipped}"),
         FolderEvent::Ready => {

@@ -1,13 +1,14 @@
 //! The kernel's calls, one by one: each is done in the folder before it is answered.
 
 use super::attributes::{NewAttributes, NewTime};
-use super::files::Part;
+use super::files::{Part, Readable};
 use super::inodes::Place;
 use super::listing::{Entry, OpenDir};
 use super::names::New;
-use super::volume::{Caller, Live, Outcome, Seen};
-use crate::fuse::attr::{GENERATION, TTL, no_entry, system_time};
-use crate::fuse::filesystem::{MAX_BACKGROUND, MAX_READ_BYTES, NAME_MAX, refused};
+use super::volume::{Caller, Live, Look, Outcome, Seen};
+use super::waiting::{Tried, Turn, settle};
+use crate::fuse::attr::{GENERATION, TTL, file_attr as attr_of_away, no_entry, system_time};
+use crate::fuse::filesystem::{MAX_BACKGROUND, MAX_READ_BYTES, NAME_MAX, refused, send_bytes};
 use crate::fuse::pending::{Pending, Refuse};
 use crate::fuse::{MountError, MountOptions, Mounted, Operation, Stats};
 use farshore_engine::chunk::FILESYSTEM_BLOCK_SIZE;
@@ -18,6 +19,7 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
     TimeOrNow, WriteFlags,
 };
+use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, OFlags, Stat};
 use rustix::io::Errno;
 use std::cell::RefCell;
@@ -32,7 +34,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 ///  - several reads and writes of one file, and several calls in one directory, at once;
 ///  - writes of more than a page;
 ///  - listings with attributes when a program looks at them, and targets of symlinks remembered;
-///  - cached bytes dropped when a new size or modification time is seen.
+///  - cached bytes dropped when a new size or modification time is seen;
+///  - an open that is to cut a file says so: what is away is not fetched for that.
 ///
 /// It is not asked to leave locks to us: it keeps them itself, which is right among the programs of one machine. Nor to
 /// leave the mask of a program to us, nor the loss of set-id bits: it takes care of both before it asks.
@@ -43,7 +46,8 @@ const CAPABILITIES: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_DO_READDIRPLUS)
     .union(InitFlags::FUSE_READDIRPLUS_AUTO)
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
-    .union(InitFlags::FUSE_AUTO_INVAL_DATA);
+    .union(InitFlags::FUSE_AUTO_INVAL_DATA)
+    .union(InitFlags::FUSE_ATOMIC_O_TRUNC);
 
 /// How many threads take requests at least: they wait for the disk.
 const LEAST_THREADS: usize = 8;
@@ -79,6 +83,24 @@ impl FileSystem {
     ) {
         let reply = Pending::new(operation, reply, &self.stats);
         end(reply, call(&self.folder), send);
+    }
+
+    /// Answers with what comes of a call that may have to wait.
+    fn answer_in_time<R: Refuse + Send + 'static, T: Send + 'static>(
+        &self,
+        operation: Operation,
+        reply: R,
+        call: impl Fn(&Live, Turn) -> Tried<T> + Send + 'static,
+        send: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        let reply = Pending::new(operation, reply, &self.stats);
+        settle(&self.folder, Box::new(call), Box::new(move |outcome| end(reply, outcome, send)));
+    }
+
+    fn remove(&self, parent: INodeNo, name: &OsStr, flags: AtFlags, reply: ReplyEmpty) {
+        let place = Place::new(parent.0, name.as_bytes());
+        let remove = move |folder: &Live, turn| folder.remove(&place, flags, turn);
+        self.answer_in_time(Operation::Remove, reply, remove, done);
     }
 
     fn make(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, new: New<'_>, reply: ReplyEntry) {
@@ -138,7 +160,8 @@ impl fuser::Filesystem for FileSystem {
         let (accessed, modified) = (new_time(accessed), new_time(modified));
         let handle = handle.map(|handle| handle.0);
         let new = NewAttributes { mode, uid, gid, size, accessed, modified, handle };
-        self.answer(Operation::Setattr, reply, |folder| folder.set_attributes(ino.0, new), attributes);
+        let set = move |folder: &Live, turn| folder.set_attributes(ino.0, new, turn);
+        self.answer_in_time(Operation::Setattr, reply, set, attributes);
     }
 
     fn readlink(&self, _: &fuser::Request, ino: INodeNo, reply: ReplyData) {
@@ -176,17 +199,16 @@ impl fuser::Filesystem for FileSystem {
     }
 
     fn link(&self, _: &fuser::Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer(Operation::Link, reply, |folder| folder.link(ino.0, parent.0, name.as_bytes()), entry);
+        let place = Place::new(parent.0, name.as_bytes());
+        self.answer_in_time(Operation::Link, reply, move |folder, _| folder.link(ino.0, &place), entry);
     }
 
     fn unlink(&self, _: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let remove = |folder: &Live| folder.remove(parent.0, name.as_bytes(), AtFlags::empty());
-        self.answer(Operation::Remove, reply, remove, done);
+        self.remove(parent, name, AtFlags::empty(), reply);
     }
 
     fn rmdir(&self, _: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let remove = |folder: &Live| folder.remove(parent.0, name.as_bytes(), AtFlags::REMOVEDIR);
-        self.answer(Operation::Remove, reply, remove, done);
+        self.remove(parent, name, AtFlags::REMOVEDIR, reply);
     }
 
     fn rename(
@@ -201,7 +223,8 @@ impl fuser::Filesystem for FileSystem {
     ) {
         let (from, to) = (Place::new(parent.0, name.as_bytes()), Place::new(new_parent.0, new_name.as_bytes()));
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        self.answer(Operation::Rename, reply, |folder| folder.rename(&from, &to, flags), done);
+        let rename = move |folder: &Live, turn| folder.rename(&from, &to, flags, turn);
+        self.answer_in_time(Operation::Rename, reply, rename, done);
     }
 
     fn create(
@@ -221,16 +244,12 @@ impl fuser::Filesystem for FileSystem {
         });
     }
 
-    fn open(&self, _: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let flags = open_flags(flags.0);
-        self.answer(
-            Operation::Open,
-            reply,
-            |folder| folder.open_file(ino.0, flags),
-            |reply, (handle, is_good)| {
-                reply.opened(FileHandle(handle), cache_flags(flags, is_good));
-            },
-        );
+    fn open(&self, request: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (flags, caller) = (open_flags(flags.0), caller(request));
+        let open = move |folder: &Live, turn| folder.open_file(ino.0, flags, caller, turn);
+        self.answer_in_time(Operation::Open, reply, open, move |reply, (handle, is_good)| {
+            reply.opened(FileHandle(handle), cache_flags(flags, is_good));
+        });
     }
 
     fn read(
@@ -244,19 +263,23 @@ impl fuser::Filesystem for FileSystem {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        BUFFER.with_borrow_mut(|buffer| {
-            // The kernel asks for no more than it was told that it may.
-            let wanted = size.min(MAX_READ_BYTES) as usize;
-            if buffer.len() < wanted {
-                buffer.resize(wanted, 0);
+        let reply = Pending::new(Operation::Read, reply, &self.stats);
+        let open = match self.folder.files.get(handle.0) {
+            Ok(open) => open,
+            Err(error) => return refuse(reply, error),
+        };
+        match self.folder.readable(&open) {
+            Ok(Readable::Here(file)) => self.read_here(file, offset, size, reply),
+            Ok(Readable::Away(away)) => {
+                let stats = Arc::clone(&self.stats);
+                let read = move |read: super::Read| match read {
+                    Ok(bytes) => send_bytes(reply, &*bytes, size, &stats),
+                    Err(error) => reply.refuse(crate::fuse::errno(error)),
+                };
+                away.read(offset, size, Box::new(read));
             }
-            let reply = Pending::new(Operation::Read, reply, &self.stats);
-            let read = self.folder.read(Part { handle: handle.0, offset }, &mut buffer[..wanted]);
-            end(reply, read, |reply, len| {
-                self.stats.has_read(len);
-                reply.data(&buffer[..len]);
-            });
-        });
+            Err(error) => refuse(reply, error),
+        }
     }
 
     fn write(
@@ -312,7 +335,7 @@ impl fuser::Filesystem for FileSystem {
     fn readdir(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
         let mut reply = Pending::new(Operation::Readdir, reply, &self.stats);
         let listed = self.folder.list(handle.0, offset, |open, entry| {
-            let number = INodeNo(open.number_of(&self.folder.inodes, entry));
+            let number = INodeNo(self.folder.number_of(open, entry));
             let (kind, name) = (file_type(entry.kind), OsStr::from_bytes(&entry.name));
             reply.edit(|reply| reply.add(number, entry.cookie, kind, name)) == Some(false)
         });
@@ -361,7 +384,9 @@ impl fuser::Filesystem for FileSystem {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        self.answer(Operation::Xattr, reply, |folder| folder.set_extended(ino.0, name, value, flags), done);
+        let (name, value) = (name.to_owned(), value.to_vec());
+        let set = move |folder: &Live, _| folder.set_extended(ino.0, &name, &value, flags);
+        self.answer_in_time(Operation::Xattr, reply, set, done);
     }
 
     fn getxattr(&self, _: &fuser::Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -437,6 +462,22 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+impl FileSystem {
+    fn read_here(&self, file: &OwnedFd, offset: u64, size: u32, reply: Pending<ReplyData>) {
+        BUFFER.with_borrow_mut(|buffer| {
+            // The kernel asks for no more than it was told that it may.
+            let wanted = size.min(MAX_READ_BYTES) as usize;
+            if buffer.len() < wanted {
+                buffer.resize(wanted, 0);
+            }
+            end(reply, Live::read(file, offset, &mut buffer[..wanted]), |reply, len| {
+                self.stats.has_read(len);
+                reply.data(&buffer[..len]);
+            });
+        });
+    }
+}
+
 impl Live {
     /// Adds an entry to a listing with attributes. Returns whether there was room.
     fn add(&self, reply: &mut ReplyDirectoryPlus, open: &OpenDir, entry: &Entry) -> bool {
@@ -444,8 +485,8 @@ impl Live {
         // The kernel takes no attributes of these two, and does not count them as known.
         let is_dot = matches!(&*entry.name, b"." | b"..");
         let seen = match self.look_at(open, entry) {
-            Some(stat) if is_dot => Seen { number: open.number_of(&self.inodes, entry), stat },
-            Some(stat) => self.met(Live::place_of(open, entry), stat),
+            Some(look) if is_dot => self.seen(self.number_of(open, entry), look),
+            Some(look) => self.met(Live::place_of(open, entry), look),
             None => return true,
         };
         let is_full = reply.add(INodeNo(seen.number), entry.cookie, name, &TTL, &file_attr(&seen), GENERATION);
@@ -459,8 +500,12 @@ impl Live {
 fn end<R: Refuse, T>(reply: Pending<R>, result: Outcome<T>, send: impl FnOnce(R, T)) {
     match result {
         Ok(done) => reply.send(|reply| send(reply, done)),
-        Err(error) => reply.refuse(fuser::Errno::from_i32(error.raw_os_error())),
+        Err(error) => refuse(reply, error),
     }
+}
+
+fn refuse<R: Refuse>(reply: Pending<R>, error: Errno) {
+    reply.refuse(fuser::Errno::from_i32(error.raw_os_error()));
 }
 
 fn entry(reply: ReplyEntry, seen: Seen) {
@@ -526,12 +571,19 @@ fn new_time(time: Option<TimeOrNow>) -> NewTime {
     }
 }
 
-/// What the kernel is told of a file: what the disk says, but for the number.
-#[allow(clippy::unnecessary_cast, reason = "the widths of these fields differ between architectures")]
+/// What the kernel is told of a file. Nothing is here of one that is away.
 fn file_attr(seen: &Seen) -> FileAttr {
-    let Seen { number, stat } = seen;
+    match &seen.look {
+        Look::Here(stat) => attr_of(seen.number, stat),
+        Look::Away(attr) => FileAttr { ino: INodeNo(seen.number), blocks: 0, ..attr_of_away(attr, seen.owner) },
+    }
+}
+
+/// What the disk says, but for the number.
+#[allow(clippy::unnecessary_cast, reason = "the widths of these fields differ between architectures")]
+fn attr_of(number: u64, stat: &Stat) -> FileAttr {
     FileAttr {
-        ino: INodeNo(*number),
+        ino: INodeNo(number),
         size: stat.st_size.cast_unsigned(),
         blocks: stat.st_blocks.cast_unsigned(),
         atime: time(stat.st_atime, stat.st_atime_nsec as u32),

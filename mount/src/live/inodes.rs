@@ -7,9 +7,14 @@
 //! file whatever is renamed meanwhile. There are more files than descriptors, so only those used last are kept. A file
 //! whose anchor was given up is found again by a name that it had, if it is still there. Files that are open, and those
 //! that lost their last name, keep their anchor for as long as the kernel knows them.
+//!
+//! A file that peers have and the folder has not yet (it is away) has a number of our own, by the engine's number. It keeps
+//! that when it comes: whoever has it open, or has remembered its number, goes on with the same file.
 
 use crate::folder::beneath::InodeId;
+use crate::fuse::Owner;
 use farshore_engine::path::{Name, RelPath};
+use farshore_engine::{Attr, Ino};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Stat};
 use std::collections::{HashMap, VecDeque};
@@ -21,6 +26,9 @@ pub(super) const ROOT: u64 = 1;
 /// Numbers from here on are our own: for files of other file systems mounted inside the folder, whose numbers may
 /// be taken.
 const FIRST_OWN_NUMBER: u64 = 1 << 63;
+
+/// Numbers from here on are those of files that are away, or were when the kernel came to know them.
+const FIRST_AWAY_NUMBER: u64 = 3 << 62;
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +60,10 @@ impl Rights {
     fn of(stat: &Stat) -> Rights {
         Rights(stat.st_mode, stat.st_uid, stat.st_gid)
     }
+
+    fn of_away(attr: &Attr, owner: Owner) -> Rights {
+        Rights(FileType::RegularFile.as_raw_mode() | u32::from(attr.mode), owner.uid, owner.gid)
+    }
 }
 
 impl Told {
@@ -64,6 +76,21 @@ impl Told {
             is_symlink: FileType::from_raw_mode(stat.st_mode) == FileType::Symlink,
         }
     }
+
+    fn of_away(attr: &Attr) -> Told {
+        let modified = (attr.modified.seconds, i64::from(attr.modified.nanos));
+        Told { changed: modified, modified, size: attr.size_bytes.cast_signed(), is_symlink: false }
+    }
+
+    /// Whether the bytes are the same, as far as attributes tell.
+    fn has_bytes_of(self, other: Told) -> bool {
+        self.modified == other.modified && self.size == other.size
+    }
+}
+
+/// Whether a file of the folder is what was away: published files have the size and the time that were told of them.
+fn is_come(attr: &Attr, stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && Told::of(stat).has_bytes_of(Told::of_away(attr))
 }
 
 /// What the kernel must be told to forget of a file, because it has changed behind its back.
@@ -84,12 +111,23 @@ pub(super) enum Reach {
     Anchor(Arc<OwnedFd>),
     /// It is looked for under these names; the last one is the most likely.
     Names(InodeId, Vec<Place>),
+    /// It is away, or was when it was last looked at; it had these names.
+    Away(Attr, Vec<Place>),
+}
+
+/// Where a file is.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    /// In the folder.
+    Here(InodeId),
+    /// Away, as it was when it was last looked at.
+    Away(Attr),
 }
 
 /// A file that the kernel knows.
 #[derive(Debug)]
 struct Known {
-    id: InodeId,
+    origin: Origin,
     /// The names under which it was met and that it may still have; the last one met is last.
     places: Vec<Place>,
     /// What is known in it, if it is a directory.
@@ -109,6 +147,7 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Inodes {
     table: Mutex<Table>,
+    owner: Owner,
 }
 
 #[derive(Debug)]
@@ -122,22 +161,20 @@ struct Table {
     anchors: usize,
     /// How many anchors are kept of those that can be given up.
     budget: usize,
+    /// Whom files belong to that are away.
+    owner: Owner,
 }
 
 impl Inodes {
     /// Knows the folder itself, open as `root`. Keeps about `budget` descriptors.
-    pub(super) fn new(root: OwnedFd, stat: &Stat, budget: usize) -> Inodes {
+    pub(super) fn new(root: OwnedFd, stat: &Stat, budget: usize, owner: Owner) -> Inodes {
         let id = InodeId::of(stat);
         let root = Known {
-            id,
-            places: Vec::new(),
-            children: HashMap::new(),
             lookups: 1,
             pins: 1,
             anchor: Some(Arc::new(root)),
             is_used: true,
-            told: Told::of(stat),
-            rights: Rights::of(stat),
+            ..Known::new(Origin::Here(id), Told::of(stat), Rights::of(stat))
         };
         let table = Table {
             known: HashMap::from([(ROOT, root)]),
@@ -147,13 +184,15 @@ impl Inodes {
             anchored: VecDeque::new(),
             anchors: 0,
             budget,
+            owner,
         };
-        Inodes { table: Mutex::new(table) }
+        Inodes { table: Mutex::new(table), owner }
     }
 
     /// The kernel is about to hear that `stat` is what has this name: it knows it once more. Returns its number.
     pub(super) fn met(&self, place: Place, stat: &Stat) -> u64 {
         let mut table = self.lock();
+        table.come(&place, stat);
         let number = table.number_for(stat);
         if let Some(known) = table.known.get_mut(&number) {
             known.lookups += 1;
@@ -162,6 +201,65 @@ impl Inodes {
         }
         table.put(number, place);
         number
+    }
+
+    /// As [`Inodes::met`], of a file that is away.
+    pub(super) fn met_away(&self, place: Place, attr: &Attr) -> u64 {
+        let mut table = self.lock();
+        let number = table.number_for_away(&place, attr);
+        table.tell_away(number, attr);
+        if let Some(known) = table.known.get_mut(&number) {
+            known.lookups += 1;
+        }
+        // A file that is away has one name.
+        for before in table.known.get(&number).map_or_else(Vec::new, |known| known.places.clone()) {
+            if before != place {
+                table.strike(before.parent, &before.name);
+            }
+        }
+        table.put(number, place);
+        number
+    }
+
+    /// The number that a listing shows for a file that is away.
+    pub(super) fn number_of_away(&self, place: &Place, ino: Ino) -> u64 {
+        let table = self.lock();
+        table.away_child(place, ino).unwrap_or(FIRST_AWAY_NUMBER + ino.0)
+    }
+
+    /// Where the kernel knows a file to be that is away, if it does.
+    pub(super) fn places_of_away(&self, ino: Ino) -> Vec<Place> {
+        let table = self.lock();
+        let known = table.known.get(&(FIRST_AWAY_NUMBER + ino.0)).filter(|known| known.is_away(ino));
+        known.map_or_else(Vec::new, |known| known.places.clone())
+    }
+
+    /// The kernel hears these attributes of a file that is away.
+    pub(super) fn told_away(&self, number: u64, attr: &Attr) {
+        self.lock().tell_away(number, attr);
+    }
+
+    /// What was away is in the folder now, and is this. Returns whether it could be taken for that: not if it is known
+    /// under another number already.
+    pub(super) fn came(&self, number: u64, stat: &Stat) -> bool {
+        self.lock().bind(number, stat)
+    }
+
+    /// As [`Inodes::came`], if it looks like what was away.
+    pub(super) fn came_unchanged(&self, number: u64, stat: &Stat) -> bool {
+        let mut table = self.lock();
+        let is_it = matches!(table.known.get(&number).map(|known| known.origin), Some(Origin::Away(attr)) if is_come(&attr, stat));
+        is_it && table.bind(number, stat)
+    }
+
+    /// Whether a file was away when it was last looked at.
+    pub(super) fn is_away(&self, number: u64) -> bool {
+        self.lock().known.get(&number).is_some_and(|known| matches!(known.origin, Origin::Away(_)))
+    }
+
+    /// Whether a program has a file open, or a call is about it.
+    pub(super) fn is_pinned(&self, number: u64) -> bool {
+        self.lock().known.get(&number).is_some_and(|known| known.pins > 0)
     }
 
     /// The number that a file has, or would have if the kernel came to know it now.
@@ -193,8 +291,23 @@ impl Inodes {
         let before = std::mem::replace(&mut known.told, now);
         match () {
             () if before == now => Stale::Nothing,
-            () if before.modified == now.modified && before.size == now.size && !now.is_symlink => Stale::Attributes,
+            () if before.has_bytes_of(now) && !now.is_symlink => Stale::Attributes,
             () => Stale::Bytes,
+        }
+    }
+
+    /// As [`Inodes::compare`], of a file that is away.
+    pub(super) fn compare_away(&self, number: u64, attr: &Attr) -> Stale {
+        let mut table = self.lock();
+        let owner = table.owner;
+        let Some(known) = table.known.get_mut(&number) else { return Stale::Nothing };
+        let (rights, now) = (Rights::of_away(attr, owner), Told::of_away(attr));
+        let (before, had_rights) = (std::mem::replace(&mut known.told, now), known.rights);
+        known.origin = Origin::Away(*attr);
+        match () {
+            () if !before.has_bytes_of(now) => Stale::Bytes,
+            () if before == now && had_rights == rights => Stale::Nothing,
+            () => Stale::Attributes,
         }
     }
 
@@ -203,11 +316,21 @@ impl Inodes {
         self.lock().known.get(&number).is_some_and(|known| known.rights == Rights::of(stat))
     }
 
+    /// As [`Inodes::knows_rights`], of a file that is away.
+    pub(super) fn knows_rights_of_away(&self, number: u64, attr: &Attr) -> bool {
+        let table = self.lock();
+        let rights = Rights::of_away(attr, table.owner);
+        table.known.get(&number).is_some_and(|known| known.rights == rights)
+    }
+
     /// Whether a file's bytes may be other than the kernel was told.
     pub(super) fn has_other_bytes(&self, number: u64, stat: &Stat) -> bool {
-        let now = Told::of(stat);
-        let is_same = |known: &Known| known.told.modified == now.modified && known.told.size == now.size;
-        !self.lock().known.get(&number).is_some_and(is_same)
+        !self.lock().known.get(&number).is_some_and(|known| known.told.has_bytes_of(Told::of(stat)))
+    }
+
+    /// As [`Inodes::has_other_bytes`], of a file that is away.
+    pub(super) fn has_other_bytes_away(&self, number: u64, attr: &Attr) -> bool {
+        !self.lock().known.get(&number).is_some_and(|known| known.told.has_bytes_of(Told::of_away(attr)))
     }
 
     /// The kernel has forgotten `lookups` of the times that it heard of a file.
@@ -223,9 +346,10 @@ impl Inodes {
         let mut table = self.lock();
         let known = table.known.get_mut(&number)?;
         known.is_used = true;
-        Some(match &known.anchor {
-            Some(anchor) => Reach::Anchor(Arc::clone(anchor)),
-            None => Reach::Names(known.id, known.places.clone()),
+        Some(match (&known.anchor, known.origin) {
+            (Some(anchor), _) => Reach::Anchor(Arc::clone(anchor)),
+            (None, Origin::Here(id)) => Reach::Names(id, known.places.clone()),
+            (None, Origin::Away(attr)) => Reach::Away(attr, known.places.clone()),
         })
     }
 
@@ -259,11 +383,11 @@ impl Inodes {
         table.reap(number);
     }
 
-    /// What is known to have this name.
-    pub(super) fn child(&self, parent: u64, name: &[u8]) -> Option<(u64, InodeId)> {
+    /// What is known to have this name; with what it is in the folder, unless it is away.
+    pub(super) fn child(&self, parent: u64, name: &[u8]) -> Option<(u64, Option<InodeId>)> {
         let table = self.lock();
         let number = *table.known.get(&parent)?.children.get(name)?;
-        Some((number, table.known.get(&number)?.id))
+        Some((number, table.known.get(&number)?.id()))
     }
 
     /// What is known to be at a path.
@@ -320,6 +444,19 @@ impl Inodes {
         RelPath::new(names).ok()
     }
 
+    /// The path of a directory, by its names and those above it; as [`Inodes::path`].
+    pub(super) fn path_of_dir(&self, number: u64) -> Option<RelPath> {
+        if number == ROOT {
+            return Some(RelPath::ROOT);
+        }
+        self.path(self.places(number).last()?)
+    }
+
+    /// Whom files belong to that are away.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
+    }
+
     /// The names of a file.
     pub(super) fn places(&self, number: u64) -> Vec<Place> {
         self.lock().known.get(&number).map_or_else(Vec::new, |known| known.places.clone())
@@ -327,6 +464,34 @@ impl Inodes {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn new(origin: Origin, told: Told, rights: Rights) -> Known {
+        Known {
+            origin,
+            places: Vec::new(),
+            children: HashMap::new(),
+            lookups: 0,
+            pins: 0,
+            anchor: None,
+            is_used: false,
+            told,
+            rights,
+        }
+    }
+
+    /// What it is in the folder.
+    fn id(&self) -> Option<InodeId> {
+        match self.origin {
+            Origin::Here(id) => Some(id),
+            Origin::Away(_) => None,
+        }
+    }
+
+    fn is_away(&self, ino: Ino) -> bool {
+        matches!(self.origin, Origin::Away(attr) if attr.ino == ino)
     }
 }
 
@@ -346,20 +511,67 @@ impl Table {
             self.last_own_number += 1;
             self.last_own_number
         };
-        let known = Known {
-            id,
-            places: Vec::new(),
-            children: HashMap::new(),
-            lookups: 0,
-            pins: 0,
-            anchor: None,
-            is_used: false,
-            told: Told::of(stat),
-            rights: Rights::of(stat),
-        };
-        self.known.insert(number, known);
+        self.known.insert(number, Known::new(Origin::Here(id), Told::of(stat), Rights::of(stat)));
         self.numbers.insert(id, number);
         number
+    }
+
+    /// The number of a file that is away; it is known from now on.
+    fn number_for_away(&mut self, place: &Place, attr: &Attr) -> u64 {
+        if let Some(number) = self.away_child(place, attr.ino) {
+            return number;
+        }
+        let mut number = FIRST_AWAY_NUMBER + attr.ino.0;
+        match self.known.get(&number) {
+            Some(known) if known.is_away(attr.ino) => return number,
+            // What had come is away again, as another file, while somebody still has the one that was here.
+            Some(_) => {
+                self.last_own_number += 1;
+                number = self.last_own_number;
+            }
+            None => {}
+        }
+        let (told, rights) = (Told::of_away(attr), Rights::of_away(attr, self.owner));
+        self.known.insert(number, Known::new(Origin::Away(*attr), told, rights));
+        number
+    }
+
+    /// What has this name, if that is this file, away.
+    fn away_child(&self, place: &Place, ino: Ino) -> Option<u64> {
+        let number = *self.known.get(&place.parent)?.children.get(&place.name)?;
+        self.known.get(&number).filter(|known| known.is_away(ino)).map(|_| number)
+    }
+
+    fn tell_away(&mut self, number: u64, attr: &Attr) {
+        let rights = Rights::of_away(attr, self.owner);
+        if let Some(known) = self.known.get_mut(&number).filter(|known| known.is_away(attr.ino)) {
+            known.origin = Origin::Away(*attr);
+            known.told = Told::of_away(attr);
+            known.rights = rights;
+        }
+    }
+
+    /// If what was away under this name is in the folder now, and is this, it keeps its number.
+    fn come(&mut self, place: &Place, stat: &Stat) {
+        let child = self.known.get(&place.parent).and_then(|parent| parent.children.get(&place.name)).copied();
+        let Some(number) = child else { return };
+        if matches!(self.known.get(&number).map(|known| known.origin), Some(Origin::Away(attr)) if is_come(&attr, stat))
+        {
+            self.bind(number, stat);
+        }
+    }
+
+    fn bind(&mut self, number: u64, stat: &Stat) -> bool {
+        let id = InodeId::of(stat);
+        if self.numbers.contains_key(&id) {
+            return self.numbers.get(&id) == Some(&number);
+        }
+        let Some(known) = self.known.get_mut(&number).filter(|known| matches!(known.origin, Origin::Away(_))) else {
+            return false;
+        };
+        known.origin = Origin::Here(id);
+        self.numbers.insert(id, number);
+        true
     }
 
     /// A file has this name, and what had it before has it no more.
@@ -395,7 +607,9 @@ impl Table {
         }
         let Some(known) = self.known.remove(&number) else { return };
         self.anchors -= usize::from(known.anchor.is_some());
-        self.numbers.remove(&known.id);
+        if let Some(id) = known.id() {
+            self.numbers.remove(&id);
+        }
         for place in known.places {
             if let Some(parent) = self.known.get_mut(&place.parent)
                 && parent.children.get(&place.name) == Some(&number)
@@ -438,7 +652,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let root: OwnedFd = File::open(dir.path()).unwrap().into();
             let stat = rustix::fs::fstat(&root).unwrap();
-            Rig { dir, inodes: Inodes::new(root, &stat, budget) }
+            Rig { dir, inodes: Inodes::new(root, &stat, budget, Owner { uid: 7, gid: 8 }) }
         }
 
         fn meet(&self, name: &str) -> u64 {
