@@ -221,13 +221,21 @@ fn names_of_what_is_away_are_taken() {
     assert_eq!(rename("far", "dir", RenameFlags::empty()), Err(Errno::ISDIR));
     assert_eq!(rename("far", "missing", RenameFlags::EXCHANGE), Err(Errno::NOENT));
     assert_eq!(code(fs::remove_dir(&far)), Errno::NOTDIR);
-    // The same where the kernel does not know of it yet.
-    for name in ["one", "two", "three"] {
-        assert!(fs::metadata(halves.here(name)).is_err());
-    }
-    halves.far.cut();
     assert!(halves.far.told().is_empty() && halves.far.brought().is_empty());
-    assert_eq!(halves.far.names(), ["far"]);
+    // The same where the kernel does not know of them yet, and believes that it may make what it is asked for.
+    let at = |name| halves.here(name);
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        assert!(fs::metadata(at(name)).is_err());
+        halves.far.put_unheard(name, b"far");
+    }
+    assert_eq!(code(OpenOptions::new().write(true).create_new(true).open(at("a")).map(drop)), Errno::EXIST);
+    assert_eq!(code(fs::create_dir(at("b"))), Errno::EXIST);
+    assert_eq!(code(symlink("to", at("c"))), Errno::EXIST);
+    assert_eq!(code(fs::hard_link(&near, at("d"))), Errno::EXIST);
+    assert_eq!(rename("near", "e", RenameFlags::NOREPLACE), Err(Errno::EXIST));
+    OpenOptions::new().append(true).create(true).open(at("f")).unwrap().write_all(b"more").unwrap();
+    assert_eq!(fs::read(halves.there("f")).unwrap(), b"farmore");
+    assert_eq!(halves.far.names(), ["a", "b", "c", "d", "e", "far"]);
 }
 
 #[test]

@@ -38,6 +38,7 @@ impl FarFile {
 }
 
 type Waiting = Box<dyn FnOnce() + Send>;
+type Listener = Box<dyn Fn(&RelPath) + Send>;
 
 #[derive(Default)]
 struct State {
@@ -62,7 +63,7 @@ pub(crate) struct Far {
     folder: PathBuf,
     /// On the folder's file system, outside of it.
     aside: PathBuf,
-    listener: Mutex<Option<Box<dyn Fn(&RelPath) + Send>>>,
+    listener: Mutex<Option<Listener>>,
 }
 
 pub(crate) fn path(text: &str) -> RelPath {
@@ -75,18 +76,19 @@ impl Far {
     }
 
     /// Peers have a file from now on, in place of what they had there.
-    pub(crate) fn put(&self, at: &str, bytes: &[u8]) -> u64 {
-        let ino = {
-            let mut state = self.lock();
-            state.last += 1;
-            let ino = state.last + 100;
-            let modified = FileTime { seconds: MODIFIED + ino as i64, nanos: 7 };
-            let file = FarFile { ino, bytes: Arc::new(bytes.to_vec()), mode: 0o640, modified };
-            state.files.insert(path(at), file);
-            ino
-        };
+    pub(crate) fn put(&self, at: &str, bytes: &[u8]) {
+        self.put_unheard(at, bytes);
         self.announce(at);
-        ino
+    }
+
+    /// The same, but the mount has not heard of it yet.
+    pub(crate) fn put_unheard(&self, at: &str, bytes: &[u8]) {
+        let mut state = self.lock();
+        state.last += 1;
+        let ino = state.last + 100;
+        let modified = FileTime { seconds: MODIFIED + ino as i64, nanos: 7 };
+        let file = FarFile { ino, bytes: Arc::new(bytes.to_vec()), mode: 0o640, modified };
+        state.files.insert(path(at), file);
     }
 
     /// A peer edits a file.
