@@ -43,7 +43,7 @@ impl Engine {
     fn away_attr(&self, ino: Ino) -> Option<Attr> {
         let node = self.tree.get(ino)?;
         let is_away = matches!((&node.record.kind, node.origin), (Kind::File { .. }, Origin::Peer(_)));
-        let is_hidden = || self.tree.path_of(ino).is_some_and(|path| self.replica.folder.behind.contains_key(&path));
+        let is_hidden = || self.tree.path_of(ino).is_some_and(|path| self.replica.folder.behind.contains(&path));
         (self.config.keeps_folder && is_away && !is_hidden()).then(|| node.attr(ino))
     }
 }

@@ -422,11 +422,11 @@ impl Engine {
             Patience::SomeLeft => {}
             Patience::NobodyWaited if fetch.download.can_retry() => {}
             Patience::NobodyWaited => {
-                self.give_up_prefetch(id, error, out);
+                self.give_up_prefetch(id, out);
                 return self.forget_chunk(id, chunk, out);
             }
             Patience::NoneLeft => {
-                self.give_up_prefetch(id, error, out);
+                self.give_up_prefetch(id, out);
                 out.push(Output::Notice(Notice::FetchFailed { peer, path, chunk, error }));
                 return self.forget_chunk(id, chunk, out);
             }

@@ -4,42 +4,31 @@
 //! finds something else it does nothing, and the driver is asked to look: what it sees is a change of ours, which is merged. So
 //! nothing that anybody did in the folder is ever overwritten unseen.
 
+use crate::behind::{Behind, Held};
 use crate::content::Content;
 use crate::engine::{Engine, Running};
 use crate::ids::{ContentId, EffectId, Ino};
+use crate::merge::conflict_name;
 use crate::output::{Apply, ApplyError, Effect, Notice, Output, ServedFile};
 use crate::path::RelPath;
 use crate::record::{Facts, Kind, Record, Stamp};
-use crate::replica::Telling;
+use crate::replica::{Stated, Telling};
 use crate::time::Time;
 use crate::timers::Timer;
 use crate::tree::{Node, Origin};
 use crate::version::Revision;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// The most operations in one batch.
 const MAX_BATCH: usize = 256;
-
-/// What our folder holds at a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub(crate) record: Record,
-    /// Which state of the path that was.
-    pub(crate) revision: Revision,
-    pub(crate) facts: Facts,
-    /// The scan that saw it last.
-    pub(crate) mark: u64,
-}
 
 /// What is known of our folder besides the tree.
 #[derive(Debug, Default)]
 pub(crate) struct FolderState {
     /// What it holds where the tree says something else. Where the tree says that something is in our folder, it is.
-    pub(crate) behind: BTreeMap<RelPath, Held>,
+    pub(crate) behind: Behind,
     /// Where it may differ from the tree, and nothing is being done about it.
     due: BTreeSet<RelPath>,
-    /// Files whose bytes are not here yet.
-    waiting: BTreeSet<RelPath>,
     /// What is being done, and what each operation makes of its path.
     batch: Option<(EffectId, Vec<Planned>)>,
     /// The paths that this is about.
@@ -101,12 +90,6 @@ impl FolderState {
         self.behind.get(path).map(|held| held.record.clone()).filter(|record| record.kind == Kind::Dir)
     }
 
-    /// What the folder holds at and below a path where the tree says something else.
-    pub(crate) fn behind_below(&self, path: &RelPath) -> Vec<RelPath> {
-        let below = self.behind.range(path.clone()..).map(|(inner, _)| inner.clone());
-        below.take_while(|inner| path.is_prefix_of(inner)).collect()
-    }
-
     /// Nothing is under way or left to do but what waits for bytes.
     pub(crate) fn is_idle(&self) -> bool {
         self.batch.is_none() && self.due.is_empty() && self.unclear.is_empty()
@@ -121,7 +104,13 @@ impl Engine {
         }
         let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino))?;
         let Origin::Local(facts) = node.origin else { return None };
-        Some(Held { record: node.record.clone(), revision: node.revision.clone(), facts, mark: node.mark })
+        Some(Held {
+            record: node.record.clone(),
+            revision: node.revision.clone(),
+            facts,
+            mark: node.mark,
+            gave_way: false,
+        })
     }
 
     /// Whether our folder has a directory at a path.
@@ -133,7 +122,13 @@ impl Engine {
     pub(crate) fn leave_behind(&mut self, ino: Ino, telling: Telling) {
         let (Some(path), Some(node)) = (self.tree.path_of(ino), self.tree.get(ino)) else { return };
         if let (Origin::Local(facts), Origin::Peer(_)) = (node.origin, telling.origin) {
-            let held = Held { record: node.record.clone(), revision: node.revision.clone(), facts, mark: node.mark };
+            let held = Held {
+                record: node.record.clone(),
+                revision: node.revision.clone(),
+                facts,
+                mark: node.mark,
+                gave_way: false,
+            };
             self.replica.folder.behind.insert(path, held);
         }
     }
@@ -172,7 +167,7 @@ impl Engine {
         if folder.due.is_empty() || self.peers.values().any(|peer| peer.listing.is_some()) {
             return;
         }
-        let planned = self.plan();
+        let planned = self.plan(out);
         if planned.is_empty() {
             return;
         }
@@ -185,22 +180,16 @@ impl Engine {
     }
 
     /// The operations that can be done now, in an order in which they can.
-    fn plan(&mut self) -> Vec<Planned> {
+    fn plan(&mut self, out: &mut Vec<Output>) -> Vec<Planned> {
+        self.keep_what_was_not_seen(out);
         let mut due = std::mem::take(&mut self.replica.folder.due);
         due.retain(|path| !self.replica.folder.unclear.contains(path));
         let mut left = BTreeSet::new();
         let mut plan = Plan::default();
-        // Bytes that the folder is about to lose may be wanted elsewhere. In a folder that only receives there are none.
-        let is_file = |held: &Held| matches!(held.record.kind, Kind::File { .. });
-        let wanted = if self.replica.folder.behind.values().any(is_file) {
-            self.note_waiting();
-            let missing: BTreeSet<RelPath> = due.union(&self.replica.folder.waiting).cloned().collect();
-            let wanted = self.wanted_stamps(&missing);
-            self.plan_renames(&missing, &wanted, &mut plan);
-            wanted
-        } else {
-            BTreeSet::new()
-        };
+        // Bytes that the folder is about to lose may be wanted elsewhere.
+        let wanted = self.wanted_of(&due);
+        self.plan_renames(&wanted, &mut plan);
+        let wanted: BTreeSet<Stamp> = wanted.into_iter().map(|(stamp, _)| stamp).collect();
         // What was removed, with what a directory held before the directory.
         for path in due.iter().rev() {
             let has_turn = !plan.is_full() && !plan.touches(path);
@@ -219,8 +208,8 @@ impl Engine {
                 match self.plan_entry(path, ino, &wanted, &plan) {
                     Next::Do(planned) => plan.push(*planned),
                     Next::Later => _ = left.insert(path.clone()),
-                    Next::Wait => _ = self.replica.folder.waiting.insert(path.clone()),
-                    Next::Nothing => {}
+                    // It is due again when its bytes are here.
+                    Next::Wait | Next::Nothing => {}
                 }
             }
         }
@@ -238,65 +227,63 @@ impl Engine {
         plan.ops
     }
 
-    /// The folder has lost bytes that were to be moved to where they are wanted: they have to come from elsewhere.
-    pub(crate) fn fetch_instead_of(&mut self, lost: &Held) {
-        let Kind::File { stamp, .. } = lost.record.kind else { return };
-        let folder = &self.replica.folder;
-        let wants = |ino: &Ino| {
-            let node = self.tree.get(*ino);
-            node.is_some_and(|node| stamp_of(node) == Some(stamp) && matches!(node.origin, Origin::Peer(_)))
+    /// What our folder holds and the tree has nothing of any more, although whoever removed it had not seen it, lives.
+    fn keep_what_was_not_seen(&mut self, out: &mut Vec<Output>) {
+        let is_unseen = |path: &&RelPath| {
+            let held = self.replica.folder.behind.get(path);
+            let removed = self.replica.tombstones.get(path.names());
+            let was_seen = |held: &Held| removed.is_some_and(|removed| removed.version.covers(held.revision.dot()));
+            self.tree.resolve(path.names()).is_none() && held.is_some_and(|held| !was_seen(held))
         };
-        let paths = folder.due.iter().chain(&folder.waiting).chain(&folder.unclear).chain(&folder.in_flight);
-        let inos: BTreeSet<Ino> = paths.filter_map(|path| self.tree.resolve(path.names())).filter(wants).collect();
-        inos.into_iter().for_each(|ino| self.prefetch_below(ino));
+        let unseen: Vec<RelPath> = self.replica.folder.due.iter().filter(is_unseen).cloned().collect();
+        for path in unseen {
+            let Some(held) = self.replica.folder.behind.get(&path).cloned() else { continue };
+            self.tell_held(&path, held, out);
+        }
     }
 
-    /// Of the files that wait for their bytes, only those stay that do so still.
-    fn note_waiting(&mut self) {
-        let waits = |path: &RelPath| {
-            let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
-            node.is_some_and(|node| is_file(node) && matches!(node.origin, Origin::Peer(_)))
+    /// The bytes that are wanted somewhere, of those that the folder has where the tree wants others, and where. Of these
+    /// it is enough to know some: those that the folder is to lose now, and those that are to be there now.
+    fn wanted_of(&self, due: &BTreeSet<RelPath>) -> BTreeSet<(Stamp, RelPath)> {
+        let behind = &self.replica.folder.behind;
+        if !behind.has_files() {
+            return BTreeSet::new();
+        }
+        let wants = |node: &Node| {
+            let stamp = stamp_of(node).filter(|_| matches!(node.origin, Origin::Peer(_)))?;
+            behind.with_stamp(stamp).map(|_| stamp)
         };
-        let waiting = std::mem::take(&mut self.replica.folder.waiting).into_iter().filter(waits).collect();
-        self.replica.folder.waiting = waiting;
-    }
-
-    /// The bytes that are wanted at the paths that are due: what has them is not to be lost.
-    fn wanted_stamps(&self, due: &BTreeSet<RelPath>) -> BTreeSet<Stamp> {
-        let node_at = |path: &RelPath| self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
-        due.iter()
-            .filter_map(node_at)
-            .filter(|node| matches!(node.origin, Origin::Peer(_)))
-            .filter_map(stamp_of)
-            .collect()
+        let at = |path: &RelPath| {
+            let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino))?;
+            Some((wants(node)?, path.clone()))
+        };
+        let mut wanted: BTreeSet<(Stamp, RelPath)> = due.iter().filter_map(at).collect();
+        if due.iter().any(|path| behind.get(path).is_some_and(|held| held.stamp().is_some())) {
+            let all = self.tree.iter().filter_map(|(ino, node)| Some((wants(node)?, self.tree.path_of(ino)?)));
+            wanted.extend(all);
+        }
+        wanted
     }
 
     /// What is in the folder under another name is renamed: no bytes are moved.
-    fn plan_renames(&self, due: &BTreeSet<RelPath>, wanted: &BTreeSet<Stamp>, plan: &mut Plan) {
+    fn plan_renames(&self, wanted: &BTreeSet<(Stamp, RelPath)>, plan: &mut Plan) {
         let folder = &self.replica.folder;
-        let by_stamp: BTreeMap<Stamp, &RelPath> = folder
-            .behind
-            .iter()
-            .filter_map(|(path, held)| match held.record.kind {
-                Kind::File { stamp, .. } => Some((stamp, path)),
-                Kind::Dir | Kind::Symlink { .. } => None,
-            })
-            .collect();
-        for path in due {
-            let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
-            let Some(node) = node.filter(|node| matches!(node.origin, Origin::Peer(_))) else { continue };
-            let Some(from) = stamp_of(node).and_then(|stamp| by_stamp.get(&stamp)).copied() else { continue };
+        let is_wanted =
+            |stamp: Stamp| wanted.range((stamp, RelPath::ROOT)..).next().is_some_and(|(of, _)| *of == stamp);
+        for (stamp, path) in wanted {
+            let Some((from, held)) = folder.behind.with_stamp(*stamp) else { continue };
+            let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)) else { continue };
             let over = folder.behind.get(path);
             let can_go = |held: &Held| match held.record.kind {
-                Kind::File { stamp, .. } => !wanted.contains(&stamp),
-                Kind::Symlink { .. } => true,
+                Kind::File { .. } => held.stamp().is_none_or(|stamp| !is_wanted(stamp)) && !self.conflicts(held, node),
+                Kind::Symlink { .. } => !self.conflicts(held, node),
                 Kind::Dir => false,
             };
-            let is_free = over.is_none_or(can_go) && !plan.touches(from) && !plan.touches(path) && !plan.is_full();
+            let is_clear = |path| !folder.unclear.contains(path) && !plan.touches(path);
+            let is_free = over.is_none_or(can_go) && is_clear(from) && is_clear(path) && !plan.is_full();
             if from == path || !is_free || !self.has_parent(path) {
                 continue;
             }
-            let Some(held) = folder.behind.get(from) else { continue };
             let Record { mode, modified, .. } = node.record;
             let (from, to, expect) = (from.clone(), path.clone(), held.facts);
             let op = Apply::Rename { from, to, mode, modified, expect, over: over.map(|held| held.facts) };
@@ -304,16 +291,64 @@ impl Engine {
         }
     }
 
+    /// Whether what our folder holds and what the tree says were made without knowledge of each other, so that the former has
+    /// to live on. Of an empty file nothing would be lost.
+    fn conflicts(&self, held: &Held, node: &Node) -> bool {
+        let was_seen = !held.gave_way && node.revision.version.covers(held.revision.dot());
+        let is_same = match (&held.record.kind, &node.record.kind) {
+            (Kind::Symlink { target }, Kind::Symlink { target: other }) => target == other,
+            (Kind::Symlink { .. }, _) => false,
+            _ => held.stamp().is_none() || held.stamp() == stamp_of(node),
+        };
+        !was_seen && !is_same
+    }
+
+    /// What lost its name to what the tree says lives on beside it.
+    fn plan_copy(&self, path: &RelPath, held: &Held, ino: Ino) -> Next {
+        let Some(node) = self.tree.get(ino) else { return Next::Nothing };
+        let unless = match (&held.record.kind, &node.record.kind) {
+            // It may be the same file, made known by two devices.
+            (Kind::File { size_bytes, .. }, Kind::File { size_bytes: other, .. }) if size_bytes == other => {
+                let Some(content) = self.whole_content(ino) else { return Next::Wait };
+                Some(content)
+            }
+            _ => None,
+        };
+        let Some(to) = self.free_name_for(path, held) else { return Next::Nothing };
+        let op = Apply::KeepCopy { path: path.clone(), to, expect: held.facts, unless };
+        Next::Do(Box::new(Planned { op, becomes: None }))
+    }
+
+    /// The name of a conflict copy: that which follows from what it holds, unless something else has it already.
+    fn free_name_for(&self, path: &RelPath, held: &Held) -> Option<RelPath> {
+        let (parents, name) = path.split_last()?;
+        let mut name = name.clone();
+        loop {
+            name = conflict_name(&name, &held.record, held.revision.author);
+            // Where a longer name makes a path that is too long, there is room at the top.
+            let beside = RelPath::new([parents, core::slice::from_ref(&name)].concat());
+            let to = beside.or_else(|_| RelPath::new(vec![name.clone()])).ok()?;
+            if self.tree.resolve(to.names()).is_none() && !self.replica.folder.behind.contains(&to) {
+                return Some(to);
+            }
+        }
+    }
+
+    /// Bytes that were in the folder are not there any more: who was to get them by a rename has to fetch them.
+    pub(crate) fn fetch_instead_of(&mut self, lost: &Held) {
+        if let Some(stamp) = lost.stamp() {
+            self.prefetch_passed(stamp);
+        }
+    }
+
     /// Removes what the folder has where the tree has nothing. Returns whether nothing is left to be done.
     fn plan_removal(&self, path: &RelPath, wanted: &BTreeSet<Stamp>, plan: &mut Plan) -> bool {
         let Some(held) = self.replica.folder.behind.get(path) else { return true };
-        if let Kind::File { stamp, .. } = held.record.kind
-            && wanted.contains(&stamp)
-        {
+        if held.stamp().is_some_and(|stamp| wanted.contains(&stamp)) {
             // It will be renamed.
             return false;
         }
-        let mut inner = self.replica.folder.behind_below(path).into_iter();
+        let mut inner = self.replica.folder.behind.below(path).into_iter();
         if inner.any(|inner| inner != *path && !plan.removes(&inner)) {
             return false;
         }
@@ -344,9 +379,12 @@ impl Engine {
                 let op = Apply::SetAttributes { path, mode, modified, expect: Some(held.facts) };
                 return Next::Do(Box::new(Planned { op, becomes: Some((record, revision)) }));
             }
-            let is_wanted = matches!(held.record.kind, Kind::File { stamp, .. } if wanted.contains(&stamp));
+            let is_wanted = held.stamp().is_some_and(|stamp| wanted.contains(&stamp));
+            if !is_wanted && self.conflicts(held, node) {
+                return self.plan_copy(&path, held, ino);
+            }
             let stands_over_dir = held.record.kind == Kind::Dir;
-            if is_wanted || stands_over_dir && self.replica.folder.behind_below(&path).len() > 1 {
+            if is_wanted || stands_over_dir && self.replica.folder.behind.below(&path).len() > 1 {
                 return Next::Later;
             }
             if stands_over_dir || record.kind == Kind::Dir {
@@ -361,7 +399,6 @@ impl Engine {
             Kind::File { size_bytes: 0, .. } => Apply::Publish { path, content: None, mode, modified, expect },
             Kind::File { .. } => match self.whole_content(ino) {
                 Some(content) => Apply::Publish { path, content: Some(content), mode, modified, expect },
-                // It is due again when its bytes are here.
                 None if self.is_in_folder_elsewhere(ino) => return Next::Later,
                 None => return Next::Wait,
             },
@@ -380,13 +417,6 @@ impl Engine {
         parent.is_none_or(|parent| self.has_dir(&parent))
     }
 
-    /// Whether these bytes are in our folder, or known to be somewhere, under whatever name.
-    pub(crate) fn stands_somewhere(&self, stamp: Stamp) -> bool {
-        let is_it = |record: &Record| matches!(record.kind, Kind::File { stamp: of, .. } if of == stamp);
-        self.replica.folder.behind.values().any(|held| is_it(&held.record))
-            || self.tree.iter().any(|(_, node)| is_it(&node.record))
-    }
-
     /// All bytes of a content are here: they can go into our folder.
     pub(crate) fn note_whole(&mut self, id: ContentId) {
         if !self.config.keeps_folder {
@@ -400,29 +430,20 @@ impl Engine {
 
     /// Whether a file's bytes are in our folder under another name, or under its own with other attributes.
     pub(crate) fn is_in_folder_elsewhere(&self, ino: Ino) -> bool {
-        let Some(stamp) = self.tree.get(ino).and_then(stamp_of).filter(|_| self.config.keeps_folder) else {
-            return false;
-        };
-        let is_it = |held: &Held| matches!(held.record.kind, Kind::File { stamp: of, .. } if of == stamp);
-        self.replica.folder.behind.values().any(is_it)
+        self.stamp_in_folder(ino).is_some()
+    }
+
+    /// The bytes of a file that our folder has under another name.
+    pub(crate) fn stamp_in_folder(&self, ino: Ino) -> Option<Stamp> {
+        let stamp = self.tree.get(ino).and_then(stamp_of)?;
+        self.replica.folder.behind.with_stamp(stamp).map(|_| stamp)
     }
 
     /// A file that peers may read where it still is in our folder, although the tree has it elsewhere already.
-    pub(crate) fn serve_behind(&self, path: &RelPath, stamp: Stamp) -> Option<ServedFile> {
-        let is_it = |held: &Held| matches!(held.record.kind, Kind::File { stamp: of, .. } if of == stamp);
-        let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino))?;
-        if stamp_of(node) != Some(stamp) || matches!(node.origin, Origin::Local(_)) {
-            return None;
-        }
-        let behind = self.replica.folder.behind.iter().find(|(_, held)| is_it(held));
-        let (at, held) = behind.map(|(at, held)| (at.clone(), held.clone())).or_else(|| {
-            let is_here = |node: &Node| stamp_of(node) == Some(stamp) && matches!(node.origin, Origin::Local(_));
-            let at = self.tree.iter().find(|(_, node)| is_here(node)).and_then(|(ino, _)| self.tree.path_of(ino))?;
-            let held = self.held_at(&at)?;
-            Some((at, held))
-        })?;
+    pub(crate) fn serve_behind(&self, stamp: Stamp) -> Option<ServedFile> {
+        let (path, held) = self.replica.folder.behind.with_stamp(stamp)?;
         let Record { modified, .. } = held.record;
-        Some(ServedFile { path: at, size_bytes: held.record.size_bytes(), modified, facts: held.facts })
+        Some(ServedFile { path: path.clone(), size_bytes: held.record.size_bytes(), modified, facts: held.facts })
     }
 
     /// A batch has ended.
@@ -432,7 +453,8 @@ impl Engine {
         self.replica.folder.in_flight.clear();
         for (planned, result) in planned.into_iter().zip(results) {
             match result {
-                Ok(facts) => self.on_applied_one(planned, facts),
+                Ok(facts) => self.on_applied_one(planned, facts, out),
+                Err(ApplyError::Same) => self.on_same(&planned.op, out),
                 Err(error) => self.on_refused(&planned.op, error, out),
             }
         }
@@ -441,8 +463,11 @@ impl Engine {
         }
     }
 
-    fn on_applied_one(&mut self, planned: Planned, facts: Facts) {
+    fn on_applied_one(&mut self, planned: Planned, facts: Facts, out: &mut Vec<Output>) {
         let Planned { op, becomes } = planned;
+        if let Apply::KeepCopy { path, to, .. } = &op {
+            return self.on_copy_kept(path, to, facts, out);
+        }
         if let Apply::Rename { from, .. } | Apply::Remove { path: from, .. } = &op {
             let gone = self.replica.folder.behind.remove(from);
             self.replica.folder.note_due(from.clone());
@@ -450,7 +475,7 @@ impl Engine {
             gone.iter().for_each(|gone| self.fetch_instead_of(gone));
         }
         let (Some((record, revision)), path) = (becomes, op.target()) else { return };
-        let held = Held { record, revision, facts, mark: self.last_mark };
+        let held = Held { record, revision, facts, mark: self.last_mark, gave_way: false };
         // The tree may have come to say something else meanwhile.
         if let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino))
             && matches!(node.origin, Origin::Local(_))
@@ -464,9 +489,55 @@ impl Engine {
         over.iter().for_each(|over| self.fetch_instead_of(over));
     }
 
+    /// What lost its name has another one now. That is told before anything that says so to others who have the same bytes:
+    /// they let go of them then.
+    fn on_copy_kept(&mut self, path: &RelPath, to: &RelPath, facts: Facts, out: &mut Vec<Output>) {
+        self.replica.folder.note_due(path.clone());
+        let Some(lost) = self.replica.folder.behind.remove(path) else { return };
+        let revision = self.next_revision(&self.version_at(to.names()));
+        self.tell_held(to, Held { revision, facts, gave_way: false, ..lost.clone() }, out);
+        self.join_with(path, &lost.revision, out);
+    }
+
+    /// What lost its name holds the bytes of what took it: they are one file.
+    fn on_same(&mut self, op: &Apply, out: &mut Vec<Output>) {
+        let Apply::KeepCopy { path, unless: Some(content), .. } = op else { return };
+        self.replica.folder.note_due(path.clone());
+        let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
+        let Some(node) = node.filter(|node| node.content == Some(*content)) else { return };
+        let kind = node.record.kind.clone();
+        let Some(held) = self.replica.folder.behind.get(path).cloned() else { return };
+        let record = Record { kind, ..held.record.clone() };
+        self.join_with(path, &held.revision, out);
+        let Some(revision) = self.stated_at(path).map(|stated| stated.revision) else { return };
+        self.replica.folder.behind.insert(path.clone(), Held { record, revision, ..held });
+        self.settle(path);
+    }
+
+    /// What the tree says of a path now comes after another state of it, too.
+    fn join_with(&mut self, path: &RelPath, other: &Revision, out: &mut Vec<Output>) {
+        let Some(stated) = self.stated_at(path) else { return };
+        let version = stated.revision.version.join(&other.version);
+        if version != stated.revision.version {
+            self.join_version(path, Revision { version, author: stated.revision.author }, self.last_mark, out);
+        }
+    }
+
+    /// Our folder holds this: a change of ours, merged with what the tree says.
+    pub(crate) fn tell_held(&mut self, path: &RelPath, held: Held, out: &mut Vec<Output>) {
+        let telling = Telling { origin: Origin::Local(held.facts), from: None, replaced: true, mark: held.mark };
+        let stated = Stated { record: Some(held.record.clone()), revision: held.revision.clone() };
+        self.replica.folder.behind.insert(path.clone(), held);
+        self.replica.folder.note_due(path.clone());
+        // Only what peers say can break a rule; beyond the most entries there is no place for it.
+        let _merged = self.merge_in(path, stated, telling, out);
+        self.settle(path);
+        self.drop_behind_if_local(path);
+    }
+
     fn on_refused(&mut self, op: &Apply, error: ApplyError, out: &mut Vec<Output>) {
         match error {
-            ApplyError::Changed => {
+            ApplyError::Same | ApplyError::Changed => {
                 self.replica.folder.look.extend(op.paths().cloned());
                 self.replica.folder.unclear.extend(op.paths().cloned());
             }
@@ -502,13 +573,14 @@ impl Engine {
             return 0;
         }
         self.replica.tombstones.check();
+        folder.behind.check();
         let is_known = |path: &RelPath| {
             folder.due.contains(path)
                 || folder.in_flight.contains(path)
                 || folder.unclear.contains(path)
                 || self.stopping
         };
-        for (path, held) in &folder.behind {
+        for (path, held) in folder.behind.iter() {
             let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
             let waits = node.is_some_and(is_file);
             assert!(waits || is_known(path), "{path} is in our folder and not as the tree has it, and nothing is done");

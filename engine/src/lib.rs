@@ -77,6 +77,7 @@ pub mod version;
 pub mod view;
 
 mod backoff;
+mod behind;
 mod bring;
 mod cache;
 mod check;

@@ -39,7 +39,8 @@ pub struct Merged {
     /// Which state of the path that is.
     pub revision: Revision,
     /// Whether both were written without knowledge of the other, so that the one that is not kept has to live on as a
-    /// conflict copy, see [`conflict_name`].
+    /// conflict copy, see [`conflict_name`]. The one that is kept has the version that it had: only a device that holds the
+    /// bytes of the other one can say that it has made the copy, by joining the versions when it has.
     pub is_conflict: bool,
 }
 
@@ -62,11 +63,12 @@ pub fn merge(ours: State<'_>, theirs: State<'_>) -> Merged {
             (true, true) => (other(higher(ours, theirs)), conflicts(ours, theirs)),
         },
     };
-    let author = match kept {
-        Side::Ours => a.author,
-        Side::Theirs => b.author,
+    let winner = match kept {
+        Side::Ours => a,
+        Side::Theirs => b,
     };
-    Merged { kept, revision: Revision { version: a.version.join(&b.version), author }, is_conflict }
+    let version = if is_conflict { winner.version.clone() } else { a.version.join(&b.version) };
+    Merged { kept, revision: Revision { version, author: winner.author }, is_conflict }
 }
 
 /// Whether two states are one: nothing of what follows can tell them apart.

@@ -3,11 +3,10 @@
 //! Only what differs from what the folder held before is a change, and it is a change of that: where the tree has come to
 //! say something newer, the two are merged like those of two devices.
 
+use crate::behind::Held;
 use crate::engine::Engine;
 use crate::event::{Change, Seen};
-use crate::folder::Held;
 use crate::ids::Ino;
-use crate::merge::conflict_name;
 use crate::output::{Notice, Output};
 use crate::path::RelPath;
 use crate::record::{FileTime, Kind};
@@ -45,44 +44,26 @@ impl Engine {
         if record.kind != Kind::Dir && held.as_ref().is_some_and(|held| held.record.kind == Kind::Dir) {
             self.lose_held_below(path, out);
         }
-        let was_behind = self.replica.folder.behind.contains_key(path);
-        if let Some(held) = &held {
-            self.forget_copy_of(path, held, out);
-        }
         let sighted = self.replica.folder.sighted.remove(path);
         let before = match &held {
-            _ if sighted => self.version_at(path.names()),
+            // Where something was removed, where nobody else has anything, and where it was seen what they have.
+            _ if sighted || held.is_none() && self.tree.resolve(path.names()).is_none() => {
+                self.version_at(path.names())
+            }
             Some(held) => held.revision.version.clone(),
-            // Where something was removed, and where nobody else has anything.
-            None if self.tree.resolve(path.names()).is_none() => self.version_at(path.names()),
             None => Version::default(),
         };
         let revision = self.next_revision(&before);
-        let replaced = held.as_ref().is_some_and(|held| held.facts.inode != facts.inode);
-        let is_local = self
-            .tree
-            .resolve(path.names())
-            .and_then(|ino| self.tree.get(ino))
-            .is_some_and(|node| matches!(node.origin, Origin::Local(_)));
-        if !is_local {
-            let held = Held { record: record.clone(), revision: revision.clone(), facts, mark };
-            self.replica.folder.behind.insert(path.clone(), held);
+        if let Some(held) = &held {
+            self.fetch_instead_of(held);
         }
-        if let Some(held) = held.filter(|_| was_behind) {
-            self.fetch_instead_of(&held);
-        }
-        self.replica.folder.note_due(path.clone());
-        let telling = Telling { origin: Origin::Local(facts), from: None, replaced, mark };
-        // Only what peers say can break a rule; beyond the most entries there is no place for it.
-        let _merged = self.merge_in(path, Stated { record: Some(record), revision }, telling, out);
-        self.settle(path);
-        self.drop_behind_if_local(path);
+        self.tell_held(path, Held { record, revision, facts, mark, gave_way: false }, out);
     }
 
     /// It is as it was.
     fn note_held(&mut self, path: &RelPath, held: Held) {
-        if let Some(behind) = self.replica.folder.behind.get_mut(path) {
-            *behind = held;
+        if self.replica.folder.behind.contains(path) {
+            self.replica.folder.behind.insert(path.clone(), held);
             return self.replica.folder.note_due(path.clone());
         }
         if let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino)) {
@@ -91,7 +72,7 @@ impl Engine {
         }
     }
 
-    fn drop_behind_if_local(&mut self, path: &RelPath) {
+    pub(crate) fn drop_behind_if_local(&mut self, path: &RelPath) {
         let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
         if node.is_some_and(|node| matches!(node.origin, Origin::Local(_))) {
             self.replica.folder.behind.remove(path);
@@ -111,7 +92,7 @@ impl Engine {
     }
 
     fn lose_held_below(&mut self, path: &RelPath, out: &mut Vec<Output>) {
-        let mut inner = self.replica.folder.behind_below(path);
+        let mut inner = self.replica.folder.behind.below(path);
         if let Some(top) = self.tree.resolve(path.names()) {
             let is_local = |ino: &Ino| self.tree.get(*ino).is_some_and(|node| matches!(node.origin, Origin::Local(_)));
             inner.extend(self.tree.within(top).into_iter().filter(is_local).filter_map(|ino| self.tree.path_of(ino)));
@@ -128,78 +109,40 @@ impl Engine {
     /// Our folder does not hold anything at a path any more.
     fn lose_held(&mut self, path: &RelPath, out: &mut Vec<Output>) {
         self.replica.folder.note_seen(path);
-        if let Some(held) = self.replica.folder.behind.remove(path) {
+        let sighted = self.replica.folder.sighted.remove(path);
+        let behind = self.replica.folder.behind.remove(path);
+        if let Some(held) = &behind {
             // The tree says something newer, which is not there yet.
             self.replica.folder.note_due(path.clone());
-            self.forget_copy_of(path, &held, out);
-            return self.fetch_instead_of(&held);
+            self.fetch_instead_of(held);
         }
-        if self.replica.folder.sighted.remove(path) && self.held_at(path).is_none() {
-            let mark = self.last_mark;
-            let Some(origin) =
-                self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)).map(|node| node.origin)
-            else {
-                return;
-            };
-            let revision = self.next_revision(&self.version_at(path.names()));
-            let telling = Telling { origin, from: None, replaced: false, mark };
-            let _merged = self.merge_in(path, Stated { record: None, revision }, telling, out);
-            return;
-        }
-        let Some(held) = self.held_at(path) else { return };
-        let revision = self.next_revision(&held.revision.version);
-        let telling = Telling { origin: Origin::Local(held.facts), from: None, replaced: false, mark: self.last_mark };
-        let _merged = self.merge_in(path, Stated { record: None, revision }, telling, out);
-    }
-
-    /// What the folder held at a path was to live on as a conflict copy, and was written over or removed before: it was
-    /// seen, and nobody else has it.
-    fn forget_copy_of(&mut self, path: &RelPath, held: &Held, out: &mut Vec<Output>) {
-        let Some((parents, name)) = path.split_last() else { return };
-        if held.revision.author != self.config.device {
-            return;
-        }
-        let copy = conflict_name(name, &held.record, held.revision.author);
-        let Ok(copy) = RelPath::new([parents, &[copy]].concat()) else { return };
-        let Some(ino) = self.tree.resolve(copy.names()) else { return };
-        let is_nowhere = |node: &crate::tree::Node| {
-            matches!(node.origin, Origin::Peer(_))
-                && node.record == held.record
-                && !self.replica.folder.behind.contains_key(&copy)
+        let origin = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)).map(|node| node.origin);
+        let is_removal = match origin {
+            Some(Origin::Local(_)) => true,
+            Some(Origin::Peer(_)) => sighted,
+            None => false,
         };
-        if !self.tree.get(ino).is_some_and(is_nowhere) {
-            return;
+        if let (Some(origin), true) = (origin, is_removal) {
+            let revision = self.next_revision(&self.version_at(path.names()));
+            let telling = Telling { origin, from: None, replaced: false, mark: self.last_mark };
+            let _merged = self.merge_in(path, Stated { record: None, revision }, telling, out);
         }
-        let version = self.version_at(copy.names());
-        let revision = self.next_revision(&version);
-        let telling = Telling { origin: Origin::Local(held.facts), from: None, replaced: false, mark: self.last_mark };
-        let _merged = self.merge_in(&copy, Stated { record: None, revision }, telling, out);
     }
 
     /// The file system said that this was renamed. It is one change if all that is known of it moves with it; otherwise it
     /// is gone from one place, and what is seen at the other is new.
     pub(crate) fn merge_moved(&mut self, from: &RelPath, to: &RelPath, out: &mut Vec<Output>) {
-        let folder = &mut self.replica.folder;
-        if folder.is_in_flight_below(from) || folder.is_in_flight_below(to) {
+        let sighted = [from, to].map(|path| self.replica.folder.sighted.remove(path));
+        let is_one = self.can_move(from, to, sighted);
+        let place = to.split_last().and_then(|(parents, name)| Some((self.directory(parents).ok()?, name.clone())));
+        let (Some(top), Some((parent, name)), true) = (self.tree.resolve(from.names()), place, is_one) else {
+            return self.move_apart(from, to, sighted, out);
+        };
+        if self.tree.is_within(parent, top) {
             return self.look_at_both(from, to, out);
         }
-        let is_clean = folder.behind_below(from).is_empty() && folder.behind_below(to).is_empty();
-        let place = to.split_last().and_then(|(parents, name)| Some((self.directory(parents).ok()?, name.clone())));
-        let top = self.tree.resolve(from.names());
-        let is_local = |ino: Ino| self.tree.get(ino).is_some_and(|node| matches!(node.origin, Origin::Local(_)));
-        let can_stand_over = self
-            .tree
-            .resolve(to.names())
-            .is_none_or(|over| is_local(over) && self.tree.children_after(over, Ino::ROOT).next().is_none());
-        let (Some(top), Some((parent, name)), true, true) =
-            (top.filter(|ino| is_local(*ino)), place, is_clean, can_stand_over)
-        else {
-            return self.look_at_both(from, to, out);
-        };
-        // What is not in our folder yet was not moved: whoever has it may be writing over it.
-        let is_whole = self.tree.within(top).into_iter().all(is_local);
-        if top == Ino::ROOT || !is_whole || self.tree.is_within(parent, top) || self.share.is_left_out(to) {
-            return self.look_at_both(from, to, out);
+        if let Some(over) = self.replica.folder.behind.remove(to) {
+            self.fetch_instead_of(&over);
         }
         let digest = self.rename_digest(from, to);
         let highest = self.version_at(from.names()).join(&self.version_at(to.names()));
@@ -210,6 +153,35 @@ impl Engine {
         let left = self.version_at(from.names());
         self.share.note_moved(to.clone());
         self.announce(Change::Rename { from: from.clone(), to: to.clone(), record, revision, left, digest }, None, out);
+    }
+
+    /// Whether all that is known of what was renamed moves with it, so that it is one change. What our folder has not got
+    /// was moved only by somebody who saw it; so was what it stands over.
+    fn can_move(&mut self, from: &RelPath, to: &RelPath, [saw_from, saw_to]: [bool; 2]) -> bool {
+        let folder = &mut self.replica.folder;
+        if folder.is_in_flight_below(from) || folder.is_in_flight_below(to) || self.share.is_left_out(to) {
+            return false;
+        }
+        let is_local = |ino: Ino| self.is_in_folder(ino);
+        let can_stand_over = self.tree.resolve(to.names()).is_none_or(|over| {
+            (saw_to || is_local(over)) && self.tree.children_after(over, Ino::ROOT).next().is_none()
+        });
+        let is_clean = |path| self.replica.folder.behind.below(path).iter().all(|inner| saw_to && inner == to);
+        let Some(top) = self.tree.resolve(from.names()).filter(|top| *top != Ino::ROOT) else { return false };
+        // What is not in our folder yet was not moved by who only moved what is there: whoever has it may be writing over it.
+        let is_whole = saw_from || self.tree.within(top).into_iter().all(is_local);
+        is_whole && can_stand_over && is_clean(from) && is_clean(to)
+    }
+
+    /// It is gone from one place, and what is seen at the other is new. What is not in our folder was not there to be
+    /// seen.
+    fn move_apart(&mut self, from: &RelPath, to: &RelPath, sighted: [bool; 2], out: &mut Vec<Output>) {
+        for (path, sighted) in [from, to].into_iter().zip(sighted) {
+            if sighted {
+                self.replica.folder.note_sighted(path.clone());
+            }
+        }
+        self.look_at_both(from, to, out);
     }
 
     /// A file that is not in our folder yet was given other attributes.
@@ -241,7 +213,7 @@ impl Engine {
 
     /// What lies below a path and was not seen since a scan of it began is not in our folder any more.
     pub(crate) fn merge_unseen(&mut self, path: &RelPath, mark: u64, out: &mut Vec<Output>) {
-        let mut unseen: Vec<RelPath> = self.replica.folder.behind_below(path);
+        let mut unseen: Vec<RelPath> = self.replica.folder.behind.below(path);
         unseen.retain(|inner| self.replica.folder.behind.get(inner).is_some_and(|held| held.mark < mark));
         if let Some(top) = self.tree.resolve(path.names()) {
             let is_unseen = |ino: &Ino| {

@@ -431,6 +431,18 @@ pub enum Apply {
         /// What is where it will be, and goes; nothing if `None`.
         over: Option<Facts>,
     },
+    /// Give a file or a symlink that lost its name in a conflict another name, where nothing is. Its mode and time stay.
+    KeepCopy {
+        /// Where it is.
+        path: RelPath,
+        /// Where it will be.
+        to: RelPath,
+        /// What is there.
+        expect: Facts,
+        /// Nothing is done if it holds the same bytes as this content, all of which is stored: that is
+        /// [`ApplyError::Same`].
+        unless: Option<ContentId>,
+    },
     /// Set permission bits and time of what is there.
     SetAttributes {
         /// Where.
@@ -466,6 +478,7 @@ impl Apply {
             | Apply::MakeSymlink { path, .. }
             | Apply::Remove { path, .. }
             | Apply::Rename { to: path, .. }
+            | Apply::KeepCopy { to: path, .. }
             | Apply::SetAttributes { path, .. }
             | Apply::Publish { path, .. } => path,
         }
@@ -474,7 +487,7 @@ impl Apply {
     /// The one or two paths that it is about.
     pub fn paths(&self) -> impl Iterator<Item = &RelPath> {
         let from = match self {
-            Apply::Rename { from, .. } => Some(from),
+            Apply::Rename { from, .. } | Apply::KeepCopy { path: from, .. } => Some(from),
             Apply::MakeDir { .. }
             | Apply::MakeSymlink { .. }
             | Apply::Remove { .. }
@@ -490,6 +503,8 @@ impl Apply {
 pub enum ApplyError {
     /// There is something else than was expected, or its directory is gone.
     Changed,
+    /// Of a conflict copy: it holds the same bytes as what took its name.
+    Same,
     /// The disk is full.
     NoSpace,
     /// The disk failed, or it is not allowed.

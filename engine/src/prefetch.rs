@@ -4,8 +4,8 @@
 use crate::content::Content;
 use crate::engine::Engine;
 use crate::ids::{ContentId, Ino};
-use crate::input::FetchError;
 use crate::output::{Effect, Output};
+use crate::record::Stamp;
 use crate::time::Time;
 use crate::timers::Timer;
 use core::time::Duration;
@@ -33,10 +33,10 @@ pub(crate) struct Prefetch {
     /// Those that could not be had, and when they are queued again.
     given_up: BTreeSet<Ino>,
     pub(crate) again_at: Option<Time>,
-    /// Those of them that are tried with another peer, and whether this one said that it has not got them.
-    unobtainable: BTreeMap<Ino, bool>,
-    /// How often peers have said so, of each file, while all of them were there.
-    pub(crate) refusals: BTreeMap<Ino, usize>,
+    /// Those of them that are tried with another peer.
+    unobtainable: BTreeSet<Ino>,
+    /// Those whose bytes our own folder has under another name, from which they are to be renamed.
+    passed: BTreeMap<Stamp, BTreeSet<Ino>>,
 }
 
 impl Prefetch {
@@ -72,7 +72,7 @@ impl Engine {
 
     /// Has every file at and below an entry fetched if that is pinned: it is new there, or its bytes are.
     pub(crate) fn prefetch_if_pinned(&mut self, ino: Ino) {
-        if self.cache.has_pins() && self.is_pinned_now(ino) {
+        if (self.cache.has_pins() || self.config.keeps_folder) && self.is_pinned_now(ino) {
             self.prefetch_below(ino);
         }
     }
@@ -101,13 +101,24 @@ impl Engine {
             let Some(ino) = self.prefetch.pop_front() else { return };
             let wanted = self.tree.get(ino).is_some_and(|node| node.opens.count() > 0 && self.config.prefetch_on_open)
                 || self.is_pinned_now(ino);
-            if !wanted || self.is_in_folder_elsewhere(ino) {
+            if !wanted {
+                continue;
+            }
+            if let Some(stamp) = self.stamp_in_folder(ino) {
+                self.prefetch.passed.entry(stamp).or_default().insert(ino);
                 continue;
             }
             let Some(id) = self.content_of(ino, out) else { continue };
             if !self.contents.get(&id).is_some_and(Content::is_complete) {
                 self.prefetch.active.insert(id);
             }
+        }
+    }
+
+    /// Our folder has lost these bytes: who was to get them from there has to fetch them.
+    pub(crate) fn prefetch_passed(&mut self, stamp: Stamp) {
+        for ino in self.prefetch.passed.remove(&stamp).unwrap_or_default() {
+            self.prefetch.push_back(ino);
         }
     }
 
@@ -118,7 +129,7 @@ impl Engine {
 
     /// A content cannot be had now. If it is pinned, it is tried again later; what is only open has whoever reads it. Nobody
     /// else may be there to close what was opened for it.
-    pub(crate) fn give_up_prefetch(&mut self, id: ContentId, error: FetchError, out: &mut Vec<Output>) {
+    pub(crate) fn give_up_prefetch(&mut self, id: ContentId, out: &mut Vec<Output>) {
         if !self.prefetch.active.remove(&id) {
             return;
         }
@@ -131,17 +142,15 @@ impl Engine {
         }
         if !self.is_open(id) {
             self.effect_unreported(Effect::CloseStreams { content: id }, out);
-            let is_refused = matches!(error, FetchError::Gone | FetchError::Stale);
-            self.prefetch.unobtainable.extend(ino.filter(|_| self.config.keeps_folder).map(|ino| (ino, is_refused)));
+            self.prefetch.unobtainable.extend(ino.filter(|_| self.config.keeps_folder));
         }
     }
 
     /// What could not be had is queued again. What nobody wants any more is passed over when its turn comes.
     pub(crate) fn on_prefetch_again(&mut self, out: &mut Vec<Output>) {
-        for (ino, is_refused) in std::mem::take(&mut self.prefetch.unobtainable) {
-            self.try_next_source(ino, is_refused, out);
+        for ino in std::mem::take(&mut self.prefetch.unobtainable) {
+            self.try_next_source(ino, out);
         }
-        self.prefetch.refusals.retain(|ino, _| self.tree.get(*ino).is_some());
         self.prefetch.again_at = None;
         for ino in std::mem::take(&mut self.prefetch.given_up) {
             self.prefetch.push_back(ino);
@@ -182,8 +191,9 @@ impl Engine {
         self.prefetch = Prefetch::default();
     }
 
-    /// Whether an entry has a name that is pinned.
+    /// Whether an entry has a name that is pinned, or our own folder has another version of it, which it takes the place of.
     pub(crate) fn is_pinned_now(&self, ino: Ino) -> bool {
-        self.tree.path_of(ino).is_some_and(|path| self.cache.is_pinned(&path))
+        let stays = |path| self.cache.is_pinned(&path) || self.replica.folder.behind.contains(&path);
+        self.tree.path_of(ino).is_some_and(stays)
     }
 }

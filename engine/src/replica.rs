@@ -6,9 +6,9 @@
 use crate::engine::Engine;
 use crate::event::Change;
 use crate::fault::PeerFault;
-use crate::folder::{FolderState, Held};
+use crate::folder::FolderState;
 use crate::ids::{Ino, PeerId};
-use crate::merge::{Side, State, conflict_name, merge};
+use crate::merge::{Side, State, merge};
 use crate::output::Output;
 use crate::path::{Name, RelPath};
 use crate::record::{FileTime, Kind, Record};
@@ -16,9 +16,6 @@ use crate::tombstones::Tombstones;
 use crate::tree::{Known, Node, Origin};
 use crate::version::{DeviceTag, Dot, Revision, Version};
 use core::ops::Bound;
-
-/// How often each peer has to say that it has not got a file until nobody has.
-const ASKED_EACH: usize = 3;
 
 /// What a device keeps that has the share in a folder of its own.
 #[derive(Debug, Default)]
@@ -110,46 +107,34 @@ impl Engine {
     ) -> Result<(), PeerFault> {
         let Some(ours) = self.stated_at(path) else { return self.set_state(path, theirs, telling, out) };
         let merged = merge(ours.state(), theirs.state());
-        let node = self.tree.resolve(path.names());
-        if merged.kept == Side::Ours && merged.revision == ours.revision && !merged.is_conflict {
-            self.note_named(path, &theirs, telling);
-            return Ok(());
+        match merged.kept {
+            Side::Ours if merged.revision == ours.revision => {
+                self.note_named(path, &theirs, telling);
+                if merged.is_conflict && !telling.is_own() {
+                    // Whoever said that does not know what we know, or has forgotten it for something else.
+                    self.tell_again(path, ours, out);
+                }
+                Ok(())
+            }
+            Side::Ours => {
+                self.join_version(path, merged.revision, telling.mark, out);
+                Ok(())
+            }
+            Side::Theirs => {
+                let telling = if merged.revision == theirs.revision { telling } else { telling.to_all() };
+                self.set_state(path, Stated { record: theirs.record, revision: merged.revision }, telling, out)
+            }
         }
-        if merged.is_conflict {
-            // Before what keeps the name: whoever has the bytes must not think that nobody wants them any more.
-            let source = self.source_of(node, telling);
-            let loser = if merged.kept == Side::Ours { theirs.clone() } else { ours };
-            self.keep_copy(path, loser, Telling { origin: source, ..telling }, out)?;
-        }
-        if merged.kept == Side::Ours {
-            self.join_version(path, merged.revision, telling.mark, out);
-            return Ok(());
-        }
-        let as_said = merged.revision == theirs.revision && !merged.is_conflict;
-        let telling = if as_said { telling } else { telling.to_all() };
-        self.set_state(path, Stated { record: theirs.record, revision: merged.revision }, telling, out)
     }
 
-    /// What lost its name lives on beside it.
-    fn keep_copy(
-        &mut self,
-        path: &RelPath,
-        loser: Stated,
-        telling: Telling,
-        out: &mut Vec<Output>,
-    ) -> Result<(), PeerFault> {
-        let (Some((parents, name)), Some(record)) = (path.split_last(), &loser.record) else { return Ok(()) };
-        let copy = conflict_name(name, record, loser.revision.author);
-        // Where a longer name makes a path that is too long, there is no place for a copy.
-        let Ok(copy) = RelPath::new([parents, &[copy]].concat()) else { return Ok(()) };
-        self.merge_in(&copy, loser, telling.to_all(), out)
-    }
-
-    /// Whether this was made by us, in this life, and we have written over it or removed it before anybody knew that it was
-    /// to live on: there is nobody to have its bytes from.
-    fn is_nowhere(&self, record: &Record, revision: &Revision) -> bool {
-        let Kind::File { stamp, size_bytes: 1.. } = record.kind else { return false };
-        self.clock.has_made(revision.dot()) && !self.stands_somewhere(stamp)
+    fn tell_again(&mut self, path: &RelPath, stated: Stated, out: &mut Vec<Output>) {
+        let Stated { record, revision } = stated;
+        let path = path.clone();
+        let change = match record {
+            Some(record) => Change::Put { path, record, revision, replaced: false },
+            None => Change::Remove { path, revision },
+        };
+        self.announce(change, None, out);
     }
 
     /// Whoever made something has it for sure: it is had from there, if that peer is there.
@@ -161,20 +146,11 @@ impl Engine {
         }
     }
 
-    /// A file cannot be had from the peer that it was to come from: the next one is asked, in the order of their ids. What
-    /// every peer has said several times that it has not got is nowhere any more: it was written over before anybody had it.
-    pub(crate) fn try_next_source(&mut self, ino: Ino, is_refused: bool, out: &mut Vec<Output>) {
+    /// A file cannot be had from the peer that it was to come from: the next one is asked, in the order of their ids.
+    pub(crate) fn try_next_source(&mut self, ino: Ino, out: &mut Vec<Output>) {
         let Some(node) = self.tree.get(ino).filter(|node| node.opens.count() == 0) else { return };
         let Origin::Peer(tried) = node.origin else { return };
         let content = node.content;
-        let all_are_there = self.peers.iter().all(|(id, peer)| peer.listed && self.link_to(*id).is_some());
-        if is_refused && all_are_there {
-            let refusals = self.prefetch.refusals.entry(ino).or_default();
-            *refusals += 1;
-            if *refusals >= ASKED_EACH * self.peers.len() {
-                return self.give_up_entry(ino, out);
-            }
-        }
         let is_up = |id: &&PeerId| self.link_to(**id).is_some();
         let behind = (Bound::Excluded(tried), Bound::Unbounded);
         let next = self.peers.range(behind).map(|(id, _)| id).chain(self.peers.keys()).find(is_up).copied();
@@ -188,22 +164,6 @@ impl Engine {
         }
     }
 
-    fn give_up_entry(&mut self, ino: Ino, out: &mut Vec<Output>) {
-        let (Some(path), Some(node)) = (self.tree.path_of(ino), self.tree.get(ino)) else { return };
-        let telling = Telling { origin: node.origin, from: None, replaced: false, mark: node.mark };
-        let revision = self.next_revision(&self.version_at(path.names()));
-        self.set_removed(&path, revision, telling, out);
-    }
-
-    /// Of which peer the bytes can be had of what loses its name. If they are in our folder, they will be moved there.
-    fn source_of(&self, node: Option<Ino>, telling: Telling) -> Origin {
-        let known = node.and_then(|ino| self.tree.get(ino)).map(|node| node.origin);
-        match (telling.origin, known) {
-            (Origin::Local(_), Some(known)) => known,
-            (origin, _) => origin,
-        }
-    }
-
     /// We know it already. Who made it has it for sure, and what a listing names is there.
     fn note_named(&mut self, path: &RelPath, theirs: &Stated, telling: Telling) {
         let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino)) else { return };
@@ -214,7 +174,7 @@ impl Engine {
         node.mark = telling.mark;
     }
 
-    fn join_version(&mut self, path: &RelPath, revision: Revision, mark: u64, out: &mut Vec<Output>) {
+    pub(crate) fn join_version(&mut self, path: &RelPath, revision: Revision, mark: u64, out: &mut Vec<Output>) {
         let change = match self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino)) {
             Some(node) => {
                 node.revision = revision.clone();
@@ -292,36 +252,15 @@ impl Engine {
             self.settle(path);
             return Ok(());
         };
-        if !telling.is_own() && self.is_nowhere(&record, &revision) {
-            let revision = self.next_revision(&revision.version);
-            self.set_removed(path, revision, telling.to_all(), out);
-            return Ok(());
-        }
         let parent = self.directory_for(parents, record.modified, telling, out)?;
         let telling = Telling { origin: self.best_source(telling.origin, revision.author), ..telling };
         let existing = self.tree.child(parent, name.as_bytes());
         let is_dir = record.kind == Kind::Dir;
         if let Some(ino) = existing.filter(|ino| !is_dir && self.tree.children_after(*ino, Ino::ROOT).next().is_some())
         {
-            // What is in the directory lives on, and so does the directory: there is no place here for anything else.
-            let known = self.tree.get(ino).map(|node| node.revision.version.clone()).unwrap_or_default();
-            let both = self.next_revision(&known.join(&revision.version));
-            let source = self.source_of(Some(ino), telling);
-            let is_peers = |origin: &Origin| matches!(origin, Origin::Peer(_));
-            let mut origins = self.tree.children_after(ino, Ino::ROOT).map(|(_, inner)| inner.origin);
-            let inner = origins.find(is_peers);
-            drop(origins);
-            if let (Origin::Local(facts), Some(inner), Some(node)) = (telling.origin, inner, self.tree.get_mut(ino)) {
-                // In our folder it took the place of what is to be there again.
-                node.origin = inner;
-                let held = Held { record: record.clone(), revision: revision.clone(), facts, mark: telling.mark };
-                self.replica.folder.behind.insert(path.clone(), held);
-            }
-            let copy = Stated { record: Some(record), revision };
-            self.keep_copy(path, copy, Telling { origin: source, ..telling }, out)?;
-            self.join_version(path, both, telling.mark, out);
-            self.replica.folder.note_due(path.clone());
-            return Ok(());
+            // What is in the directory lives on, and so does the directory: there is no place here for anything else. Whoever
+            // has that finds a directory which it was made without knowledge of, and keeps a copy.
+            return self.keep_dir(path, ino, telling, out);
         }
         let known =
             Known { record: record.clone(), revision: revision.clone(), origin: telling.origin, mark: telling.mark };
@@ -349,6 +288,26 @@ impl Engine {
         Ok(())
     }
 
+    /// A directory stays where something else was put in its place, by somebody who did not know all that is in it.
+    fn keep_dir(&mut self, path: &RelPath, ino: Ino, telling: Telling, out: &mut Vec<Output>) -> Result<(), PeerFault> {
+        let revision = self.next_revision(&Version::default());
+        let inner = self.tree.children_after(ino, Ino::ROOT).map(|(_, inner)| inner.origin);
+        let inner = inner.reduce(|one, other| if matches!(one, Origin::Peer(_)) { one } else { other });
+        let Some(node) = self.tree.get_mut(ino) else { return Ok(()) };
+        if let (true, Some(inner)) = (telling.is_own(), inner) {
+            // In our folder it is not there any more.
+            node.origin = inner;
+        }
+        node.revision = revision.clone();
+        node.mark = telling.mark;
+        self.replica.folder.behind.note_gave_way(path);
+        let Some(node) = self.tree.get(ino) else { return Ok(()) };
+        let change = Change::Put { path: path.clone(), record: node.record.clone(), revision, replaced: false };
+        self.replica.folder.note_due(path.clone());
+        self.announce(change, None, out);
+        Ok(())
+    }
+
     /// The directory at a path. One that was removed is there again, since something in it lives; what else stands there
     /// becomes a conflict copy.
     fn directory_for(
@@ -370,19 +329,22 @@ impl Engine {
             if before.is_none() && !telling.is_own() {
                 return Err(PeerFault::NoParent);
             }
-            let source = self.source_of(existing, telling);
-            let version = before.as_ref().map(|before| before.revision.version.clone()).unwrap_or_default();
-            if let Some(loser) = before.filter(|before| before.record.is_some()) {
-                self.keep_copy(&here, loser, Telling { origin: source, ..telling }, out)?;
-            }
             if let Some(ino) = existing {
                 self.leave_behind(ino, telling);
+                self.replica.folder.behind.note_gave_way(&here);
                 self.remove(ino, out);
             }
-            let revision = self.next_revision(&version);
+            // It comes after the removal of a directory, and is made without knowledge of what else stands there: whoever has
+            // that keeps a copy.
+            let removal = before.filter(|before| before.record.is_none());
+            let revision = self.next_revision(&removal.map(|before| before.revision.version).unwrap_or_default());
             let record = self.replica.folder.dir_at(&here).unwrap_or(Record { kind: Kind::Dir, mode: 0o755, modified });
-            let known =
-                Known { record: record.clone(), revision: revision.clone(), origin: source, mark: telling.mark };
+            let known = Known {
+                record: record.clone(),
+                revision: revision.clone(),
+                origin: telling.origin,
+                mark: telling.mark,
+            };
             at = self.add(at, names[depth - 1].clone(), known, out);
             self.replica.tombstones.remove(&here);
             self.replica.folder.note_due(here.clone());
@@ -439,12 +401,12 @@ impl Engine {
                 if let Some(over) = self.tree.resolve(to.names()) {
                     self.leave_behind(over, telling);
                 }
-                self.rename(ino, parent, name.clone(), out);
                 if let Some(node) = self.tree.get_mut(ino) {
                     // What follows puts right all the rest.
                     node.origin = telling.origin;
                     node.revision = Revision::default();
                 }
+                self.rename(ino, parent, name.clone(), out);
             }
         }
         self.merge_in(to, theirs, telling, out)?;
@@ -499,6 +461,7 @@ impl Engine {
             node.revision = Revision::after(&node.revision.version.join(&over), dot);
             if let Ok(new) = RelPath::new([to.names(), names].concat()) {
                 self.replica.tombstones.remove(&new);
+                self.settle(&new);
                 self.replica.folder.note_due(new);
             }
         }

@@ -347,10 +347,10 @@ pub(crate) fn record_of(seen: Seen, kept: Option<Stamp>, device: DeviceTag) -> (
 
 impl Engine {
     pub(crate) fn peer_open(&self, path: &RelPath, stamp: Stamp) -> Result<Reply, Errno> {
-        let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)).ok_or(Errno::NoEntry)?;
-        if let Some(served) = self.serve_behind(path, stamp) {
+        if let Some(served) = self.serve_behind(stamp) {
             return Ok(Reply::PeerOpened(served));
         }
+        let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)).ok_or(Errno::NoEntry)?;
         match (&node.record.kind, node.origin) {
             (Kind::File { size_bytes, stamp: ours }, Origin::Local(facts)) if *ours == stamp => {
                 let modified: FileTime = node.record.modified;

@@ -203,21 +203,13 @@ pub(crate) struct Clock {
     author: DeviceTag,
     /// At least this was used.
     last: u64,
-    /// What was used before this life.
-    base: u64,
 }
 
 impl Clock {
     /// The numbers of `author` that are higher than `base`. A base that follows the time of day makes a device which lost
     /// its memory give higher numbers than before.
     pub(crate) fn new(author: DeviceTag, base: u64) -> Clock {
-        let base = base.min(MAX_COUNTER);
-        Clock { author, last: base, base }
-    }
-
-    /// Whether a change was made by this device in this life.
-    pub(crate) fn has_made(&self, dot: Dot) -> bool {
-        dot.author == self.author && dot.counter > self.base
+        Clock { author, last: base.min(MAX_COUNTER) }
     }
 
     /// The dot of a change of what has version `before`. Its number is higher than any in that, so that it is the highest

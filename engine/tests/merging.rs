@@ -7,7 +7,7 @@ use farshore_engine::path::Name;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::{DeviceTag, Dot, Revision, Version};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 type Said = (Option<Record>, Revision);
 
@@ -88,8 +88,7 @@ impl World {
     }
 
     fn tell(&mut self, from: usize, to: usize) {
-        let mut told: VecDeque<(Name, Said)> = self.replicas[from].clone().into_iter().collect();
-        while let Some((name, theirs)) = told.pop_front() {
+        for (name, theirs) in self.replicas[from].clone() {
             let Some(ours) = self.replicas[to].get(&name).cloned() else {
                 self.replicas[to].insert(name, theirs);
                 continue;
@@ -100,15 +99,33 @@ impl World {
             };
             let (one, two) = (&ours, &theirs);
             let merged = merge(state(one), state(two));
-            let (kept, other) = match merged.kept {
-                Side::Ours => (one, two),
-                Side::Theirs => (two, one),
+            let kept = match merged.kept {
+                Side::Ours => one,
+                Side::Theirs => two,
             };
-            if let (true, Some(record)) = (merged.is_conflict, &other.0) {
-                told.push_back((conflict_name(&name, record, other.1.author), other.clone()));
+            let mut revision = merged.revision;
+            if let (true, Side::Theirs, Some(record)) = (merged.is_conflict, merged.kept, &ours.0) {
+                // Whoever has the bytes keeps the copy, and only then says that both were known.
+                self.keep_copy(to, &name, record, ours.1.author);
+                revision.version = revision.version.join(&ours.1.version);
             }
-            self.replicas[to].insert(name, (kept.0.clone(), merged.revision));
+            self.replicas[to].insert(name, (kept.0.clone(), revision));
         }
+    }
+
+    fn keep_copy(&mut self, at: usize, name: &Name, record: &Record, author: DeviceTag) {
+        let mut name = conflict_name(name, record, author);
+        let before = loop {
+            match self.replicas[at].get(&name) {
+                Some((Some(there), _)) if there.kind == record.kind => return,
+                Some((Some(_), _)) => name = conflict_name(&name, record, author),
+                Some((None, removed)) => break removed.version.clone(),
+                None => break Version::default(),
+            }
+        };
+        self.last += 1;
+        let dot = Dot { author: DeviceTag(at as u64 + 1), counter: self.last };
+        self.replicas[at].insert(name, (Some(record.clone()), Revision::after(&before, dot)));
     }
 
     fn check(&mut self) {

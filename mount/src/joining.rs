@@ -1,9 +1,11 @@
 //! Joining a share: a node that follows its owner, for a mount, a listing or a download.
 
+use crate::net::Link as Connection;
 use crate::net::transport::Transport;
 use crate::node::{Admission, Node, Parts, Route};
 use crate::notices;
-use crate::sharing::random_u64;
+use crate::own_folder::OwnFolder;
+use crate::sharing::{AGENT, random_u64};
 use crate::store::Store;
 use crate::ticket::Ticket;
 use crate::waking;
@@ -12,6 +14,7 @@ use farshore_proto::{Hello, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,6 +22,9 @@ use tokio::sync::mpsc;
 
 /// How long an owner who cannot be reached is tried before that is called a failure.
 pub const REACH_LIMIT: Duration = Duration::from_secs(15);
+
+/// The pause before an owner who could not be reached is tried again, to ask whether the share is writable.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long an owner who cannot be reached is waited for, if it is known what there was.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -43,8 +49,8 @@ pub struct Joined {
 /// What is shown is what was there earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bridged {
-    /// When it was there, in seconds since 1970.
-    pub known_unix_seconds: u64,
+    /// When it was there, in seconds since 1970; `None` if it is what a folder of our own holds.
+    pub known_unix_seconds: Option<u64>,
     /// The owner was reached, and has not told everything yet.
     pub is_connected: bool,
 }
@@ -73,6 +79,9 @@ pub enum JoinError {
     /// The owner broke a rule.
     #[error("the owner's listing cannot be used: {0}")]
     Broken(farshore_engine::PeerFault),
+    /// The folder in which the share is kept went away before it had been read.
+    #[error("{} vanished while it was being read", .0.display())]
+    Vanished(PathBuf),
 }
 
 /// Joins the share of `ticket`. Returns when its whole tree is known, or, if the owner's absence is bridged and what was
@@ -87,19 +96,73 @@ pub async fn join(
     config: Config,
     absence: Absence,
 ) -> Result<Joined, JoinError> {
-    let agent = concat!("farshore ", env!("CARGO_PKG_VERSION"));
-    let hello = Hello::new(ticket.share(), Some(*ticket.secret()), agent);
-    let route = Route { addresses: ticket.addresses().to_vec(), hello };
+    let remembered = (absence == Absence::IsBridged).then(|| TreeId { owner: ticket.owner(), share: ticket.share() });
+    start(ticket, transport, store, config, remembered, None).await
+}
+
+/// Joins the share of `ticket` with a folder of our own, which is a replica of it: what is changed in either is changed in
+/// both. `is_known` says that it was so before: then the owner's absence is no reason not to begin.
+///
+/// # Errors
+/// As for [`join`]; and [`JoinError::Vanished`].
+pub async fn join_with_folder(
+    ticket: &Ticket,
+    transport: Arc<dyn Transport>,
+    store: Arc<dyn Store>,
+    config: Config,
+    (folder, is_known): (&mut OwnFolder, bool),
+) -> Result<Joined, JoinError> {
+    let config = Config { keeps_folder: true, ..config };
+    start(ticket, transport, store, config, None, Some((folder, is_known))).await
+}
+
+/// Whether the owner wants to be told of changes: whether the share is writable.
+///
+/// # Errors
+/// The owner cannot be reached in time, or does not let us in.
+pub async fn takes_changes(ticket: &Ticket, transport: &dyn Transport, patience: Duration) -> Result<bool, JoinError> {
+    let hello = hello(ticket);
+    let reached = async {
+        loop {
+            match Connection::dial(transport, ticket.addresses(), ticket.owner(), &hello).await {
+                Ok(link) => {
+                    link.say_goodbye().await;
+                    return Ok(link.welcome().calls_back);
+                }
+                Err(DialError::Unreachable) => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(DialError::Denied) => return Err(JoinError::Denied),
+                Err(DialError::Incompatible) => return Err(JoinError::Incompatible),
+            }
+        }
+    };
+    let unreachable = || JoinError::Unreachable { addresses: ticket.addresses().join(", ") };
+    tokio::time::timeout(patience, reached).await.unwrap_or_else(|_| Err(unreachable()))
+}
+
+fn hello(ticket: &Ticket) -> Hello {
+    Hello::new(ticket.share(), Some(*ticket.secret()), AGENT)
+}
+
+/// Starts a node that follows the owner, and waits until it shows all that there is to show.
+async fn start(
+    ticket: &Ticket,
+    transport: Arc<dyn Transport>,
+    store: Arc<dyn Store>,
+    config: Config,
+    remembered: Option<TreeId>,
+    folder: Option<(&mut OwnFolder, bool)>,
+) -> Result<Joined, JoinError> {
+    let route = Route { addresses: ticket.addresses().to_vec(), hello: hello(ticket) };
     let node = Node::start(Parts {
         config: Config { epoch: random_u64() | 1, ..config },
         seed: random_u64(),
         transport,
         store,
-        folder: None,
+        folder: folder.as_ref().map(|(folder, _)| folder.served()),
         admission: Arc::new(Nobody),
         peers: BTreeMap::from([(ticket.owner(), route)]),
         call_back: None,
-        remembered: (absence == Absence::IsBridged).then(|| TreeId { owner: ticket.owner(), share: ticket.share() }),
+        remembered,
     });
     let (sender, mut outcomes) = mpsc::unbounded_channel();
     let has_joined = Arc::new(AtomicBool::new(false));
@@ -115,14 +178,23 @@ pub async fn join(
             let _ = sender.send(outcome);
         }
     }));
+    let mut is_known = node.recalled_at_unix_seconds().is_some();
+    if let Some((folder, was_known)) = folder {
+        // Before anybody says what should be in it: what is there need not be brought.
+        if !folder.begin(&node).await {
+            node.shut_down().await;
+            return Err(JoinError::Vanished(folder.path().to_owned()));
+        }
+        is_known = was_known;
+    }
     waking::try_when_worth_it(Arc::downgrade(&node));
     node.follow_peers();
-    let result = match node.recalled_at_unix_seconds() {
-        Some(known_unix_seconds) => told_in_time(&node, &mut outcomes).await.map(|is_told| {
-            let is_connected = is_connected(&node);
+    let result = match is_known {
+        true => told_in_time(&node, &mut outcomes).await.map(|is_told| {
+            let (known_unix_seconds, is_connected) = (node.recalled_at_unix_seconds(), is_connected(&node));
             (!is_told).then_some(Bridged { known_unix_seconds, is_connected })
         }),
-        None => listed(&node, &mut outcomes, ticket).await.map(|()| None),
+        false => listed(&node, &mut outcomes, ticket).await.map(|()| None),
     };
     has_joined.store(true, Ordering::Release);
     match result {
@@ -155,13 +227,14 @@ fn is_connected(node: &Node) -> bool {
 
 /// Waits for the first whole listing: for a while for a connection, and then for as long as the listing gets on.
 async fn listed(node: &Node, outcomes: &mut Outcomes, ticket: &Ticket) -> Result<(), JoinError> {
+    let before = node.view(|view| view.entries());
     let mut told = 0;
     loop {
         if let Ok(outcome) = tokio::time::timeout(REACH_LIMIT, outcomes.recv()).await {
             return outcome.unwrap_or(Ok(()));
         }
         let (connected, entries) = (is_connected(node), node.view(|view| view.entries()));
-        if entries == told || !connected && entries == NOTHING_TOLD {
+        if entries == told || !connected && entries == before {
             return Err(match connected {
                 true => JoinError::Stalled,
                 false => JoinError::Unreachable { addresses: ticket.addresses().join(", ") },
@@ -170,9 +243,6 @@ async fn listed(node: &Node, outcomes: &mut Outcomes, ticket: &Ticket) -> Result
         told = entries;
     }
 }
-
-/// The entries of a tree of which nothing was told: its root.
-const NOTHING_TOLD: u64 = 1;
 
 /// What a notice means to somebody who waits for the first listing; `None` if they wait on.
 fn outcome(notice: &Notice) -> Option<Result<(), JoinError>> {

@@ -12,6 +12,7 @@ pub mod live;
 pub mod net;
 pub mod node;
 pub mod notices;
+pub mod own_folder;
 mod ranked;
 pub mod sharing;
 pub mod state;

@@ -3,8 +3,8 @@
 mod unshared;
 
 pub use self::unshared::Offer;
-use self::unshared::Unshared;
-use crate::folder::{DiskFolder, FolderError, FolderEvent, Watcher};
+pub(crate) use self::unshared::Unshared;
+use crate::folder::FolderError;
 use crate::identity::IdentityError;
 use crate::live::Live;
 use crate::net::tls::TlsTransport;
@@ -12,12 +12,11 @@ use crate::net::transport::{Listener, Transport};
 use crate::net::{Guests, Leases, server};
 use crate::node::{Admission, Node, Parts};
 use crate::notices;
+use crate::own_folder::{OwnFolder, Writers};
 use crate::state::{ShareEntry, State, StateError};
-use crate::store::MemoryStore;
+use crate::store::{DiskStore, MemoryStore, OpenError, Store};
 use crate::ticket::{Ticket, TicketError};
-use farshore_engine::path::RelPath;
-use farshore_engine::record::{Facts, FileTime};
-use farshore_engine::{Config, DeviceTag, Observation, PeerId, Seen, SeenKind};
+use farshore_engine::{Config, DeviceTag, PeerId};
 use farshore_proto::Hello;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -25,13 +24,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::SystemTime;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Where `farshore share` listens unless it is told otherwise: every address of this machine, one port.
 pub const DEFAULT_LISTEN: &str = "[::]:4177";
+
+/// What we say that we are.
+pub(crate) const AGENT: &str = concat!("farshore ", env!("CARGO_PKG_VERSION"));
 
 /// How a folder is to be shared.
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ pub struct ShareOptions {
     pub advertise: Vec<String>,
     /// Make tickets given out earlier worthless, and forget the devices that joined with them.
     pub new_ticket: bool,
+    /// Whether those who join may change what is in the folder.
+    pub writable: bool,
 }
 
 /// Why a folder cannot be shared.
@@ -83,6 +87,9 @@ pub enum ShareError {
     /// An address that does not go into a ticket.
     #[error("the ticket cannot be made: {0}")]
     Ticket(#[from] TicketError),
+    /// What comes from others has no place in it.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// The folder went away before it had been read.
     #[error("{} vanished while it was being read", .0.display())]
     Vanished(PathBuf),
@@ -91,17 +98,12 @@ pub enum ShareError {
 /// A folder that is being shared.
 pub struct Sharing {
     node: Arc<Node>,
-    ears: Ears,
-    live: LateLive,
+    own: OwnFolder,
     offer: Offer,
     leases: Arc<Leases>,
     ticket: Ticket,
     address: String,
-    folder: PathBuf,
     guests: Arc<Guests>,
-    vanished: watch::Receiver<bool>,
-    /// Stops when it is dropped.
-    watcher: Option<Watcher>,
     stop_server: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
@@ -133,30 +135,23 @@ impl Sharing {
         };
         let ticket = Ticket::new(entry.share, owner, entry.secret, advertise)?;
 
-        let (told, vanished) = watch::channel(false);
-        let (ready, is_ready) = oneshot::channel();
-        let late = LateNode::default();
+        let writers = if options.writable { Writers::Everybody } else { Writers::Us };
+        let store: Arc<dyn Store> = match writers {
+            Writers::Us => Arc::new(MemoryStore::default()),
+            // What is on its way lies where it is going.
+            Writers::Everybody => Arc::new(DiskStore::open(&folder)?),
+        };
         let unshared = Unshared::new(entry.unshared.clone());
-        let ears = Ears { node: late.clone(), unshared: unshared.clone() };
-        let live = LateLive::default();
-        let sink = folder_sink(folder.clone(), ears.clone(), live.clone(), ready, told);
-        let watcher = Watcher::start(&folder, sink)?;
-        unshared.set_recheck(watcher.recheck());
-        let served = DiskFolder::open(&folder, Some(watcher.recheck())).inspect_err(|_| late.set(None))?;
+        let mut own = OwnFolder::open(&folder, writers, unshared.clone())?;
         let node = Node::start(Parts {
-            config: Config {
-                epoch: random_u64() | 1,
-                device: DeviceTag::of(&owner),
-                version_base: microseconds_since_1970(),
-                ..Config::default()
-            },
+            config: Config { keeps_folder: options.writable, fetches_all: options.writable, ..fresh_config(&owner) },
             seed: random_u64(),
             transport,
-            store: Arc::new(MemoryStore::default()),
-            folder: Some(Arc::new(served)),
+            store,
+            folder: Some(own.served()),
+            call_back: options.writable.then(|| Hello::new(entry.share, None, AGENT)),
             admission: Arc::new(ByTicket { state: state.clone(), entry }),
             peers: BTreeMap::new(),
-            call_back: None,
             remembered: None,
         });
         node.on_notice(Box::new(|notice| {
@@ -164,10 +159,8 @@ impl Sharing {
                 notices::log(&told);
             }
         }));
-        // Before it hears what is there.
-        unshared.tell(&node);
-        late.set(Some(node.clone()));
-        if is_ready.await.is_err() {
+        if !own.begin(&node).await {
+            node.shut_down().await;
             return Err(ShareError::Vanished(folder));
         }
         let (stop_server, stopped) = oneshot::channel();
@@ -177,16 +170,12 @@ impl Sharing {
         let offer = Offer::new(node.clone(), state, ticket.share(), unshared);
         Ok(Sharing {
             node,
-            ears,
-            live,
+            own,
             offer,
             leases,
             ticket,
             address,
-            folder,
             guests,
-            vanished,
-            watcher: Some(watcher),
             stop_server: Some(stop_server),
             server: tokio::spawn(server),
         })
@@ -207,7 +196,7 @@ impl Sharing {
     /// The folder: absolute, without symlinks.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.own.path()
     }
 
     /// What of the folder is offered.
@@ -242,20 +231,12 @@ impl Sharing {
     /// # Panics
     /// If it is asked for twice: two mounts of a folder would each hide from the kernel what is done on the other.
     pub fn live(&self) -> Result<Arc<Live>, FolderError> {
-        // It is taken away only at the end.
-        let order = self.watcher.as_ref().map(Watcher::order).unwrap_or_default();
-        let ears = self.ears.clone();
-        let live = Live::open(&self.folder, order, self.node.away(), move |seen| ears.hear(seen))?;
-        assert!(self.live.0.set(Arc::downgrade(&live)).is_ok(), "the folder is mounted once");
-        Ok(live)
+        self.own.live()
     }
 
     /// Waits until the folder itself is gone.
     pub async fn vanished(&mut self) {
-        // The sender lives in the watcher, which lives here.
-        if self.vanished.wait_for(|gone| *gone).await.is_err() {
-            std::future::pending().await
-        }
+        self.own.vanished().await;
     }
 
     /// Stops: callers are hung up on, and nothing is watched any more.
@@ -267,9 +248,7 @@ impl Sharing {
         self.node.shut_down().await;
         // How the server ended makes no difference any more.
         let _ = (&mut self.server).await;
-        let watcher = self.watcher.take();
-        // It joins a thread that may be in the middle of a scan.
-        let _ = tokio::task::spawn_blocking(move || drop(watcher)).await;
+        self.own.stop().await;
     }
 }
 
@@ -290,98 +269,6 @@ async fn listen(transport: &TlsTransport, address: &str) -> io::Result<Box<dyn L
         }
         (listening, _) => listening,
     }
-}
-
-/// The node, for a watcher that is started before it: the watcher waits for it. `None` if there will be none.
-#[derive(Clone, Default)]
-struct LateNode(Arc<OnceLock<Option<Arc<Node>>>>);
-
-impl LateNode {
-    fn set(&self, node: Option<Arc<Node>>) {
-        assert!(self.0.set(node).is_ok(), "it is set once");
-    }
-}
-
-/// Whoever hears what is seen in the folder.
-#[derive(Clone)]
-struct Ears {
-    node: LateNode,
-    unshared: Unshared,
-}
-
-impl Ears {
-    fn hear(&self, observations: Vec<Observation>) {
-        if let Some(node) = self.node.0.wait() {
-            self.unshared.hear(&observations);
-            node.observe(observations);
-        }
-    }
-}
-
-/// The folder as a file system, once it is mounted.
-#[derive(Clone, Default)]
-struct LateLive(Arc<OnceLock<Weak<Live>>>);
-
-impl LateLive {
-    /// Has `hear` told first, and then the mount, if there is one.
-    fn hear_after(&self, observations: Vec<Observation>, hear: impl FnOnce(Vec<Observation>)) {
-        match self.0.get().and_then(Weak::upgrade) {
-            Some(live) => {
-                hear(observations.clone());
-                live.heard(&observations);
-            }
-            None => hear(observations),
-        }
-    }
-}
-
-/// What the watcher tells goes to the node, and to the mount if there is one.
-fn folder_sink(
-    folder: PathBuf,
-    ears: Ears,
-    live: LateLive,
-    ready: oneshot::Sender<()>,
-    vanished: watch::Sender<bool>,
-) -> impl Fn(FolderEvent) + Send + 'static {
-    let ready = std::sync::Mutex::new(Some(ready));
-    move |event| match event {
-        FolderEvent::Observed(mut observations) => {
-            // The watcher does not tell of the folder itself, whose time changes with what is in it.
-            observations.extend(look_at_root(&folder));
-            // What is away shows where there is nothing any more, so who knows of it hears first.
-            live.hear_after(observations, |seen| ears.hear(seen));
-        }
-        FolderEvent::Skipped(skipped) => tracing::warn!("{skipped}"),
-        FolderEvent::Ready => {
-            ears.hear(look_at_root(&folder).into_iter().collect());
-            let ready = ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            if let Some(ready) = ready {
-                // Whoever waited may have given up.
-                let _ = ready.send(());
-            }
-        }
-        FolderEvent::Unwatched(error) => {
-            tracing::warn!("{error}; until then changes show up to ten seconds late, or longer in a large folder");
-        }
-        FolderEvent::Vanished => {
-            tracing::error!("the shared folder {} is gone", folder.display());
-            vanished.send_replace(true);
-        }
-    }
-}
-
-fn look_at_root(folder: &Path) -> Option<Observation> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = folder.metadata().ok().filter(std::fs::Metadata::is_dir)?;
-    // Nanoseconds of a time within its second fit, and so do twelve bits.
-    let time = |seconds: i64, nanos: i64| FileTime { seconds, nanos: nanos as u32 };
-    let seen = Seen {
-        kind: SeenKind::Dir,
-        mode: (meta.mode() & 0o7777) as u16,
-        modified: time(meta.mtime(), meta.mtime_nsec()),
-        facts: Facts { inode: meta.ino(), changed: time(meta.ctime(), meta.ctime_nsec()) },
-    };
-    Some(Observation::Found { path: RelPath::ROOT, seen })
 }
 
 /// Lets in whoever the state directory says may come in.
@@ -430,6 +317,16 @@ fn own_addresses(listening: &str) -> Vec<String> {
     found.push(local);
     found.dedup();
     found.into_iter().map(|ip| SocketAddr::new(ip, address.port()).to_string()).collect()
+}
+
+/// For a life that begins now, of device `own`.
+pub(crate) fn fresh_config(own: &PeerId) -> Config {
+    Config {
+        epoch: random_u64() | 1,
+        device: DeviceTag::of(own),
+        version_base: microseconds_since_1970(),
+        ..Config::default()
+    }
 }
 
 /// The numbers of our versions go on from there, so that they are higher than those of an earlier life.

@@ -7,8 +7,10 @@
 //! Everything here waits for the disk, and changes wait for the lock: call it where blocking is allowed.
 
 mod file;
+mod replicas;
 mod unshared;
 
+pub use replicas::Replica;
 pub use unshared::{InShare, UNSHARED_MAX};
 
 use crate::identity::{Identity, IdentityError};
@@ -318,6 +320,15 @@ pub enum StateError {
     TooManyUnshared {
         /// The shared folder.
         path: PathBuf,
+    },
+    /// Another process changes the same share from this device.
+    #[error(
+        "this device has mounted this share writable already{}; unmount that, or mount without --writable",
+        folder.as_ref().map_or(String::new(), |folder| format!(" and keeps it in {}", folder.display()))
+    )]
+    JoinedAlready {
+        /// Where it keeps it, if it said.
+        folder: Option<PathBuf>,
     },
     /// No folder is shared under this id.
     #[error("there is no share {0} here")]

@@ -16,7 +16,9 @@ use farshore_proto::{TreeFile, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::any::Any;
+use std::ffi::OsStr;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -421,6 +423,14 @@ impl Stored for SimStored {
 
     fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>> {
         self.inner.clone().keep(target, mode, modified)
+    }
+
+    fn lend(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        self.inner.lend(to, name)
+    }
+
+    fn give_away(&self) -> io::Result<()> {
+        self.inner.give_away()
     }
 }
 

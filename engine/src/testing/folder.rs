@@ -246,17 +246,27 @@ impl Folder {
             Apply::MakeSymlink { path, expect, .. } | Apply::Publish { path, expect, .. } => can_place(path, expect),
             Apply::Remove { path, expect } => is_as_expected(path, expect) && self.below(path).is_empty(),
             Apply::Rename { from, to, expect, over, .. } => is_as_expected(from, expect) && can_place(to, over),
+            Apply::KeepCopy { path, to, expect, .. } => is_as_expected(path, expect) && can_place(to, &None),
             Apply::SetAttributes { path, expect: Some(expect), .. } => is_as_expected(path, expect),
             Apply::SetAttributes { path, expect: None, .. } => there(path).is_some_and(|(_, is_dir)| is_dir),
         };
         if !is_possible {
             return Err(ApplyError::Changed);
         }
+        if let Apply::KeepCopy { path, unless: Some(_), .. } = op {
+            let is_same = |object: &Object| match object.kind {
+                ObjectKind::File { version, size_bytes } => file == Some((version, size_bytes)),
+                ObjectKind::Dir | ObjectKind::Symlink(_) => false,
+            };
+            if self.at(path).is_some_and(is_same) {
+                return Err(ApplyError::Same);
+            }
+        }
         match op {
             Apply::MakeDir { path, .. } => self.make_dir(path),
             Apply::MakeSymlink { path, target, .. } => self.symlink(path, target),
             Apply::Remove { path, .. } => self.remove(path),
-            Apply::Rename { from, to, .. } => self.rename(from, to),
+            Apply::Rename { from, to, .. } | Apply::KeepCopy { path: from, to, .. } => self.rename(from, to),
             Apply::SetAttributes { path, .. } => self.chmod(path, 0),
             Apply::Publish { path, .. } => {
                 let (version, size_bytes) = file.unwrap_or_default();
@@ -267,6 +277,7 @@ impl Folder {
         };
         let (path, mode, modified) = match op {
             Apply::Remove { .. } => return Ok(Facts::default()),
+            Apply::KeepCopy { to, .. } => return self.seen(to).map(|seen| seen.facts).ok_or(ApplyError::Changed),
             Apply::MakeDir { path, mode, modified }
             | Apply::SetAttributes { path, mode, modified, .. }
             | Apply::Publish { path, mode, modified, .. } => (path, *mode, *modified),

@@ -461,11 +461,15 @@ impl World {
         };
         let version = match &op {
             // Nobody wants it any more: something newer is to be there.
-            crate::Apply::Publish { content: Some(content), .. } if !host.store.contents().contains(content) => {
+            crate::Apply::Publish { content: Some(content), .. }
+            | crate::Apply::KeepCopy { unless: Some(content), .. }
+                if !host.store.contents().contains(content) =>
+            {
                 failed.get_or_insert(crate::ApplyError::Changed);
                 None
             }
-            crate::Apply::Publish { content: Some(content), .. } => {
+            crate::Apply::Publish { content: Some(content), .. }
+            | crate::Apply::KeepCopy { unless: Some(content), .. } => {
                 let (owner, wanted) =
                     host.wanted.get(content).cloned().unwrap_or_else(|| panic!("{op:?} has no content"));
                 let (version, size) = self.versions[&(owner, wanted.stamp)];

@@ -129,6 +129,7 @@ async fn set_up(folder: PathBuf, scratch: &Path) -> Result<Stage, Failure> {
         listen: "127.0.0.1:0".to_owned(),
         advertise: Vec::new(),
         new_ticket: false,
+        writable: false,
     };
     let sharing = Sharing::start(owner, options).await?;
     tell!("1. one device shares {}", folder.display());

@@ -166,6 +166,7 @@ impl From<ShareError> for Failure {
             | ShareError::Folder(_)
             | ShareError::InUse { .. }
             | ShareError::Listen { .. }
+            | ShareError::Store(_)
             | ShareError::Vanished(_) => Failure::failed(error),
         }
     }
@@ -181,9 +182,11 @@ impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Failure {
         match error {
             JoinError::Denied => Failure::usage(error),
-            JoinError::Incompatible | JoinError::Unreachable { .. } | JoinError::Stalled | JoinError::Broken(_) => {
-                Failure::failed(error)
-            }
+            JoinError::Incompatible
+            | JoinError::Unreachable { .. }
+            | JoinError::Stalled
+            | JoinError::Broken(_)
+            | JoinError::Vanished(_) => Failure::failed(error),
         }
     }
 }

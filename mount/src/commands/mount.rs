@@ -1,15 +1,20 @@
 //! `farshore mount`: joins a share and mounts it until it is unmounted or told to stop.
 
+mod writable;
+
+use self::writable::Writing;
 use super::{Failure, daemon, interruptible, paths, prepare, stop_signal, text};
 use crate::control::{Control, Part, Process};
 use crate::fuse::{self, Ended, MountOptions, Mounted};
 use crate::joining::{Absence, Bridged, Joined, join};
 use crate::kernel_host::KernelHost;
+use crate::live;
+use crate::node::Node;
+use crate::sharing::fresh_config;
 use crate::store::{DiskStore, Store};
 use clap::{Args, ValueEnum};
 use farshore_engine::{Config, OnDisconnect};
-use futures_util::TryFutureExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +30,12 @@ pub(super) struct MountArgs {
     /// Where fetched bytes are kept [default: a directory for this share in the state directory]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Mount read-only. This version offers nothing else
+    /// Have the share in the directory of --store, as a folder of plain files that you can change, too: what you change in it
+    /// or on the mount is changed for everybody, and the reverse. All that lies in that directory already becomes part of the
+    /// share. The owner has to share it with --writable
+    #[arg(long, conflicts_with = "read_only")]
+    writable: bool,
+    /// Mount read-only, as without --writable
     #[arg(long)]
     read_only: bool,
     /// What a read does while the owner cannot be reached
@@ -65,16 +75,20 @@ impl MountArgs {
 
 pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), Failure> {
     let (ticket, state, transport) = prepare(state, &args.ticket)?;
-    let mut options = MountOptions::default();
+    let mut options = MountOptions { read_only: !args.writable, ..MountOptions::default() };
     for list in &args.options {
         options.apply(list)?;
     }
-    if !options.read_only {
-        return Err(Failure::usage("this version of Farshore mounts read-only; leave out `-o rw`"));
+    if !options.read_only && !args.writable {
+        return Err(Failure::usage(
+            "a share is mounted read-only unless it is to be changed: add `--writable`, or leave out `-o rw`",
+        ));
     }
     // Before anything else is set up: a bad mountpoint is the most likely slip.
     fuse::prepare(&args.mountpoint)?;
     let store_dir = args.store.unwrap_or_else(|| state.dir().join("store").join(ticket.share().to_string()));
+    let own = state.identity().map_err(Failure::failed)?.id();
+    let mut writing = if args.writable { Some(Writing::begin(&state, &ticket, own)?) } else { None };
     let store = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
     let config = Config {
         read_timeout: Duration::from_secs(args.read_timeout),
@@ -84,11 +98,22 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
         },
         cache_bytes: args.cache_size,
         prefetch_on_open: args.prefetch_on_open,
-        ..Config::default()
+        ..fresh_config(&own)
     };
     let mut stop = pin!(stop_signal());
-    let joined = join(&ticket, transport, store.clone() as Arc<dyn Store>, config, Absence::IsBridged);
-    let Joined { node, bridged } = match interruptible(stop.as_mut(), joined.map_err(Failure::from)).await {
+    let joining = async {
+        let store = store.clone() as Arc<dyn Store>;
+        if let Some(writing) = &mut writing {
+            let (transport, store) = (transport.clone(), store.clone());
+            let joined = writing.join(&ticket, transport, store, config.clone(), store_dir.clone()).await?;
+            if let Some(joined) = joined {
+                return Ok(joined);
+            }
+            say!("the owner shares this read-only: nothing that is changed here reaches anybody");
+        }
+        Ok(join(&ticket, transport, store, config, Absence::IsBridged).await?)
+    };
+    let Joined { node, bridged } = match interruptible(stop.as_mut(), joining).await {
         Ok(joined) => joined,
         Err(failure) => {
             // Nothing was changed: what is stored need not be looked through for that at the next start.
@@ -96,24 +121,24 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
             return Err(failure);
         }
     };
-    let host = Arc::new(KernelHost::new(node.clone(), store_dir.clone()));
-    let mountpoint = args.mountpoint.clone();
-    let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, options)).await;
-    let mounted = match mounted.map_err(Failure::failed)? {
+    let mounted = match mount(&node, writing.as_ref(), &store_dir, &args.mountpoint, options).await {
         Ok(mounted) => mounted,
-        Err(error) => {
+        Err(failure) => {
             node.shut_down().await;
-            return Err(error.into());
+            return Err(failure);
         }
     };
-    let process = Process::new(node.clone(), Part::Mount { ticket: ticket.clone(), store: store_dir });
+    let process = Process::new(node.clone(), Part::Mount { ticket: ticket.clone(), store: store_dir.clone() });
     let process = process.mounted(&mounted).handling(paths::of_mount(node.clone()));
     let _control = Control::start_if_possible(state.dir(), Arc::new(process));
     let entries = node.view(|view| view.entries()) - 1;
     if let Some(Bridged { known_unix_seconds, is_connected }) = bridged {
         let why = if is_connected { "has not told yet what is there" } else { "cannot be reached" };
-        let time = text::time(known_unix_seconds);
-        say!("the owner {why}; showing what was there at {time}; what is not here yet has to wait");
+        let known = match known_unix_seconds {
+            Some(time) => format!("what was there at {}", text::time(time)),
+            None => format!("what {} holds", store_dir.display()),
+        };
+        say!("the owner {why}; showing {known}; what is not here yet has to wait");
     }
     let shown = mounted.mountpoint().display();
     if daemon::is_background() {
@@ -134,11 +159,43 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
             Ok(Ended::Failed(reason)) => Err(Failure::failed(format!("the mount ended by itself: {reason}"))),
             Ok(Ended::Unmounted) | Err(_) => Ok(()),
         },
+        failure = vanished(writing.as_mut()) => Err(failure),
     };
     let unmounted = tokio::task::spawn_blocking(move || mounted.unmount()).await;
     node.shut_down().await;
+    if let Some(writing) = writing {
+        writing.end().await;
+    }
     unmounted.map_err(Failure::failed)??;
     result
+}
+
+/// Mounts what `node` follows: the folder in which the share is changed, if there is one, and otherwise what peers have.
+async fn mount(
+    node: &Arc<Node>,
+    writing: Option<&Writing>,
+    store: &Path,
+    mountpoint: &Path,
+    options: MountOptions,
+) -> Result<Mounted, Failure> {
+    let mountpoint = mountpoint.to_owned();
+    let mounted = match writing.map(Writing::live).transpose()?.flatten() {
+        Some(folder) => tokio::task::spawn_blocking(move || live::mount(folder, &mountpoint, options)),
+        None => {
+            let host = Arc::new(KernelHost::new(node.clone(), store.to_owned()));
+            let options = MountOptions { read_only: true, ..options };
+            tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, options))
+        }
+    };
+    Ok(mounted.await.map_err(Failure::failed)??)
+}
+
+/// Waits until the folder is gone in which a share is changed, if it is.
+async fn vanished(writing: Option<&mut Writing>) -> Failure {
+    match writing {
+        Some(writing) => writing.vanished().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A number of bytes: `1000`, or with a unit that counts in 1024s, `64G` or `64GiB`.

@@ -4,15 +4,17 @@
 //! and after every read the open file is asked whether it still is: what was read before a change is noticed is
 //! thrown away.
 
+use super::apply::{Applier, Contents};
 use super::beneath::{Beneath, is_gone};
 use super::look::{facts, modified};
-use super::watch::Recheck;
+use super::order::Order;
+use super::watch::{Recheck, Watcher};
 use super::{Folder, FolderError, ServeError, ServedBytes};
 use bytes::Bytes;
-use farshore_engine::ServedFile;
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::path::RelPath;
-use farshore_engine::record::FileTime;
+use farshore_engine::record::{Facts, FileTime};
+use farshore_engine::{Apply, ApplyError, ServedFile};
 use futures_util::future::BoxFuture;
 use rustix::buffer::spare_capacity;
 use rustix::fd::OwnedFd;
@@ -28,6 +30,15 @@ use std::sync::Arc;
 pub struct DiskFolder {
     beneath: Arc<Beneath>,
     recheck: Option<Recheck>,
+    /// How it is changed, if it may be.
+    changing: Option<Changing>,
+}
+
+#[derive(Debug, Clone)]
+struct Changing {
+    applier: Arc<Applier>,
+    /// While something is changed, nobody looks and tells.
+    order: Arc<Order>,
 }
 
 impl DiskFolder {
@@ -39,7 +50,25 @@ impl DiskFolder {
     pub fn open(root: &Path, recheck: Option<Recheck>) -> Result<DiskFolder, FolderError> {
         let beneath =
             Beneath::open(root).map_err(|error| FolderError::Open { path: root.to_owned(), source: error.into() })?;
-        Ok(DiskFolder { beneath: Arc::new(beneath), recheck })
+        Ok(DiskFolder { beneath: Arc::new(beneath), recheck, changing: None })
+    }
+
+    /// Opens the folder `root`, which `watcher` watches, to have changed in it what peers change.
+    ///
+    /// # Errors
+    /// As [`DiskFolder::open`].
+    pub fn writable(root: &Path, watcher: &Watcher) -> Result<DiskFolder, FolderError> {
+        let mut folder = DiskFolder::open(root, Some(watcher.recheck()))?;
+        let applier = Arc::new(Applier::new(Arc::clone(&folder.beneath)));
+        folder.changing = Some(Changing { applier, order: watcher.order() });
+        Ok(folder)
+    }
+}
+
+impl Changing {
+    fn apply(&self, ops: Vec<Apply>, contents: &Contents) -> Vec<Result<Facts, ApplyError>> {
+        let prepared = self.applier.prepare(ops, contents);
+        self.order.wait_for(|| prepared.into_iter().map(|prepared| self.applier.apply(prepared)).collect())
     }
 }
 
@@ -64,6 +93,22 @@ impl Folder for DiskFolder {
             Ok(_) => Err(farshore_engine::Errno::Stale),
             Err(error) if is_gone(error) => Err(farshore_engine::Errno::Stale),
             Err(_) => Err(farshore_engine::Errno::Io),
+        }
+    }
+
+    fn apply(&self, ops: Vec<Apply>, contents: Contents) -> BoxFuture<'static, Vec<Result<Facts, ApplyError>>> {
+        let (changing, count) = (self.changing.clone(), ops.len());
+        Box::pin(async move {
+            let refused = vec![Err(ApplyError::Io); count];
+            let Some(changing) = changing else { return refused };
+            // It fails only if the runtime is being shut down.
+            tokio::task::spawn_blocking(move || changing.apply(ops, &contents)).await.unwrap_or(refused)
+        })
+    }
+
+    fn look_at(&self, path: &RelPath, known: Option<u64>) {
+        if let Some(recheck) = &self.recheck {
+            recheck.look_and_tell(path, known);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The folder that is shared: reading it, noticing its changes, serving its files.
 
+pub(crate) mod apply;
 pub(crate) mod beneath;
 pub mod disk;
 pub(crate) mod look;
@@ -7,13 +8,15 @@ pub(crate) mod order;
 mod scan;
 pub mod watch;
 
+pub use apply::Contents;
 pub use disk::DiskFolder;
 pub use look::{SkipReason, Skipped};
 pub use watch::{Recheck, Watcher};
 
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
-use farshore_engine::{Errno, Observation, ServedFile};
+use farshore_engine::record::Facts;
+use farshore_engine::{Apply, ApplyError, Errno, Observation, ServedFile};
 use futures_util::future::BoxFuture;
 use std::fs::File;
 use std::ops::Range;
@@ -32,6 +35,19 @@ pub trait Folder: Send + Sync + 'static {
     fn open_local(&self, path: &RelPath) -> Result<File, Errno> {
         let _ = path;
         Err(Errno::Io)
+    }
+
+    /// Does operations, in this order, as [`farshore_engine::Effect::Apply`] wants it. `contents` are those that are to be
+    /// published. A folder that cannot be changed refuses all of them.
+    fn apply(&self, ops: Vec<Apply>, contents: Contents) -> BoxFuture<'static, Vec<Result<Facts, ApplyError>>> {
+        drop(contents);
+        Box::pin(std::future::ready(vec![Err(ApplyError::Io); ops.len()]))
+    }
+
+    /// Looks at `path` soon, and has told what is there, also if that is nothing. If a directory is there and it is not the
+    /// one with the inode number `known`, all that it holds is told as well. Does not wait.
+    fn look_at(&self, path: &RelPath, known: Option<u64>) {
+        let _ = (path, known);
     }
 }
 
@@ -60,7 +76,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub enum FolderEvent {
     /// This is there, or is not there any more. 1 to 1,024 at once. Applied in order, they lead to what the folder
-    /// holds; its own attributes are not told.
+    /// holds; its own attributes are told when they are asked for.
     Observed(Vec<Observation>),
     /// Something is there that is not shared. Told once, and again only if it went away in between.
     Skipped(Skipped),

@@ -27,6 +27,8 @@ pub(super) struct Stopped;
 
 /// Goes along with a scan.
 pub(super) trait Visitor {
+    /// Whether what has this name in `directory` is passed over.
+    fn is_private(&self, directory: &RelPath, name: &[u8]) -> bool;
     /// Directory `path` is open as `directory` and will be read when this returns. What happens in it from now on
     /// may be in what is read or not.
     fn enter(&mut self, path: &RelPath, directory: BorrowedFd<'_>, id: InodeId) -> Result<(), Stopped>;
@@ -192,7 +194,7 @@ impl<V: Visitor> Scan<'_, V> {
                 }
             };
             let bytes = entry.file_name().to_bytes();
-            if matches!(bytes, b"." | b"..") {
+            if matches!(bytes, b"." | b"..") || self.visitor.is_private(path, bytes) {
                 continue;
             }
             let reason = match (Name::new(bytes), look_in(directory, entry.file_name())) {

@@ -19,7 +19,7 @@ mod watched;
 mod worker;
 
 use self::inotify::{Bell, Inotify};
-use self::worker::Worker;
+use self::worker::{Watching, Worker};
 use super::beneath::{Beneath, InodeId};
 use super::order::Order;
 use super::{FolderError, FolderEvent};
@@ -53,6 +53,8 @@ struct Shared {
     rechecks: Mutex<Vec<RelPath>>,
     /// Paths of which nothing counts that was told before.
     forgotten: Mutex<Vec<RelPath>>,
+    /// Paths of which has to be told what is there, with the inode number of the directory that is known there.
+    wanted: Mutex<Vec<(RelPath, Option<u64>)>>,
 }
 
 impl Watcher {
@@ -63,6 +65,19 @@ impl Watcher {
     /// # Errors
     /// The folder cannot be opened, is not a directory, or not a single directory can be watched any more.
     pub fn start(root: &Path, sink: impl Fn(FolderEvent) + Send + 'static) -> Result<Watcher, FolderError> {
+        Watcher::start_beside(root, None, sink)
+    }
+
+    /// The same, for a folder in which what has the name `private` is not looked at, nor what it holds: it is as if it were
+    /// not there.
+    ///
+    /// # Errors
+    /// As [`Watcher::start`].
+    pub fn start_beside(
+        root: &Path,
+        private: Option<&'static str>,
+        sink: impl Fn(FolderEvent) + Send + 'static,
+    ) -> Result<Watcher, FolderError> {
         let failed = |error: Errno| FolderError::Open { path: root.to_owned(), source: error.into() };
         // The path stays the same if the process goes to another directory.
         let root_path =
@@ -81,8 +96,10 @@ impl Watcher {
             stop: AtomicBool::new(false),
             rechecks: Mutex::default(),
             forgotten: Mutex::default(),
+            wanted: Mutex::default(),
         });
-        let worker = Worker::new(Box::new(sink), Arc::clone(&shared), root_path, root_id, beneath, inotify);
+        let folder = Watching { root_path, root_id, beneath: Arc::new(beneath), private };
+        let worker = Worker::new(Box::new(sink), Arc::clone(&shared), folder, inotify);
         let thread = std::thread::Builder::new().name("folder-watch".into()).spawn(|| worker.run());
         let thread = thread.map_err(|source| FolderError::Open { path: root.to_owned(), source })?;
         Ok(Watcher { shared, thread: Some(thread) })
@@ -125,7 +142,14 @@ impl Recheck {
         self.0.bell.ring();
     }
 
-    /// The same, and if a directory is there, everything in it is told again, though it was told before.
+    /// Looks at `path`, which may be the root, as soon as it has been quiet there, and tells what is there, also if that is
+    /// nothing. If it is another directory than the one with the inode number `known`, everything in it is told as well.
+    pub fn look_and_tell(&self, path: &RelPath, known: Option<u64>) {
+        self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), known));
+        self.0.bell.ring();
+    }
+
+    /// The same as [`Recheck::look_at`], and if a directory is there, everything in it is told again, though it was told before.
     pub fn look_anew_at(&self, path: &RelPath) {
         self.0.forgotten.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
         self.0.bell.ring();
@@ -139,6 +163,10 @@ impl Shared {
 
     fn take_rechecks(&self) -> Vec<RelPath> {
         std::mem::take(&mut *self.rechecks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take_wanted(&self) -> Vec<(RelPath, Option<u64>)> {
+        std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn take_forgotten(&self) -> Vec<RelPath> {

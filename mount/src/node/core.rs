@@ -8,8 +8,8 @@ use crate::net::client::{CancelSignal, Canceller, Link, cancel_pair};
 use crate::store::Stored;
 use farshore_engine::path::RelPath;
 use farshore_engine::{
-    ContentId, ContentIdentity, ContentKey, Effect, EffectId, Engine, Errno, Handle, Input, LinkId, Notice, Output,
-    PeerId, Reply, ReqId, Source, Span, Time, Wanted,
+    Apply, ContentId, ContentIdentity, ContentKey, Effect, EffectId, Engine, Errno, Handle, Input, LinkId, Notice,
+    Output, PeerId, Reply, ReqId, Source, Span, Time, Wanted,
 };
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -66,6 +66,8 @@ pub(super) struct Todo {
     pub(super) evicted: Vec<ContentKey>,
     /// The paths that stay, if they are others now.
     pub(super) pins: Option<Vec<RelPath>>,
+    /// Where to look in our own folder, and the inode number of what is known there.
+    pub(super) looks: Vec<(RelPath, Option<u64>)>,
 }
 
 impl Core {
@@ -146,6 +148,8 @@ impl Core {
                 Output::Notice(notice) => {
                     if notice == Notice::PinsChanged {
                         todo.pins = Some(self.engine.view().pins().cloned().collect());
+                    } else if let Notice::LookAt { path } = &notice {
+                        todo.looks.push((path.clone(), self.engine.view().own_inode(path)));
                     }
                     self.tell(&notice);
                 }
@@ -224,8 +228,19 @@ impl Core {
                 let contents = contents.iter().filter_map(|id| self.contents.get(id)?.stored()).collect();
                 Job::Save { contents }
             }
-            // Asked only of a device that keeps a folder; this one shows a peer's, or offers its own as it is.
-            Effect::Apply { ops } => Job::Refuse { ops: ops.len() },
+            Effect::Apply { ops } => {
+                let published = ops.iter().filter_map(|op| match op {
+                    Apply::Publish { content, .. } | Apply::KeepCopy { unless: content, .. } => *content,
+                    Apply::MakeDir { .. }
+                    | Apply::MakeSymlink { .. }
+                    | Apply::Remove { .. }
+                    | Apply::Rename { .. }
+                    | Apply::SetAttributes { .. } => None,
+                });
+                let stored = |id: ContentId| Some((id, self.contents.get(&id)?.stored()?));
+                let contents = published.filter_map(stored).collect();
+                Job::Apply { ops, contents }
+            }
             Effect::Rebase { content, identity, path, from, older } => {
                 let content = self.contents.entry(content);
                 let content = content.or_insert_with(|| Arc::new(Content::new(identity, path)));

@@ -2,12 +2,13 @@
 
 use super::Node;
 use super::contents::Content;
+use crate::folder::Contents;
 use crate::net::client::{CancelSignal, Link, WatchEnd};
 use crate::store::{Store, Stored};
 use bytes::Bytes as Frame;
 use farshore_engine::chunk::FrameSet;
 use farshore_engine::{
-    ApplyError, ContentKey, DialError, Done, EffectId, FetchError, Input, LinkId, PeerEvent, PeerId, Position,
+    Apply, ApplyError, ContentKey, DialError, Done, EffectId, FetchError, Input, LinkId, PeerEvent, PeerId, Position,
     StoreError, Wanted,
 };
 use std::io;
@@ -63,9 +64,9 @@ pub(super) enum Job {
     Save {
         contents: Vec<Arc<dyn Stored>>,
     },
-    /// Operations in a folder of our own, of which there is none.
-    Refuse {
-        ops: usize,
+    Apply {
+        ops: Vec<Apply>,
+        contents: Contents,
     },
     /// The content is gone, or not all of the chunk is in memory, which would be a bug.
     StoreNothing,
@@ -107,7 +108,11 @@ impl Node {
                         Err(error) => Err(error),
                     })
                 }
-                Job::Refuse { ops } => Done::Applied(vec![Err(ApplyError::Io); ops]),
+                Job::Apply { ops, contents } => Done::Applied(match &node.folder {
+                    Some(folder) => folder.apply(ops, contents).await,
+                    // Asked only of whoever keeps a folder.
+                    None => vec![Err(ApplyError::Io); ops.len()],
+                }),
                 Job::Save { contents } => {
                     let saved = node.store.save(contents).await;
                     if let Err(error) = &saved {

@@ -376,6 +376,11 @@ impl Node {
         for (id, effect) in todo.effects {
             self.begin(id, effect);
         }
+        for (path, known) in todo.looks {
+            if let Some(folder) = &self.folder {
+                folder.look_at(&path, known);
+            }
+        }
         let (gone, evicted) = ((todo.dropped, todo.dropped_bases), todo.evicted);
         if !(gone.0.is_empty() && gone.1.is_empty() && evicted.is_empty()) {
             let store = self.store.clone();

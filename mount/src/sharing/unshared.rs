@@ -11,9 +11,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The paths that are left out of a share. Clones share them.
-#[derive(Clone)]
-pub(super) struct Unshared(Arc<Inner>);
+#[derive(Clone, Default)]
+pub(crate) struct Unshared(Arc<Inner>);
 
+#[derive(Default)]
 struct Inner {
     paths: Mutex<BTreeSet<RelPath>>,
     /// Held from reading the state directory until it has been acted on: what was read last counts.
@@ -28,12 +29,12 @@ impl Unshared {
         Unshared(Arc::new(Inner { paths, reloading, recheck: OnceLock::new() }))
     }
 
-    pub(super) fn set_recheck(&self, recheck: Recheck) {
+    pub(crate) fn set_recheck(&self, recheck: Recheck) {
         assert!(self.0.recheck.set(recheck).is_ok(), "it is set once");
     }
 
     /// Tells a node that has seen nothing yet.
-    pub(super) fn tell(&self, node: &Node) {
+    pub(crate) fn tell(&self, node: &Node) {
         for path in self.lock().iter() {
             node.command(Command::Unshare { path: path.clone() });
         }
@@ -41,7 +42,7 @@ impl Unshared {
 
     /// Hears what the watcher tells. What is renamed from where nothing is offered, or with something that is not
     /// offered below it, is told as a rename of what the engine does not know: it is told anew, with all that it holds.
-    pub(super) fn hear(&self, observations: &[Observation]) {
+    pub(crate) fn hear(&self, observations: &[Observation]) {
         let paths = self.lock();
         for observation in observations {
             if let Observation::Moved { from, to } = observation

@@ -5,6 +5,7 @@
 //! <dir>/.farshore/clean                    there while no process uses the store, if the last one ended well
 //! <dir>/.farshore/pins                     the paths that are pinned
 //! <dir>/.farshore/tree                     what was known of the tree of the share: docs/TREE.md
+//! <dir>/.farshore/applying/<n>             what is about to get a name in the folder, or has just lost it
 //! <dir>/.farshore/partial/<key>            the bytes of one content, with holes where none have come yet
 //! <dir>/.farshore/partial/<key>.kdbitmap   what is known of them: docs/SIDECAR.md
 //! <dir>/.farshore/partial/<key>.kdbitmap.soon   the same between two saves, made durable by nobody
@@ -46,6 +47,10 @@ use std::sync::Arc;
 
 /// The private directory of a store.
 pub const PRIVATE: &str = ".farshore";
+
+/// Where in the private directory of a folder lies what is about to get a name in it, or has just lost it. What the next
+/// start finds there it removes.
+pub const APPLYING: &str = "applying";
 
 /// The mode bits that a kept file gets: not set-uid and set-gid, which would lend the rights of whoever fetched it to
 /// whatever the peer sent.

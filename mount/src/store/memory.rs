@@ -13,9 +13,13 @@ use farshore_engine::sidecar::Sidecar;
 use farshore_engine::{ContentIdentity, ContentKey, Held};
 use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
+use rustix::fs::{Mode, OFlags};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -450,6 +454,25 @@ impl Stored for MemoryStored {
             self.is_gone.store(true, Ordering::Release);
             Ok(())
         })
+    }
+
+    fn lend(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        lock(&self.shelf).check_open()?;
+        let mut bytes = vec![0; usize::try_from(self.size_bytes).map_err(io::Error::other)?];
+        self.read(0, &mut bytes)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR)?);
+        file.write_all(&bytes)
+    }
+
+    fn give_away(&self) -> io::Result<()> {
+        let mut shelf = lock(&self.shelf);
+        shelf.check_open()?;
+        if let Some(key) = self.key {
+            shelf.saved.remove(&key);
+        }
+        self.is_gone.store(true, Ordering::Release);
+        Ok(())
     }
 }
 

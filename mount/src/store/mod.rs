@@ -11,8 +11,9 @@ mod publish;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;
 
-pub use disk::{DiskStore, KEPT_MODE_BITS, PRIVATE};
+pub use disk::{APPLYING, DiskStore, KEPT_MODE_BITS, OpenError, PRIVATE};
 pub use memory::MemoryStore;
+pub(crate) use publish::publish;
 
 use bytes::Bytes;
 use farshore_engine::chunk::chunk_range;
@@ -22,8 +23,10 @@ use farshore_engine::{ContentIdentity, ContentKey, Held, Resumed, Snapshot};
 use farshore_proto::{TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -197,6 +200,23 @@ pub trait Stored: Any + Send + Sync {
     /// [`io::ErrorKind::AlreadyExists`] if something is there; otherwise what the disk says. The content is as before
     /// then, and it may be tried again.
     fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>>;
+
+    /// Makes the bytes of a complete content a file `name` in the directory `to`, where nothing has that name: the very file
+    /// of the store where the file systems allow that, otherwise a copy. Its mode is its owner's alone, its time any, and
+    /// it is not durable. The content stays the store's. Waits for the disk.
+    ///
+    /// Whoever writes to that file before [`Stored::give_away`] spoils the content.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] if something is there; otherwise what the disk says.
+    fn lend(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
+
+    /// What was lent belongs to others now: the store does not hold the content any more. It can still be read, as long as
+    /// nobody writes to the file. Waits for the disk.
+    ///
+    /// # Errors
+    /// What the disk says: the store may still have some of it, which the next start removes.
+    fn give_away(&self) -> io::Result<()>;
 }
 
 /// Whether `frames` are chunk number `chunk` of a content of `size_bytes`, and what they hash to.

@@ -13,7 +13,7 @@ use std::io;
 /// # Errors
 /// [`io::ErrorKind::AlreadyExists`] if something has that name; [`io::ErrorKind::CrossesDevices`] if it is on another
 /// file system; otherwise what the disk says. Nothing has changed then.
-pub(super) fn publish(from: BorrowedFd<'_>, name: &OsStr, to: BorrowedFd<'_>, target: &OsStr) -> io::Result<()> {
+pub(crate) fn publish(from: BorrowedFd<'_>, name: &OsStr, to: BorrowedFd<'_>, target: &OsStr) -> io::Result<()> {
     match rustix::fs::renameat_with(from, name, to, target, RenameFlags::NOREPLACE) {
         // The file system cannot rename without replacing. A second name never replaces; then the first one goes.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {

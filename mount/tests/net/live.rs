@@ -37,7 +37,9 @@ impl Stage {
         let state = State::open(Some(dir.path().join("state"))).unwrap();
         let (listen, advertise) = ("127.0.0.1:0".into(), Vec::new());
         let sharing =
-            Sharing::start(state, ShareOptions { folder, listen, advertise, new_ticket: false }).await.unwrap();
+            Sharing::start(state, ShareOptions { folder, listen, advertise, new_ticket: false, writable: false })
+                .await
+                .unwrap();
         let announced: Arc<Mutex<Vec<News>>> = Arc::default();
         let heard = announced.clone();
         sharing.node().on_notice(Box::new(move |notice| {

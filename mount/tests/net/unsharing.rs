@@ -40,6 +40,7 @@ impl Place {
             listen: "127.0.0.1:0".into(),
             advertise: Vec::new(),
             new_ticket: false,
+            writable: false,
         };
         self.sharing = Some(Sharing::start(self.state(), options).await.unwrap());
     }

@@ -25,6 +25,10 @@ struct Notes {
 }
 
 impl Visitor for Notes {
+    fn is_private(&self, directory: &RelPath, name: &[u8]) -> bool {
+        directory.is_root() && name == b"private"
+    }
+
     fn enter(&mut self, path: &RelPath, _: BorrowedFd<'_>, _: InodeId) -> Result<(), Stopped> {
         let path = path.to_string();
         if let Some((at, act)) = &self.on_enter
@@ -255,4 +259,13 @@ fn a_folder_mounted_inside_itself_is_read_once() {
     assert_eq!(notes.found(), ["a", "a/b", "x"]);
     assert_eq!(notes.skipped, [Skipped { path: "a/b".into(), reason: SkipReason::Loop }]);
     assert_eq!(notes.entered, ["", "a"]);
+}
+
+#[test]
+fn the_private_place_is_passed_over_and_what_has_its_name_elsewhere_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), &["private/inner/", "other/private/"]);
+    let notes = Notes::default().scan(folder.path());
+    assert_eq!(notes.found(), ["other", "other/private"]);
+    assert_eq!(notes.entered, ["", "other", "other/private"]);
 }

@@ -6,7 +6,7 @@ use super::pending::{Pending, QUIET};
 use super::watched::{Watched, rebase};
 use super::{Shared, unwatched};
 use crate::folder::beneath::{Beneath, InodeId, is_gone};
-use crate::folder::look::{Sight, SkipReason, Skipped, There, look, native};
+use crate::folder::look::{Sight, SkipReason, Skipped, There, look, look_in, native};
 use crate::folder::order::Order;
 use crate::folder::scan::{self, BATCH, Stopped, Visitor};
 use crate::folder::{FolderEvent, Sink};
@@ -64,14 +64,23 @@ enum Root {
     Vanished,
 }
 
+/// The folder that is watched.
+pub(super) struct Watching {
+    /// Where it is; this path stays the same.
+    pub(super) root_path: PathBuf,
+    /// Which directory it is.
+    pub(super) root_id: InodeId,
+    pub(super) beneath: Arc<Beneath>,
+    /// The name in it that is passed over.
+    pub(super) private: Option<&'static str>,
+}
+
 pub(super) struct Worker {
     sink: Sink,
     shared: Arc<Shared>,
-    root_path: PathBuf,
-    root_id: InodeId,
+    folder: Watching,
     root: Root,
     root_check_at: Instant,
-    beneath: Arc<Beneath>,
     inotify: Inotify,
     /// Notices that were read and not yet digested.
     backlog: VecDeque<Notice>,
@@ -99,23 +108,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(
-        sink: Sink,
-        shared: Arc<Shared>,
-        root_path: PathBuf,
-        root_id: InodeId,
-        beneath: Beneath,
-        inotify: Inotify,
-    ) -> Worker {
+    pub(super) fn new(sink: Sink, shared: Arc<Shared>, folder: Watching, inotify: Inotify) -> Worker {
         let now = Instant::now();
         Worker {
             sink,
             shared,
-            root_path,
-            root_id,
+            folder,
             root: Root::Present,
             root_check_at: now + ROOT_CHECK,
-            beneath: Arc::new(beneath),
             inotify,
             backlog: VecDeque::new(),
             watched: Watched::default(),
@@ -170,6 +170,10 @@ impl Worker {
             self.watched.doubt_all_below(&path);
             self.pending.note(path, true, now);
         }
+        for (path, known) in self.shared.take_wanted() {
+            self.look_for(path, known, now);
+        }
+        self.hand_over();
         while let Some(notice) = self.backlog.pop_front() {
             self.digest(&notice)?;
         }
@@ -221,8 +225,8 @@ impl Worker {
         if self.root == Root::Vanished {
             return;
         }
-        self.root = match rustix::fs::stat(&self.root_path) {
-            Ok(stat) if InodeId::of(&stat) == self.root_id => Root::Present,
+        self.root = match rustix::fs::stat(&self.folder.root_path) {
+            Ok(stat) if InodeId::of(&stat) == self.folder.root_id => Root::Present,
             Ok(_) => Root::Vanished,
             Err(error) if is_gone(error) => Root::Vanished,
             // It cannot be told now. The next check will.
@@ -246,6 +250,9 @@ impl Worker {
             self.digest_self(directory, notice.watch, notice.flags, now);
             return Ok(());
         };
+        if self.is_private(&directory, name) {
+            return Ok(());
+        }
         let changes_names = notice.flags.intersects(NAMES);
         if changes_names && !directory.is_root() {
             self.pending.note(directory.clone(), false, now);
@@ -353,6 +360,23 @@ impl Worker {
         Ok(())
     }
 
+    /// Somebody has to hear what is at `path`. If its directory is gone, that is said at once: whoever looks later has
+    /// only something to say of the directory.
+    fn look_for(&mut self, path: RelPath, known: Option<u64>, now: Instant) {
+        if path.is_root() {
+            if let Sight::There(there) = look_in(self.folder.beneath.root(), c".") {
+                self.tell(Observation::Found { path, seen: there.seen });
+            }
+            return;
+        }
+        match self.folder.beneath.stat(&path) {
+            Err(error) if is_gone(error) => self.tell(Observation::Missing { path: path.clone() }),
+            Ok(stat) if known != Some(InodeId::of(&stat).inode) => self.watched.doubt_all_below(&path),
+            Ok(_) | Err(_) => {}
+        }
+        self.pending.note(path, false, now);
+    }
+
     fn look_at(&mut self, path: &RelPath) -> Result<(), Stopped> {
         match self.look(path) {
             None => self.lost_way(path),
@@ -371,7 +395,7 @@ impl Worker {
             }
             Some(Sight::There(there)) if there.is_directory() => {
                 // A directory that was closed to us is shown empty, as by a scan.
-                if self.watched.at(path) == Some(there.id) && scan::open(&self.beneath, path).is_ok() {
+                if self.watched.at(path) == Some(there.id) && scan::open(&self.folder.beneath, path).is_ok() {
                     self.tell_there(path.clone(), there);
                 } else {
                     // There may have been a file with other names.
@@ -392,8 +416,8 @@ impl Worker {
     /// Looks at `path` in the directory that is known to hold it.
     fn look(&self, path: &RelPath) -> Option<Sight> {
         let parent = parent(path)?;
-        let id = if parent.is_root() { self.root_id } else { self.watched.at(&parent)? };
-        look(&self.beneath, path, id)
+        let id = if parent.is_root() { self.folder.root_id } else { self.watched.at(&parent)? };
+        look(&self.folder.beneath, path, id)
     }
 
     /// A directory on the way to `path` is not the one that is known there: notices are still to come, or were of no
@@ -490,7 +514,7 @@ impl Worker {
     fn scan(&mut self, path: &RelPath, there: Option<There>) -> Result<(), Stopped> {
         self.hand_over();
         self.round += 1;
-        let beneath = Arc::clone(&self.beneath);
+        let beneath = Arc::clone(&self.folder.beneath);
         scan::scan(&beneath, path, there, self)?;
         for watch in self.watched.forget_unmet(path, self.round) {
             self.inotify.unwatch(watch);
@@ -505,6 +529,10 @@ impl Worker {
 }
 
 impl Visitor for Worker {
+    fn is_private(&self, directory: &RelPath, name: &[u8]) -> bool {
+        directory.is_root() && self.folder.private.is_some_and(|private| private.as_bytes() == name)
+    }
+
     fn enter(&mut self, path: &RelPath, directory: BorrowedFd<'_>, id: InodeId) -> Result<(), Stopped> {
         self.go_on()?;
         self.read();

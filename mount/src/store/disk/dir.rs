@@ -144,12 +144,29 @@ impl Dir {
         Ok(rustix::fs::utimensat(&self.fd, name, times, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
+    /// How many names a file has.
+    pub(super) fn links(&self, name: &str) -> io::Result<u64> {
+        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        #[allow(clippy::unnecessary_cast, reason = "the width of st_nlink differs between architectures")]
+        Ok(stat.st_nlink as u64)
+    }
+
     /// The names of everything but directories.
     pub(super) fn names(&self) -> io::Result<Vec<CString>> {
+        self.list(|kind| kind != FileType::Directory)
+    }
+
+    /// The names of directories.
+    pub(super) fn dirs(&self) -> io::Result<Vec<CString>> {
+        let is_dir = |kind| kind == FileType::Directory;
+        Ok(self.list(is_dir)?.into_iter().filter(|name| !matches!(name.as_bytes(), b"." | b"..")).collect())
+    }
+
+    fn list(&self, is_wanted: impl Fn(FileType) -> bool) -> io::Result<Vec<CString>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.fd)? {
             let entry = entry?;
-            if entry.file_type() != FileType::Directory {
+            if is_wanted(entry.file_type()) {
                 names.push(entry.file_name().to_owned());
             }
         }

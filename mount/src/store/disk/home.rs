@@ -7,7 +7,7 @@ use super::names::{self, Kind};
 use super::room::{Room, reserve_bytes};
 use super::stored::DiskStored;
 use super::trouble::Trouble;
-use super::{PRIVATE, Stored, closed};
+use super::{APPLYING, PRIVATE, Stored, closed};
 use crate::ranked::{Rank, Ranked, RankedGuard};
 use crate::store::foreign;
 use crate::store::ledger::Ledger;
@@ -138,10 +138,13 @@ impl Home {
             self.private.remove(CLEAN)?;
             self.private.sync_names()?;
         }
+        self.clear_applying()?;
         let (mut partials, mut sidecars, mut soons) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for name in self.partial.names()? {
             let Ok(name) = name.to_str() else { continue };
             match Kind::of(name) {
+                // It was given away, and is not ours to write to any more.
+                Some(Kind::Partial(key)) if self.partial.links(name)? > 1 => self.remove(key)?,
                 Some(Kind::Partial(key)) => _ = partials.insert(key),
                 Some(Kind::Sidecar(key)) => _ = sidecars.insert(key),
                 Some(Kind::Soon(key)) if !is_clean => _ = soons.insert(key),
@@ -161,6 +164,21 @@ impl Home {
         }
         if !is_clean {
             self.shelf().doubtful = &partials & &sidecars;
+        }
+        Ok(())
+    }
+
+    /// Removes what was about to get a name in the folder when an earlier process ended, or had lost it.
+    fn clear_applying(&self) -> io::Result<()> {
+        if !self.private.dirs()?.iter().any(|name| name.as_bytes() == APPLYING.as_bytes()) {
+            return Ok(());
+        }
+        let applying = Dir::open_in(&self.private, APPLYING, &Trouble::none())?;
+        for name in applying.names()? {
+            rustix::fs::unlinkat(&applying, name, AtFlags::empty()).map_err(full)?;
+        }
+        for name in applying.dirs()? {
+            rustix::fs::unlinkat(&applying, name, AtFlags::REMOVEDIR).map_err(full)?;
         }
         Ok(())
     }
@@ -418,6 +436,7 @@ impl Drop for Home {
             removed => removed,
         };
         let removed = absent(rustix::fs::unlinkat(&self.private, "partial", AtFlags::REMOVEDIR))
+            .and_then(|()| absent(rustix::fs::unlinkat(&self.private, APPLYING, AtFlags::REMOVEDIR)))
             .and_then(|()| absent(rustix::fs::unlinkat(&self.private, CLEAN, AtFlags::empty())))
             .and_then(|()| rustix::fs::unlinkat(&self.private, LOCK, AtFlags::empty()))
             .and_then(|()| rustix::fs::unlinkat(&self.dir, PRIVATE, AtFlags::REMOVEDIR));

@@ -13,11 +13,14 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
 use farshore_engine::{ContentIdentity, ContentKey, Resumed};
 use futures_util::future::BoxFuture;
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, AsRawFd};
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -40,8 +43,8 @@ pub(super) struct DiskStored {
     is_discarded: AtomicBool,
     /// Held while its sidecar gets its name, or it gets one of its own.
     naming: Ranked<()>,
-    /// Where it has a name of its own, and as which file; then it has none in the private place any more.
-    kept: OnceLock<(PathBuf, Inode)>,
+    /// Its file, to be read, once it has a name of its own; then it is not the store's any more.
+    kept: OnceLock<Arc<File>>,
     /// Whether its file is there.
     is_made: Ranked<bool>,
     /// Its key, unless somebody had that when this one was made. Given back after everything else is done.
@@ -56,9 +59,6 @@ pub(super) enum Purpose {
     /// To find out what is stored, or to save that: whether anybody uses it does not change.
     LookAfter,
 }
-
-/// Device and inode of a file.
-type Inode = (u64, u64);
 
 impl DiskStored {
     /// A content of which nothing is here. Its file is made when something is written: making it waits for the disk, and
@@ -189,16 +189,10 @@ impl DiskStored {
 
     /// Its file, opened anew if it was closed to make room for others.
     pub(super) fn opened(&self) -> io::Result<Arc<File>> {
-        self.home.descriptors.get(self.number, || {
-            let Some((path, kept)) = self.kept.get() else { return self.home.partial.open(&self.name) };
-            let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::NONBLOCK;
-            let opened = rustix::fs::open(path, flags, Mode::empty())?;
-            // Its name is anybody's to take.
-            if inode(&rustix::fs::fstat(&opened)?) != *kept {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "the file was replaced by another one"));
-            }
-            Ok(File::from(opened))
-        })
+        match self.kept.get() {
+            Some(kept) => Ok(Arc::clone(kept)),
+            None => self.home.descriptors.get(self.number, || self.home.partial.open(&self.name)),
+        }
     }
 
     /// Makes its file, if it is not there, and removes what was held of the content.
@@ -314,9 +308,7 @@ impl DiskStored {
 
     fn keep_now(&self, target: &Path, mode: u16, modified: FileTime) -> io::Result<()> {
         let _open = self.home.enter()?;
-        if self.kept.get().is_some() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the content was kept already"));
-        }
+        self.check_not_kept()?;
         let (directory, name) = match (target.parent(), target.file_name()) {
             (Some(directory), Some(name)) if directory.as_os_str().is_empty() => (Path::new("."), name),
             (Some(directory), Some(name)) => (directory, name),
@@ -326,7 +318,6 @@ impl DiskStored {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(directory, flags, Mode::empty())?;
-        let absolute = std::path::absolute(target)?;
         // An empty file has no chunks that were written.
         self.make()?;
         let file = self.opened()?;
@@ -338,15 +329,52 @@ impl DiskStored {
             }
             published => published?,
         }
-        let kept = inode(&rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?);
-        {
-            // Whoever saves it at this moment either sees that it is kept, or is done before its sidecar is removed.
-            let _naming = self.naming();
-            // Whoever keeps it at the same time has lost the race for the name already.
-            let _ = self.kept.set((absolute, kept));
-        }
+        self.be_kept(file);
         self.remove_sidecars();
         rustix::fs::fsync(&directory).map_err(full)
+    }
+
+    fn check_not_kept(&self) -> io::Result<()> {
+        match self.kept.get() {
+            Some(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "the content was kept already")),
+            None => Ok(()),
+        }
+    }
+
+    /// It has a name of its own, which is anybody's to take; whoever reads it goes on with its file.
+    fn be_kept(&self, file: Arc<File>) {
+        // Rather not one that can be written: as long as that is open, the file cannot be executed.
+        let flags = OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NONBLOCK;
+        let opened = rustix::fs::open(format!("/proc/self/fd/{}", file.as_raw_fd()), flags, Mode::empty());
+        let kept = opened.map_or(file, |opened| Arc::new(opened.into()));
+        // Whoever saves it at this moment either sees that it is kept, or is done before its sidecar is removed.
+        let naming = self.naming();
+        // Whoever keeps it at the same time has lost the race for the name already.
+        let _ = self.kept.set(kept);
+        drop(naming);
+        self.home.descriptors.close(self.number);
+    }
+
+    fn lend_now(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        let _open = self.home.enter()?;
+        self.check_not_kept()?;
+        // An empty file has no chunks that were written.
+        self.make()?;
+        match rustix::fs::linkat(&self.home.partial, self.name.as_str(), to, name, AtFlags::empty()) {
+            Err(Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
+                let file = self.opened()?;
+                copy_to(&file, to, name, |_| Ok(()))
+            }
+            linked => linked.map_err(full),
+        }
+    }
+
+    fn give_away_now(&self) -> io::Result<()> {
+        let _open = self.home.enter()?;
+        self.check_not_kept()?;
+        self.be_kept(self.opened()?);
+        self.remove_sidecars();
+        self.home.partial.remove(&self.name)
     }
 
     /// Of a content that the store holds no more. If that fails, the next start removes it.
@@ -400,6 +428,14 @@ impl Stored for DiskStored {
     fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(blocking(move || self.keep_now(&target, mode, modified)))
     }
+
+    fn lend(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        self.lend_now(to, name)
+    }
+
+    fn give_away(&self) -> io::Result<()> {
+        self.give_away_now()
+    }
 }
 
 impl Drop for DiskStored {
@@ -427,10 +463,6 @@ impl Drop for DiskStored {
             tracing::warn!(%error, content = self.name, "a content cannot be removed from the store");
         }
     }
-}
-
-fn inode(stat: &rustix::fs::Stat) -> Inode {
-    (stat.st_dev, stat.st_ino)
 }
 
 /// Gives a file its mode and time, and makes all of it durable.

@@ -1,0 +1,113 @@
+//! What our own folder holds where the tree says something else.
+
+use crate::path::RelPath;
+use crate::record::{Facts, Kind, Record, Stamp};
+use crate::version::Revision;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What our folder holds at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) record: Record,
+    /// Which state of the path that was.
+    pub(crate) revision: Revision,
+    pub(crate) facts: Facts,
+    /// The scan that saw it last.
+    pub(crate) mark: u64,
+    /// It gave way to a directory in which something lives, and not to something that was made by who had seen it: it lives
+    /// on.
+    pub(crate) gave_way: bool,
+}
+
+impl Held {
+    /// Which bytes it has, if it is a file that has any.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        match self.record.kind {
+            Kind::File { stamp, size_bytes: 1.. } => Some(stamp),
+            Kind::File { .. } | Kind::Dir | Kind::Symlink { .. } => None,
+        }
+    }
+}
+
+/// What our folder holds where the tree says something else, by path and by which bytes it has.
+#[derive(Debug, Default)]
+pub(crate) struct Behind {
+    by_path: BTreeMap<RelPath, Held>,
+    by_stamp: BTreeMap<Stamp, BTreeSet<RelPath>>,
+}
+
+impl Behind {
+    pub(crate) fn get(&self, path: &RelPath) -> Option<&Held> {
+        self.by_path.get(path)
+    }
+
+    pub(crate) fn contains(&self, path: &RelPath) -> bool {
+        self.by_path.contains_key(path)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_path.is_empty()
+    }
+
+    /// Returns what was held there.
+    pub(crate) fn insert(&mut self, path: RelPath, held: Held) -> Option<Held> {
+        let before = self.remove(&path);
+        if let Some(stamp) = held.stamp() {
+            self.by_stamp.entry(stamp).or_default().insert(path.clone());
+        }
+        self.by_path.insert(path, held);
+        before
+    }
+
+    pub(crate) fn remove(&mut self, path: &RelPath) -> Option<Held> {
+        let held = self.by_path.remove(path)?;
+        if let Some(stamp) = held.stamp()
+            && let Some(paths) = self.by_stamp.get_mut(&stamp)
+        {
+            paths.remove(path);
+            if paths.is_empty() {
+                self.by_stamp.remove(&stamp);
+            }
+        }
+        Some(held)
+    }
+
+    /// A path at which it has these bytes.
+    pub(crate) fn with_stamp(&self, stamp: Stamp) -> Option<(&RelPath, &Held)> {
+        let path = self.by_stamp.get(&stamp)?.first()?;
+        Some((path, self.by_path.get(path)?))
+    }
+
+    /// What is there gave way to a directory.
+    pub(crate) fn note_gave_way(&mut self, path: &RelPath) {
+        if let Some(held) = self.by_path.get_mut(path) {
+            held.gave_way = true;
+        }
+    }
+
+    pub(crate) fn has_files(&self) -> bool {
+        !self.by_stamp.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&RelPath, &Held)> {
+        self.by_path.iter()
+    }
+
+    /// Where it holds something at or below a path.
+    pub(crate) fn below(&self, path: &RelPath) -> Vec<RelPath> {
+        let below = self.by_path.range(path.clone()..).map(|(inner, _)| inner.clone());
+        below.take_while(|inner| path.is_prefix_of(inner)).collect()
+    }
+
+    /// For [`crate::Engine::check`].
+    pub(crate) fn check(&self) {
+        let of = |(path, held): (&RelPath, &Held)| Some((held.stamp()?, path.clone()));
+        let by_path: BTreeSet<(Stamp, RelPath)> = self.by_path.iter().filter_map(of).collect();
+        let by_stamp = self.by_stamp.iter().flat_map(|(stamp, paths)| paths.iter().map(|path| (*stamp, path.clone())));
+        assert_eq!(
+            by_path,
+            by_stamp.collect(),
+            "what the folder holds is found by its path or by its bytes, not by both"
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! Joining a share to change it: with a folder of our own that is a replica of it.
+
+use crate::commands::Failure;
+use crate::joining::{JoinError, Joined, PATIENCE, REACH_LIMIT, join_with_folder, takes_changes};
+use crate::live::Live;
+use crate::net::transport::Transport;
+use crate::own_folder::{OwnFolder, Writers};
+use crate::sharing::Unshared;
+use crate::state::{Replica, State};
+use crate::store::Store;
+use crate::ticket::Ticket;
+use farshore_engine::{Config, PeerId};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The right to change a share, and the folder in which it is, once it is known that its owner wants to hear of changes.
+pub(super) struct Writing {
+    replica: Replica,
+    folder: Option<OwnFolder>,
+}
+
+impl Writing {
+    /// Takes the right to change the share of `ticket`, for the device `own`.
+    pub(super) fn begin(state: &State, ticket: &Ticket, own: PeerId) -> Result<Writing, Failure> {
+        if ticket.owner() == own {
+            return Err(Failure::usage(
+                "this device shares that folder itself; to mount it writable here, use `farshore share --mount`",
+            ));
+        }
+        let replica = state.replica(ticket.share()).map_err(Failure::failed)?;
+        Ok(Writing { replica, folder: None })
+    }
+
+    /// Joins with the folder at `path`, which holds the store. `None` if the owner does not want to hear of changes.
+    pub(super) async fn join(
+        &mut self,
+        ticket: &Ticket,
+        transport: Arc<dyn Transport>,
+        store: Arc<dyn Store>,
+        config: Config,
+        path: PathBuf,
+    ) -> Result<Option<Joined>, Failure> {
+        let path = path.canonicalize()?;
+        let is_known = self.replica.folder() == Some(&path);
+        let patience = if is_known { PATIENCE } else { REACH_LIMIT };
+        match takes_changes(ticket, &*transport, patience).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            // It wanted to hear of them before.
+            Err(JoinError::Unreachable { .. }) if is_known => {}
+            Err(error) => return Err(error.into()),
+        }
+        let folder = OwnFolder::open(&path, Writers::Everybody, Unshared::default()).map_err(Failure::failed)?;
+        let folder = self.folder.insert(folder);
+        let joined = join_with_folder(ticket, transport, store, config, (folder, is_known)).await?;
+        if let Err(error) = self.replica.keep_in(&path) {
+            joined.node.shut_down().await;
+            return Err(Failure::failed(error));
+        }
+        Ok(Some(joined))
+    }
+
+    /// The folder as a file system, with what is not in it yet; `None` if nothing is to be changed.
+    ///
+    /// # Panics
+    /// If it is asked for twice.
+    pub(super) fn live(&self) -> Result<Option<Arc<Live>>, Failure> {
+        self.folder.as_ref().map(OwnFolder::live).transpose().map_err(Failure::failed)
+    }
+
+    /// Waits until the folder is gone, if there is one; an error then.
+    pub(super) async fn vanished(&mut self) -> Failure {
+        match &mut self.folder {
+            Some(folder) => {
+                folder.vanished().await;
+                Failure::failed(format!("the folder {} is gone; the share was left", folder.path().display()))
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops watching the folder. Somebody else may change the share after that.
+    pub(super) async fn end(self) {
+        if let Some(folder) = self.folder {
+            folder.stop().await;
+        }
+    }
+}
