@@ -93,8 +93,7 @@ impl Live {
         turn: Turn,
     ) -> Tried<()> {
         turn.must_be_ours()?;
-        let mut news: Vec<Observation> =
-            self.away_at(to).map(|(path, _)| Observation::Sighted { path }).into_iter().collect();
+        let over = self.away_at(to).map(|(path, _)| Observation::Sighted { path });
         let (source, target) = directories;
         self.holding(from, |moved| {
             self.holding(to, |_| {
@@ -107,7 +106,10 @@ impl Live {
                     self.inodes.renamed(moved, from, to.clone());
                 }
                 let Some((from, to)) = paths else { return Ok(()) };
+                let mut news: Vec<Observation> = over.into_iter().collect();
                 if !flags.contains(RenameFlags::EXCHANGE) {
+                    // With all that is in it, here or away.
+                    news.push(Observation::Sighted { path: from.clone() });
                     news.push(Observation::Moved { from: from.clone(), to: to.clone() });
                 }
                 self.teller.tell_now(news, [&to, &from]);

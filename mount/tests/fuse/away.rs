@@ -266,13 +266,13 @@ fn what_is_away_is_removed_and_renamed_where_it_is() {
     assert_eq!(code(fs::remove_dir(halves.here("d"))), Errno::NOTEMPTY);
     assert_eq!(code(fs::remove_dir(halves.here("d/e"))), Errno::NOTEMPTY);
     fs::rename(halves.here("d"), halves.here("g")).unwrap();
-    assert_eq!(far.told(), ["moved d to g", "found g", "missing d"]);
+    assert_eq!(far.told(), ["sighted d", "moved d to g", "found g", "missing d"]);
     assert_eq!(halves.list("g"), ["e", "in"]);
     assert_eq!(far.names(), ["g/e/deep", "g/in", "open", "over"]);
     assert_eq!(fs::metadata(halves.here("g/e/deep")).unwrap().len(), 8);
 
     fs::rename(halves.here("gone"), halves.here("over")).unwrap();
-    assert_eq!(far.told(), ["sighted over", "moved gone to over", "found over", "missing gone"]);
+    assert_eq!(far.told(), ["sighted over", "sighted gone", "moved gone to over", "found over", "missing gone"]);
     assert_eq!(fs::read_to_string(halves.here("over")).unwrap(), "again");
     far.heal();
     fs::rename(halves.here("open"), halves.here("over")).unwrap();

@@ -228,11 +228,10 @@ impl State {
                 }
             }
             Observation::Moved { from, to } => {
-                let is_away = self.files.contains_key(&from);
-                assert!(!is_away || self.sighted.remove(&from), "{from} was not sighted");
-                self.sighted.remove(&to);
-                self.files.remove(&to);
+                let saw = [&from, &to].map(|path| self.sighted.remove(path));
+                assert!(self.files.remove(&to).is_none() || saw[1], "{to} was not sighted");
                 let moved: Vec<RelPath> = self.files.keys().filter(|path| from.is_prefix_of(path)).cloned().collect();
+                assert!(moved.is_empty() || saw[0], "{from} was not sighted");
                 for path in moved {
                     let names = to.names().iter().chain(&path.names()[from.names().len()..]).cloned().collect();
                     let file = self.files.remove(&path).unwrap();
