@@ -164,7 +164,14 @@ impl Live {
     /// The kernel is about to hear what has this name.
     pub(super) fn met(&self, place: Place, look: Look) -> Seen {
         let number = match &look {
-            Look::Here(stat) => self.inodes.met(place, stat),
+            Look::Here(stat) => {
+                let number = self.inodes.met(place, stat);
+                if self.away.is_some() && self.inodes.is_pinned(number) {
+                    // Whoever had it open while it was away has kept nothing here. If it is gone already, it was away to them.
+                    let _ = self.anchor(number);
+                }
+                number
+            }
             Look::Away(attr) => self.inodes.met_away(place, attr),
         };
         self.seen(number, look)

@@ -145,13 +145,16 @@ impl Live {
         if self.inodes.is_away(open.number) {
             return Ok(Readable::Away(handle));
         }
-        let anchor = self.anchor(open.number)?;
-        let file = rustix::fs::open(
-            path_to(&anchor),
-            OpenFile::flags(OFlags::RDONLY).difference(OFlags::NOFOLLOW),
-            Mode::empty(),
-        )?;
-        Ok(Readable::Here(come.get_or_init(|| file)))
+        let flags = OpenFile::flags(OFlags::RDONLY).difference(OFlags::NOFOLLOW);
+        match self.anchor(open.number) {
+            Ok(anchor) => {
+                let file = rustix::fs::open(path_to(&anchor), flags, Mode::empty())?;
+                Ok(Readable::Here(come.get_or_init(|| file)))
+            }
+            // It has come and gone, and nobody has it open to write.
+            Err(Errno::STALE) => Ok(Readable::Away(handle)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads until `into` is full or the file ends. Returns how much it was.

@@ -19,18 +19,23 @@ struct Joined {
     share: Option<Share>,
     folder: PathBuf,
     store: PathBuf,
-    /// Dropped last.
-    _world: World,
+    world: World,
 }
 
 impl Joined {
     fn new(fill: impl FnOnce(&Path)) -> Option<Joined> {
+        Joined::with("2", fill)
+    }
+
+    /// A read of the guest waits for so many seconds.
+    fn with(patience: &str, fill: impl FnOnce(&Path)) -> Option<Joined> {
         let world = World::with_fuse()?;
         let (folder, store) = (world.new_dir("folder"), world.new_dir("store"));
         fill(&folder);
         let share = world.share_at(&folder, "127.0.0.1:0", &["--writable"]);
-        let mount = world.mount(&share, &["--writable", "--read-timeout", "2", "--store", store.to_str().unwrap()]);
-        Some(Joined { mount: Some(mount), share: Some(share), folder, store, _world: world })
+        let mount =
+            world.mount(&share, &["--writable", "--read-timeout", patience, "--store", store.to_str().unwrap()]);
+        Some(Joined { mount: Some(mount), share: Some(share), folder, store, world })
     }
 
     fn stop(mut self) {
@@ -186,6 +191,59 @@ fn what_the_owner_does_shows_on_the_mount() {
     joined.agree();
     drop(open);
     joined.stop();
+}
+
+#[test]
+fn a_file_on_its_way_is_read_and_written_as_any_other() {
+    let Some(joined) = Joined::new(|folder| drop(write_noise(&folder.join("file"), 7, LARGE_BYTES))) else { return };
+    let (path, mut expected, mut chance) = (joined.here("file"), noise(7, LARGE_BYTES), Chance::new(7));
+    // Open from the beginning on, while it is away.
+    let reader = File::open(&path).unwrap();
+    for step in 0..400 {
+        let offset = chance.below(LARGE_BYTES as u64);
+        let len = chance.below(70_000) as usize;
+        let end = |expected: &[u8]| (offset as usize + len).min(expected.len());
+        match chance.below(if step < 40 { 1 } else { 4 }) {
+            0..2 => {
+                let mut read = vec![0; len];
+                let mut done = 0;
+                while let got @ 1.. = reader.read_at(&mut read[done..], offset + done as u64).unwrap() {
+                    done += got;
+                }
+                assert!(read[..done] == expected[(offset as usize).min(expected.len())..end(&expected)], "step {step}");
+            }
+            2 => {
+                let bytes = noise(step, len);
+                OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&bytes, offset).unwrap();
+                expected.resize(expected.len().max(offset as usize + len), 0);
+                expected[offset as usize..offset as usize + len].copy_from_slice(&bytes);
+            }
+            _ => {
+                OpenOptions::new().write(true).open(&path).unwrap().set_len(offset).unwrap();
+                expected.resize(offset as usize, 0);
+            }
+        }
+        assert_eq!(reader.metadata().unwrap().len(), expected.len() as u64, "step {step}");
+    }
+    eventually("the owner has it too", || fs::read(joined.theirs("file")).is_ok_and(|bytes| bytes == expected));
+    joined.stop();
+}
+
+#[test]
+fn a_mount_ends_although_somebody_waits_to_write() {
+    let fill = |folder: &Path| drop(write_noise(&folder.join("file"), 1, LARGE_BYTES));
+    let Some(mut joined) = Joined::with("600", fill) else { return };
+    joined.share.as_ref().unwrap().process.signal(Signal::STOP);
+    let path = joined.here("file");
+    let writer = std::thread::spawn(move || OpenOptions::new().append(true).open(path).map(drop));
+    eventually("somebody waits", || {
+        let said = joined.world.run("reader", &["status", "--json"]).went_well();
+        said.text().replace(' ', "").contains("\"waiters\":1")
+    });
+    joined.mount.take().unwrap().stop();
+    assert!(writer.join().unwrap().is_err());
+    joined.share.as_ref().unwrap().process.signal(Signal::CONT);
+    joined.share.take().unwrap().process.stop(Signal::INT).went_well();
 }
 
 /// The names that there are, and how deep they lie.
