@@ -515,7 +515,7 @@ impl Engine {
     }
 
     /// What the tree says of a path now comes after another state of it, too.
-    fn join_with(&mut self, path: &RelPath, other: &Revision, out: &mut Vec<Output>) {
+    pub(crate) fn join_with(&mut self, path: &RelPath, other: &Revision, out: &mut Vec<Output>) {
         let Some(stated) = self.stated_at(path) else { return };
         let version = stated.revision.version.join(&other.version);
         if version != stated.revision.version {

@@ -115,6 +115,8 @@ impl Engine {
             // The tree says something newer, which is not there yet.
             self.replica.folder.note_due(path.clone());
             self.fetch_instead_of(held);
+            // If that was made without knowledge of what was here, nobody needs to keep a copy of this any more.
+            self.join_with(path, &held.revision, out);
         }
         let origin = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)).map(|node| node.origin);
         let is_removal = match origin {

@@ -211,6 +211,7 @@ impl Engine {
             let inner = self.tree.children_after(ino, Ino::ROOT).next().map(|(_, inner)| inner.origin);
             if let Some(origin) = inner {
                 // Something in it lives on, and so does the directory.
+                self.note_gave_way(path, self.stated_at(path).as_ref());
                 let revision = self.next_revision(&revision.version);
                 let Some(node) = self.tree.get_mut(ino) else { return };
                 node.revision = revision.clone();
@@ -308,6 +309,17 @@ impl Engine {
         Ok(())
     }
 
+    /// We are about to say that a directory stays at a path, for what is in it, and not for what our folder has there. If that
+    /// is something else, and what was said `before` was made without knowledge of it, or is just that, it lives on.
+    fn note_gave_way(&mut self, path: &RelPath, before: Option<&Stated>) {
+        let Some(held) = self.replica.folder.behind.get(path) else { return };
+        let is_it = |before: &Stated| before.record.as_ref() == Some(&held.record);
+        let was_seen = |before: &Stated| before.revision.version.covers(held.revision.dot()) && !is_it(before);
+        if held.record.kind != Kind::Dir && !before.is_some_and(was_seen) {
+            self.replica.folder.behind.note_gave_way(path);
+        }
+    }
+
     /// The directory at a path. One that was removed is there again, since something in it lives; what else stands there
     /// becomes a conflict copy.
     fn directory_for(
@@ -331,9 +343,9 @@ impl Engine {
             }
             if let Some(ino) = existing {
                 self.leave_behind(ino, telling);
-                self.replica.folder.behind.note_gave_way(&here);
                 self.remove(ino, out);
             }
+            self.note_gave_way(&here, before.as_ref());
             // It comes after the removal of a directory, and is made without knowledge of what else stands there: whoever has
             // that keeps a copy.
             let removal = before.filter(|before| before.record.is_none());

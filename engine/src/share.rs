@@ -435,6 +435,7 @@ impl Engine {
         if cursor.listing.is_none() {
             for (seq, change) in self.share.events_after(cursor.position.seq, peer) {
                 let is_full = updates.len() >= batch;
+                let change = change.filter(|change| !self.is_superseded(change));
                 match (change, updates.last_mut()) {
                     (None, Some(TreeUpdate::Skip { seq: skipped })) => *skipped = seq,
                     _ if is_full => break,
@@ -445,6 +446,13 @@ impl Engine {
             }
         }
         (updates, cursor)
+    }
+
+    /// Whether a later event says something else of the same path, so that this one is better not told: what it says was
+    /// written over, and may be nowhere any more.
+    fn is_superseded(&self, change: &Change) -> bool {
+        let (Change::Put { path, revision, .. } | Change::Remove { path, revision }) = change else { return false };
+        self.config.keeps_folder && self.stated_at(path).is_none_or(|stated| stated.revision != *revision)
     }
 
     /// How an entry is listed. Who only shows what a peer has does not tell it on: perhaps it is the very one who asks.

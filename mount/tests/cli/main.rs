@@ -32,6 +32,7 @@ mod restarts;
 mod sharing;
 mod status;
 mod stopping;
+mod together;
 mod tree;
 mod valve;
 mod verifying;

@@ -87,15 +87,24 @@ impl World {
     }
 
     pub(crate) fn mount_on(&self, mountpoint: &Path, ticket: &str, more: &[&str]) -> Mount {
+        self.mount_as("reader", mountpoint, ticket, more)
+    }
+
+    /// The same for a device of this name.
+    pub(crate) fn mount_as(&self, device: &str, mountpoint: &Path, ticket: &str, more: &[&str]) -> Mount {
         fs::create_dir_all(mountpoint).unwrap();
-        let mount = self.begin_to_mount_on(mountpoint, ticket, more);
+        let mount = self.begin_to_mount_as(device, mountpoint, ticket, more);
         mount.wait_until_ready();
         mount
     }
 
     /// The reader begins to mount on a directory that is there.
     pub(crate) fn begin_to_mount_on(&self, mountpoint: &Path, ticket: &str, more: &[&str]) -> Mount {
-        let mut command = self.farshore("reader", &["mount", ticket]);
+        self.begin_to_mount_as("reader", mountpoint, ticket, more)
+    }
+
+    fn begin_to_mount_as(&self, device: &str, mountpoint: &Path, ticket: &str, more: &[&str]) -> Mount {
+        let mut command = self.farshore(device, &["mount", ticket]);
         command.arg(mountpoint).args(more);
         Mount { process: Some(Process::start(command)), path: mountpoint.to_owned() }
     }
