@@ -85,6 +85,7 @@ impl Live {
             }
             Found::Away(absent) => return self.amend(number, &absent, new, turn),
         };
+        self.inodes.changes(number);
         if let Some(size) = new.size {
             self.truncate(&anchor, new.handle, size)?;
         }
@@ -138,6 +139,7 @@ impl Live {
 
     /// Cuts a file that is being opened for that. Set-id bits go with it unless root asks: the kernel leaves that to us here.
     pub(super) fn cut(&self, number: u64, anchor: &OwnedFd, caller: Caller) -> Outcome<()> {
+        self.inodes.changes(number);
         self.truncate(anchor, None, 0)?;
         let mode = rustix::fs::fstat(anchor)?.st_mode;
         // A set-gid bit that nobody can use is for locks, and stays.

@@ -29,7 +29,10 @@ impl Live {
         check(name)?;
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
         match self.find(number)? {
-            Found::Here(anchor) => Ok(rustix::fs::setxattr(path_to(&anchor), name, value, flags)?),
+            Found::Here(anchor) => {
+                self.inodes.changes(number);
+                Ok(rustix::fs::setxattr(path_to(&anchor), name, value, flags)?)
+            }
             Found::Away(absent) => Err(absent.is_needed()),
         }
     }
@@ -46,6 +49,7 @@ impl Live {
     pub(super) fn remove_extended(&self, number: u64, name: &OsStr) -> Outcome<()> {
         check(name)?;
         let Found::Here(anchor) = self.find(number)? else { return Err(Errno::NODATA) };
+        self.inodes.changes(number);
         rustix::fs::removexattr(path_to(&anchor), name)
     }
 }

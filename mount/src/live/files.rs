@@ -87,6 +87,9 @@ impl Live {
         let is_cut = flags.contains(OFlags::TRUNC);
         match self.find(number)? {
             Found::Here(anchor) => {
+                if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+                    self.inodes.changes(number);
+                }
                 let (file, stat) = self.open_here(number, &anchor, flags.difference(OFlags::TRUNC))?;
                 if is_cut {
                     self.cut(number, &anchor, caller)?;

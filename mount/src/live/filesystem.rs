@@ -574,7 +574,11 @@ fn new_time(time: Option<TimeOrNow>) -> NewTime {
 /// What the kernel is told of a file. Nothing is here of one that is away.
 fn file_attr(seen: &Seen) -> FileAttr {
     match &seen.look {
-        Look::Here(stat) => attr_of(seen.number, stat),
+        Look::Here(stat) => {
+            let attr = attr_of(seen.number, stat);
+            let ctime = seen.changed.map_or(attr.ctime, |(seconds, nanos)| time(seconds, nanos as u32));
+            FileAttr { ctime, ..attr }
+        }
         Look::Away(attr) => FileAttr { ino: INodeNo(seen.number), blocks: 0, ..attr_of_away(attr, seen.owner) },
     }
 }

@@ -93,6 +93,15 @@ fn is_come(attr: &Attr, stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && Told::of(stat).has_bytes_of(Told::of_away(attr))
 }
 
+/// When a file was last changed, as programs are shown it although the disk says otherwise: what is away comes without
+/// having changed, and so has the directory into which it comes. True for as long as nothing else is different.
+#[derive(Debug, Clone, Copy)]
+struct Unchanged {
+    since: (i64, i64),
+    modified: (i64, i64),
+    rights: Rights,
+}
+
 /// What the kernel must be told to forget of a file, because it has changed behind its back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stale {
@@ -141,6 +150,7 @@ struct Known {
     told: Told,
     /// What an answer said last. Unlike the rest, not what the kernel was asked to forget.
     rights: Rights,
+    unchanged: Option<Unchanged>,
 }
 
 /// All that the kernel knows.
@@ -196,11 +206,22 @@ impl Inodes {
         let number = table.number_for(stat);
         if let Some(known) = table.known.get_mut(&number) {
             known.lookups += 1;
-            known.told = Told::of(stat);
-            known.rights = Rights::of(stat);
+            known.tell(stat);
         }
         table.put(number, place);
         number
+    }
+
+    /// When a file shows to have been changed last, if that is not what the disk says.
+    pub(super) fn unchanged_since(&self, number: u64, stat: &Stat) -> Option<(i64, i64)> {
+        self.lock().known.get(&number)?.unchanged_since(stat)
+    }
+
+    /// A file is about to be changed by a program.
+    pub(super) fn changes(&self, number: u64) {
+        if let Some(known) = self.lock().known.get_mut(&number) {
+            known.unchanged = None;
+        }
     }
 
     /// As [`Inodes::met`], of a file that is away.
@@ -215,6 +236,12 @@ impl Inodes {
         for before in table.known.get(&number).map_or_else(Vec::new, |known| known.places.clone()) {
             if before != place {
                 table.strike(before.parent, &before.name);
+            }
+        }
+        if let Some(parent) = table.known.get_mut(&place.parent) {
+            let (Told { changed, modified, .. }, rights) = (parent.told, parent.rights);
+            if parent.unchanged.is_none_or(|kept| kept.modified != modified) {
+                parent.unchanged = Some(Unchanged { since: changed, modified, rights });
             }
         }
         table.put(number, place);
@@ -271,8 +298,7 @@ impl Inodes {
     /// The kernel hears these attributes.
     pub(super) fn told(&self, number: u64, stat: &Stat) {
         if let Some(known) = self.lock().known.get_mut(&number) {
-            known.told = Told::of(stat);
-            known.rights = Rights::of(stat);
+            known.tell(stat);
         }
     }
 
@@ -291,6 +317,7 @@ impl Inodes {
         let before = std::mem::replace(&mut known.told, now);
         match () {
             () if before == now => Stale::Nothing,
+            () if before.has_bytes_of(now) && known.unchanged_since(stat).is_some() => Stale::Nothing,
             () if before.has_bytes_of(now) && !now.is_symlink => Stale::Attributes,
             () => Stale::Bytes,
         }
@@ -479,7 +506,20 @@ impl Known {
             is_used: false,
             told,
             rights,
+            unchanged: None,
         }
+    }
+
+    /// When it was last changed, if that is not what the disk says.
+    fn unchanged_since(&self, stat: &Stat) -> Option<(i64, i64)> {
+        let is_so = |kept: &Unchanged| kept.modified == Told::of(stat).modified && kept.rights == Rights::of(stat);
+        self.unchanged.filter(is_so).map(|kept| kept.since)
+    }
+
+    /// The kernel hears of this.
+    fn tell(&mut self, stat: &Stat) {
+        self.told = Told::of(stat);
+        self.rights = Rights::of(stat);
     }
 
     /// What it is in the folder.
@@ -570,6 +610,8 @@ impl Table {
             return false;
         };
         known.origin = Origin::Here(id);
+        let modified = known.told.modified;
+        known.unchanged = Some(Unchanged { since: modified, modified, rights: Rights::of(stat) });
         self.numbers.insert(id, number);
         true
     }

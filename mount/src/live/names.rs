@@ -85,6 +85,7 @@ impl Live {
             Found::Here(anchor) => anchor,
             Found::Away(absent) => return Err(absent.is_needed()),
         };
+        self.inodes.changes(number);
         rustix::fs::linkat(CWD, path_to(&anchor), &directory, name, AtFlags::SYMLINK_FOLLOW)?;
         let seen = self.met(place.clone(), Look::Here(rustix::fs::fstat(&*anchor)?));
         self.tell(place);
@@ -132,6 +133,7 @@ impl Live {
         let held = self.inodes.child(place.parent, &place.name).map(|(number, _)| number);
         if let Some(number) = held {
             self.inodes.pin(number);
+            self.inodes.changes(number);
             // If it is not to be found, its name is another's, who is not known.
             let _ = self.anchor(number);
         }

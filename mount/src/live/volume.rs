@@ -49,6 +49,8 @@ pub struct Live {
 pub(super) struct Seen {
     pub(super) number: u64,
     pub(super) look: Look,
+    /// When it was last changed, if that is not what the disk says.
+    pub(super) changed: Option<(i64, i64)>,
     /// Whose it is, if it is away.
     pub(super) owner: Owner,
 }
@@ -210,7 +212,11 @@ impl Live {
     }
 
     pub(super) fn seen(&self, number: u64, look: Look) -> Seen {
-        Seen { number, look, owner: self.inodes.owner() }
+        let changed = match &look {
+            Look::Here(stat) if self.away.is_some() => self.inodes.unchanged_since(number, stat),
+            Look::Here(_) | Look::Away(_) => None,
+        };
+        Seen { number, look, changed, owner: self.inodes.owner() }
     }
 }
 

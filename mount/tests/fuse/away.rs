@@ -3,7 +3,10 @@
 use crate::far::Halves;
 use crate::fixture::{SOON, eventually};
 use crate::tree::pattern;
-use rustix::fs::{AtFlags, CWD, RenameFlags, SeekFrom, Timespec, Timestamps, XattrFlags, renameat_with, utimensat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, RenameFlags, SeekFrom, StatxFlags, Timespec, Timestamps, XattrFlags, mknodat,
+    renameat_with, statx, utimensat,
+};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -212,6 +215,7 @@ fn names_of_what_is_away_are_taken() {
     assert_eq!(code(anew), Errno::EXIST);
     assert_eq!(code(fs::create_dir(&far)), Errno::EXIST);
     assert_eq!(code(symlink("to", &far)), Errno::EXIST);
+    assert_eq!(mknodat(CWD, &far, FileType::Fifo, Mode::RUSR, 0), Err(Errno::EXIST));
     assert_eq!(code(fs::hard_link(&near, &far)), Errno::EXIST);
     let rename = |from, to, flags| renameat_with(CWD, halves.here(from), CWD, halves.here(to), flags);
     assert_eq!(rename("near", "far", RenameFlags::NOREPLACE), Err(Errno::EXIST));
@@ -297,6 +301,35 @@ fn who_has_it_open_goes_on_when_it_has_lost_its_name() {
     file.read_exact_at(&mut read, 0).unwrap();
     assert_eq!(&read, b"bytes");
     file.sync_all().unwrap();
+}
+
+/// What the mount says of a file now, whatever the kernel remembers.
+fn changed(path: &Path) -> (i64, u32) {
+    let seen = statx(CWD, path, AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS).unwrap();
+    (seen.stx_ctime.tv_sec, seen.stx_ctime.tv_nsec)
+}
+
+#[test]
+fn what_comes_has_not_changed_and_neither_has_its_directory() {
+    let Some(halves) = Halves::new() else { return };
+    fs::create_dir(halves.there("dir")).unwrap();
+    halves.far.put("dir/file", b"bytes");
+    let (dir, file) = (halves.here("dir"), halves.here("dir/file"));
+    let open = File::open(&file).unwrap();
+    let before = (changed(&dir), changed(&file));
+    let modified = fs::metadata(halves.there("dir")).unwrap();
+    halves.far.come("dir/file");
+    let time = Timespec { tv_sec: modified.mtime(), tv_nsec: modified.mtime_nsec() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    utimensat(CWD, halves.there("dir"), &times, AtFlags::empty()).unwrap();
+    assert_eq!((changed(&dir), changed(&file)), before);
+    // It was no program that did this. What programs do shows.
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).unwrap();
+    assert_eq!(changed(&file).0, fs::metadata(halves.there("dir/file")).unwrap().ctime());
+    fs::write(halves.here("dir/new"), "new").unwrap();
+    assert_eq!(changed(&dir).0, fs::metadata(halves.there("dir")).unwrap().ctime());
+    assert_ne!(changed(&dir), before.0);
+    drop(open);
 }
 
 #[test]
