@@ -4,11 +4,12 @@ use super::inodes::{Place, ROOT};
 use super::volume::{Live, Look, Outcome, Seen};
 use super::waiting::Held;
 use crate::folder::beneath::stat_in;
-use crate::fuse::Readable;
+use crate::fuse::{Invalidation, Readable};
 use crate::store::PRIVATE;
 use farshore_engine::path::{Name, RelPath};
 use farshore_engine::{Attr, Errno, Handle, Ino};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::Stat;
 use rustix::io::Errno as SystemErrno;
 use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
@@ -181,6 +182,15 @@ impl Live {
     pub(super) fn seen_away(&self, number: u64, absent: &Absent) -> Seen {
         let links = absent.attr.links * u32::from(absent.at.is_some());
         self.seen(number, Look::Away(Attr { links, ..absent.attr }))
+    }
+
+    /// Takes what is in the folder for what was away by the same name, if it looks like that. It takes room now.
+    pub(super) fn came(&self, number: u64, stat: &Stat) -> bool {
+        let is_it = self.inodes.came_unchanged(number, stat);
+        if is_it {
+            self.send(Invalidation::Inode { ino: Ino(number), data: false });
+        }
+        is_it
     }
 
     pub(super) fn open_away(&self, attr: &Attr) -> Outcome<AwayHandle> {

@@ -5,22 +5,20 @@ use super::files::{Part, Readable};
 use super::inodes::Place;
 use super::listing::{Entry, OpenDir};
 use super::names::New;
-use super::volume::{Caller, Live, Look, Outcome, Seen};
+use super::stat::{file_attr, file_type};
+use super::volume::{Caller, Live, Outcome, Seen};
 use super::waiting::{Tried, Turn, settle};
-use crate::fuse::attr::{GENERATION, TTL, file_attr as attr_of_away, no_entry, system_time};
+use crate::fuse::attr::{GENERATION, TTL, no_entry};
 use crate::fuse::filesystem::{MAX_BACKGROUND, MAX_READ_BYTES, NAME_MAX, refused, send_bytes};
 use crate::fuse::pending::{Pending, Refuse};
 use crate::fuse::{MountError, MountOptions, Mounted, Operation, Stats};
-use farshore_engine::chunk::FILESYSTEM_BLOCK_SIZE;
-use farshore_engine::record::FileTime;
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, FopenFlags, INodeNo, InitFlags, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow, WriteFlags,
 };
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, OFlags, Stat};
+use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -28,7 +26,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// What the kernel is asked to do, as far as it can:
 ///  - several reads and writes of one file, and several calls in one directory, at once;
@@ -568,61 +566,5 @@ fn new_time(time: Option<TimeOrNow>) -> NewTime {
         None => NewTime::Omitted,
         Some(TimeOrNow::Now) => NewTime::Now,
         Some(TimeOrNow::SpecificTime(time)) => NewTime::At(time),
-    }
-}
-
-/// What the kernel is told of a file. Nothing is here of one that is away.
-fn file_attr(seen: &Seen) -> FileAttr {
-    match &seen.look {
-        Look::Here(stat) => {
-            let attr = attr_of(seen.number, stat);
-            let ctime = seen.changed.map_or(attr.ctime, |(seconds, nanos)| time(seconds, nanos as u32));
-            FileAttr { ctime, ..attr }
-        }
-        Look::Away(attr) => FileAttr { ino: INodeNo(seen.number), blocks: 0, ..attr_of_away(attr, seen.owner) },
-    }
-}
-
-/// What the disk says, but for the number.
-#[allow(clippy::unnecessary_cast, reason = "the widths of these fields differ between architectures")]
-fn attr_of(number: u64, stat: &Stat) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(number),
-        size: stat.st_size.cast_unsigned(),
-        blocks: stat.st_blocks.cast_unsigned(),
-        atime: time(stat.st_atime, stat.st_atime_nsec as u32),
-        mtime: time(stat.st_mtime, stat.st_mtime_nsec as u32),
-        ctime: time(stat.st_ctime, stat.st_ctime_nsec as u32),
-        crtime: UNIX_EPOCH,
-        kind: file_type(rustix::fs::FileType::from_raw_mode(stat.st_mode)),
-        perm: (stat.st_mode & 0o7777) as u16,
-        nlink: stat.st_nlink as u32,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        rdev: kernel_device(stat),
-        blksize: FILESYSTEM_BLOCK_SIZE,
-        flags: 0,
-    }
-}
-
-/// The number of a device as the kernel writes it in 32 bits.
-fn kernel_device(stat: &Stat) -> u32 {
-    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
-}
-
-fn time(seconds: i64, nanos: u32) -> SystemTime {
-    system_time(FileTime { seconds, nanos })
-}
-
-fn file_type(kind: rustix::fs::FileType) -> FileType {
-    match kind {
-        rustix::fs::FileType::Directory => FileType::Directory,
-        rustix::fs::FileType::Symlink => FileType::Symlink,
-        rustix::fs::FileType::Fifo => FileType::NamedPipe,
-        rustix::fs::FileType::Socket => FileType::Socket,
-        rustix::fs::FileType::CharacterDevice => FileType::CharDevice,
-        rustix::fs::FileType::BlockDevice => FileType::BlockDevice,
-        rustix::fs::FileType::RegularFile | rustix::fs::FileType::Unknown => FileType::RegularFile,
     }
 }

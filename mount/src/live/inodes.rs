@@ -11,10 +11,12 @@
 //! A file that peers have and the folder has not yet (it is away) has a number of our own, by the engine's number. It keeps
 //! that when it comes: whoever has it open, or has remembered its number, goes on with the same file.
 
+mod away;
+
 use crate::folder::beneath::InodeId;
 use crate::fuse::Owner;
+use farshore_engine::Attr;
 use farshore_engine::path::{Name, RelPath};
-use farshore_engine::{Attr, Ino};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Stat};
 use std::collections::{HashMap, VecDeque};
@@ -26,9 +28,6 @@ pub(super) const ROOT: u64 = 1;
 /// Numbers from here on are our own: for files of other file systems mounted inside the folder, whose numbers may
 /// be taken.
 const FIRST_OWN_NUMBER: u64 = 1 << 63;
-
-/// Numbers from here on are those of files that are away, or were when the kernel came to know them.
-const FIRST_AWAY_NUMBER: u64 = 3 << 62;
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +59,6 @@ impl Rights {
     fn of(stat: &Stat) -> Rights {
         Rights(stat.st_mode, stat.st_uid, stat.st_gid)
     }
-
-    fn of_away(attr: &Attr, owner: Owner) -> Rights {
-        Rights(FileType::RegularFile.as_raw_mode() | u32::from(attr.mode), owner.uid, owner.gid)
-    }
 }
 
 impl Told {
@@ -77,20 +72,10 @@ impl Told {
         }
     }
 
-    fn of_away(attr: &Attr) -> Told {
-        let modified = (attr.modified.seconds, i64::from(attr.modified.nanos));
-        Told { changed: modified, modified, size: attr.size_bytes.cast_signed(), is_symlink: false }
-    }
-
     /// Whether the bytes are the same, as far as attributes tell.
     fn has_bytes_of(self, other: Told) -> bool {
         self.modified == other.modified && self.size == other.size
     }
-}
-
-/// Whether a file of the folder is what was away: published files have the size and the time that were told of them.
-fn is_come(attr: &Attr, stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && Told::of(stat).has_bytes_of(Told::of_away(attr))
 }
 
 /// When a file was last changed, as programs are shown it although the disk says otherwise: what is away comes without
@@ -224,66 +209,6 @@ impl Inodes {
         }
     }
 
-    /// As [`Inodes::met`], of a file that is away.
-    pub(super) fn met_away(&self, place: Place, attr: &Attr) -> u64 {
-        let mut table = self.lock();
-        let number = table.number_for_away(&place, attr);
-        table.tell_away(number, attr);
-        if let Some(known) = table.known.get_mut(&number) {
-            known.lookups += 1;
-        }
-        // A file that is away has one name.
-        for before in table.known.get(&number).map_or_else(Vec::new, |known| known.places.clone()) {
-            if before != place {
-                table.strike(before.parent, &before.name);
-            }
-        }
-        if let Some(parent) = table.known.get_mut(&place.parent) {
-            let (Told { changed, modified, .. }, rights) = (parent.told, parent.rights);
-            if parent.unchanged.is_none_or(|kept| kept.modified != modified) {
-                parent.unchanged = Some(Unchanged { since: changed, modified, rights });
-            }
-        }
-        table.put(number, place);
-        number
-    }
-
-    /// The number that a listing shows for a file that is away.
-    pub(super) fn number_of_away(&self, place: &Place, ino: Ino) -> u64 {
-        let table = self.lock();
-        table.away_child(place, ino).unwrap_or(FIRST_AWAY_NUMBER + ino.0)
-    }
-
-    /// Where the kernel knows a file to be that is away, if it does.
-    pub(super) fn places_of_away(&self, ino: Ino) -> Vec<Place> {
-        let table = self.lock();
-        let known = table.known.get(&(FIRST_AWAY_NUMBER + ino.0)).filter(|known| known.is_away(ino));
-        known.map_or_else(Vec::new, |known| known.places.clone())
-    }
-
-    /// The kernel hears these attributes of a file that is away.
-    pub(super) fn told_away(&self, number: u64, attr: &Attr) {
-        self.lock().tell_away(number, attr);
-    }
-
-    /// What was away is in the folder now, and is this. Returns whether it could be taken for that: not if it is known
-    /// under another number already.
-    pub(super) fn came(&self, number: u64, stat: &Stat) -> bool {
-        self.lock().bind(number, stat)
-    }
-
-    /// As [`Inodes::came`], if it looks like what was away.
-    pub(super) fn came_unchanged(&self, number: u64, stat: &Stat) -> bool {
-        let mut table = self.lock();
-        let is_it = matches!(table.known.get(&number).map(|known| known.origin), Some(Origin::Away(attr)) if is_come(&attr, stat));
-        is_it && table.bind(number, stat)
-    }
-
-    /// Whether a file was away when it was last looked at.
-    pub(super) fn is_away(&self, number: u64) -> bool {
-        self.lock().known.get(&number).is_some_and(|known| matches!(known.origin, Origin::Away(_)))
-    }
-
     /// Whether a program has a file open, or a call is about it.
     pub(super) fn is_pinned(&self, number: u64) -> bool {
         self.lock().known.get(&number).is_some_and(|known| known.pins > 0)
@@ -323,41 +248,14 @@ impl Inodes {
         }
     }
 
-    /// As [`Inodes::compare`], of a file that is away.
-    pub(super) fn compare_away(&self, number: u64, attr: &Attr) -> Stale {
-        let mut table = self.lock();
-        let owner = table.owner;
-        let Some(known) = table.known.get_mut(&number) else { return Stale::Nothing };
-        let (rights, now) = (Rights::of_away(attr, owner), Told::of_away(attr));
-        let (before, had_rights) = (std::mem::replace(&mut known.told, now), known.rights);
-        known.origin = Origin::Away(*attr);
-        match () {
-            () if !before.has_bytes_of(now) => Stale::Bytes,
-            () if before == now && had_rights == rights => Stale::Nothing,
-            () => Stale::Attributes,
-        }
-    }
-
     /// Whether the kernel was told who may do what with a file as it is now.
     pub(super) fn knows_rights(&self, number: u64, stat: &Stat) -> bool {
         self.lock().known.get(&number).is_some_and(|known| known.rights == Rights::of(stat))
     }
 
-    /// As [`Inodes::knows_rights`], of a file that is away.
-    pub(super) fn knows_rights_of_away(&self, number: u64, attr: &Attr) -> bool {
-        let table = self.lock();
-        let rights = Rights::of_away(attr, table.owner);
-        table.known.get(&number).is_some_and(|known| known.rights == rights)
-    }
-
     /// Whether a file's bytes may be other than the kernel was told.
     pub(super) fn has_other_bytes(&self, number: u64, stat: &Stat) -> bool {
         !self.lock().known.get(&number).is_some_and(|known| known.told.has_bytes_of(Told::of(stat)))
-    }
-
-    /// As [`Inodes::has_other_bytes`], of a file that is away.
-    pub(super) fn has_other_bytes_away(&self, number: u64, attr: &Attr) -> bool {
-        !self.lock().known.get(&number).is_some_and(|known| known.told.has_bytes_of(Told::of_away(attr)))
     }
 
     /// The kernel has forgotten `lookups` of the times that it heard of a file.
@@ -479,11 +377,6 @@ impl Inodes {
         self.path(self.places(number).last()?)
     }
 
-    /// Whom files belong to that are away.
-    pub(super) fn owner(&self) -> Owner {
-        self.owner
-    }
-
     /// The names of a file.
     pub(super) fn places(&self, number: u64) -> Vec<Place> {
         self.lock().known.get(&number).map_or_else(Vec::new, |known| known.places.clone())
@@ -529,10 +422,6 @@ impl Known {
             Origin::Away(_) => None,
         }
     }
-
-    fn is_away(&self, ino: Ino) -> bool {
-        matches!(self.origin, Origin::Away(attr) if attr.ino == ino)
-    }
 }
 
 impl Table {
@@ -554,66 +443,6 @@ impl Table {
         self.known.insert(number, Known::new(Origin::Here(id), Told::of(stat), Rights::of(stat)));
         self.numbers.insert(id, number);
         number
-    }
-
-    /// The number of a file that is away; it is known from now on.
-    fn number_for_away(&mut self, place: &Place, attr: &Attr) -> u64 {
-        if let Some(number) = self.away_child(place, attr.ino) {
-            return number;
-        }
-        let mut number = FIRST_AWAY_NUMBER + attr.ino.0;
-        match self.known.get(&number) {
-            Some(known) if known.is_away(attr.ino) => return number,
-            // What had come is away again, as another file, while somebody still has the one that was here.
-            Some(_) => {
-                self.last_own_number += 1;
-                number = self.last_own_number;
-            }
-            None => {}
-        }
-        let (told, rights) = (Told::of_away(attr), Rights::of_away(attr, self.owner));
-        self.known.insert(number, Known::new(Origin::Away(*attr), told, rights));
-        number
-    }
-
-    /// What has this name, if that is this file, away.
-    fn away_child(&self, place: &Place, ino: Ino) -> Option<u64> {
-        let number = *self.known.get(&place.parent)?.children.get(&place.name)?;
-        self.known.get(&number).filter(|known| known.is_away(ino)).map(|_| number)
-    }
-
-    fn tell_away(&mut self, number: u64, attr: &Attr) {
-        let rights = Rights::of_away(attr, self.owner);
-        if let Some(known) = self.known.get_mut(&number).filter(|known| known.is_away(attr.ino)) {
-            known.origin = Origin::Away(*attr);
-            known.told = Told::of_away(attr);
-            known.rights = rights;
-        }
-    }
-
-    /// If what was away under this name is in the folder now, and is this, it keeps its number.
-    fn come(&mut self, place: &Place, stat: &Stat) {
-        let child = self.known.get(&place.parent).and_then(|parent| parent.children.get(&place.name)).copied();
-        let Some(number) = child else { return };
-        if matches!(self.known.get(&number).map(|known| known.origin), Some(Origin::Away(attr)) if is_come(&attr, stat))
-        {
-            self.bind(number, stat);
-        }
-    }
-
-    fn bind(&mut self, number: u64, stat: &Stat) -> bool {
-        let id = InodeId::of(stat);
-        if self.numbers.contains_key(&id) {
-            return self.numbers.get(&id) == Some(&number);
-        }
-        let Some(known) = self.known.get_mut(&number).filter(|known| matches!(known.origin, Origin::Away(_))) else {
-            return false;
-        };
-        known.origin = Origin::Here(id);
-        let modified = known.told.modified;
-        known.unchanged = Some(Unchanged { since: modified, modified, rights: Rights::of(stat) });
-        self.numbers.insert(id, number);
-        true
     }
 
     /// A file has this name, and what had it before has it no more.

@@ -20,6 +20,7 @@ mod listing;
 mod names;
 mod news;
 mod renames;
+mod stat;
 mod volume;
 mod waiting;
 

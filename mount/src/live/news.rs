@@ -124,9 +124,7 @@ impl Live {
             (Ok(Look::Here(stat)), Some((number, Some(id)))) if InodeId::of(&stat) == id => {
                 self.invalidate(number, self.inodes.compare(number, &stat));
             }
-            (Ok(Look::Here(stat)), Some((number, None))) if self.inodes.came_unchanged(number, &stat) => {
-                self.invalidate(number, self.inodes.compare(number, &stat));
-            }
+            (Ok(Look::Here(stat)), Some((number, None))) if self.came(number, &stat) => {}
             (Ok(Look::Away(attr)), Some((number, None))) if self.inodes.number_of_away(&place, attr.ino) == number => {
                 self.invalidate(number, self.inodes.compare_away(number, &attr));
             }

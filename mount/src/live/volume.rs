@@ -182,7 +182,7 @@ impl Live {
         };
         match open_in(self.anchor(place.parent)?, &place.name) {
             Ok(anchor) => {
-                let is_it = self.inodes.came_unchanged(number, &rustix::fs::fstat(&anchor)?);
+                let is_it = self.came(number, &rustix::fs::fstat(&anchor)?);
                 Ok(is_it.then(|| Found::Here(self.inodes.keep(number, anchor))))
             }
             Err(Errno::NOENT) => Ok(match self.away_at(&place) {
