@@ -34,6 +34,8 @@ impl Held {
 pub(crate) struct Behind {
     by_path: BTreeMap<RelPath, Held>,
     by_stamp: BTreeMap<Stamp, BTreeSet<RelPath>>,
+    /// The bytes that it no longer has somewhere: who was to get them from there may have to fetch them.
+    lost: Vec<Stamp>,
 }
 
 impl Behind {
@@ -49,14 +51,12 @@ impl Behind {
         self.by_path.is_empty()
     }
 
-    /// Returns what was held there.
-    pub(crate) fn insert(&mut self, path: RelPath, held: Held) -> Option<Held> {
-        let before = self.remove(&path);
+    pub(crate) fn insert(&mut self, path: RelPath, held: Held) {
+        self.remove(&path);
         if let Some(stamp) = held.stamp() {
             self.by_stamp.entry(stamp).or_default().insert(path.clone());
         }
         self.by_path.insert(path, held);
-        before
     }
 
     pub(crate) fn remove(&mut self, path: &RelPath) -> Option<Held> {
@@ -64,12 +64,18 @@ impl Behind {
         if let Some(stamp) = held.stamp()
             && let Some(paths) = self.by_stamp.get_mut(&stamp)
         {
+            self.lost.push(stamp);
             paths.remove(path);
             if paths.is_empty() {
                 self.by_stamp.remove(&stamp);
             }
         }
         Some(held)
+    }
+
+    /// The bytes that it had somewhere and has not there any more, since this was last asked.
+    pub(crate) fn take_lost(&mut self) -> Vec<Stamp> {
+        core::mem::take(&mut self.lost)
     }
 
     /// A path at which it has these bytes.

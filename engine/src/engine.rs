@@ -178,6 +178,7 @@ impl Engine {
             Input::Tick => {}
             Input::Remembered { peer, remembered } => self.on_remembered(peer, remembered, out),
         }
+        self.fetch_what_was_lost();
         self.fetch_ahead(out);
         self.apply_more(out);
         self.forget_unused(out);

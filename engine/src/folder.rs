@@ -80,6 +80,14 @@ impl FolderState {
         }
     }
 
+    /// All below this path was looked at.
+    pub(crate) fn note_seen_below(&mut self, path: &RelPath) {
+        let below = self.unclear.range(path.clone()..).take_while(|inner| path.is_prefix_of(inner)).cloned();
+        for inner in below.collect::<Vec<_>>() {
+            self.note_seen(&inner);
+        }
+    }
+
     /// Whether what is being done concerns this path or anything below it.
     pub(crate) fn is_in_flight_below(&self, path: &RelPath) -> bool {
         self.in_flight.range(path.clone()..).next().is_some_and(|inner| path.is_prefix_of(inner))
@@ -189,7 +197,12 @@ impl Engine {
         // Bytes that the folder is about to lose may be wanted elsewhere.
         let wanted = self.wanted_of(&due);
         self.plan_renames(&wanted, &mut plan);
-        let wanted: BTreeSet<Stamp> = wanted.into_iter().map(|(stamp, _)| stamp).collect();
+        // Where they are here already, they are not wanted from the folder: of files that exchange their names, none can be
+        // renamed before the other.
+        let is_here =
+            |path: &RelPath| self.tree.resolve(path.names()).and_then(|ino| self.whole_content(ino)).is_some();
+        let wanted: BTreeSet<Stamp> =
+            wanted.into_iter().filter(|(_, path)| !is_here(path)).map(|(stamp, _)| stamp).collect();
         // What was removed, with what a directory held before the directory.
         for path in due.iter().rev() {
             let has_turn = !plan.is_full() && !plan.touches(path);
@@ -232,13 +245,15 @@ impl Engine {
         let is_unseen = |path: &&RelPath| {
             let held = self.replica.folder.behind.get(path);
             let removed = self.replica.tombstones.get(path.names());
-            let was_seen = |held: &Held| removed.is_some_and(|removed| removed.version.covers(held.revision.dot()));
+            let covers = |held: &Held| removed.is_some_and(|removed| removed.version.covers(held.revision.dot()));
+            let was_seen = |held: &Held| !held.gave_way && covers(held);
             self.tree.resolve(path.names()).is_none() && held.is_some_and(|held| !was_seen(held))
         };
         let unseen: Vec<RelPath> = self.replica.folder.due.iter().filter(is_unseen).cloned().collect();
         for path in unseen {
             let Some(held) = self.replica.folder.behind.get(&path).cloned() else { continue };
-            self.tell_held(&path, held, out);
+            let revision = self.next_revision(&self.version_at(path.names()).join(&held.revision.version));
+            self.tell_held(&path, Held { revision, gave_way: false, ..held }, out);
         }
     }
 
@@ -335,8 +350,8 @@ impl Engine {
     }
 
     /// Bytes that were in the folder are not there any more: who was to get them by a rename has to fetch them.
-    pub(crate) fn fetch_instead_of(&mut self, lost: &Held) {
-        if let Some(stamp) = lost.stamp() {
+    pub(crate) fn fetch_what_was_lost(&mut self) {
+        for stamp in self.replica.folder.behind.take_lost() {
             self.prefetch_passed(stamp);
         }
     }
@@ -433,10 +448,13 @@ impl Engine {
         self.stamp_in_folder(ino).is_some()
     }
 
-    /// The bytes of a file that our folder has under another name.
+    /// The bytes of a file that our folder has under another name, from where it can be renamed: nothing stands in the way
+    /// that may be wanted elsewhere itself.
     pub(crate) fn stamp_in_folder(&self, ino: Ino) -> Option<Stamp> {
         let stamp = self.tree.get(ino).and_then(stamp_of)?;
-        self.replica.folder.behind.with_stamp(stamp).map(|_| stamp)
+        let behind = &self.replica.folder.behind;
+        let over = self.tree.path_of(ino).and_then(|path| behind.get(&path)?.stamp()).filter(|over| *over != stamp);
+        behind.with_stamp(stamp).filter(|_| over.is_none()).map(|_| stamp)
     }
 
     /// A file that peers may read where it still is in our folder, although the tree has it elsewhere already.
@@ -469,10 +487,8 @@ impl Engine {
             return self.on_copy_kept(path, to, facts, out);
         }
         if let Apply::Rename { from, .. } | Apply::Remove { path: from, .. } = &op {
-            let gone = self.replica.folder.behind.remove(from);
+            self.replica.folder.behind.remove(from);
             self.replica.folder.note_due(from.clone());
-            // It may have been wanted at more than one path.
-            gone.iter().for_each(|gone| self.fetch_instead_of(gone));
         }
         let (Some((record, revision)), path) = (becomes, op.target()) else { return };
         let held = Held { record, revision, facts, mark: self.last_mark, gave_way: false };
@@ -483,10 +499,9 @@ impl Engine {
             node.origin = Origin::Local(facts);
             return;
         }
-        let over = self.replica.folder.behind.insert(path.clone(), held);
+        self.replica.folder.behind.insert(path.clone(), held);
         self.replica.folder.note_due(path.clone());
         self.settle(path);
-        over.iter().for_each(|over| self.fetch_instead_of(over));
     }
 
     /// What lost its name has another one now. That is told before anything that says so to others who have the same bytes:

@@ -54,9 +54,6 @@ impl Engine {
             None => Version::default(),
         };
         let revision = self.next_revision(&before);
-        if let Some(held) = &held {
-            self.fetch_instead_of(held);
-        }
         self.tell_held(path, Held { record, revision, facts, mark, gave_way: false }, out);
     }
 
@@ -114,7 +111,6 @@ impl Engine {
         if let Some(held) = &behind {
             // The tree says something newer, which is not there yet.
             self.replica.folder.note_due(path.clone());
-            self.fetch_instead_of(held);
             // If that was made without knowledge of what was here, nobody needs to keep a copy of this any more.
             self.join_with(path, &held.revision, out);
         }
@@ -143,9 +139,7 @@ impl Engine {
         if self.tree.is_within(parent, top) {
             return self.look_at_both(from, to, out);
         }
-        if let Some(over) = self.replica.folder.behind.remove(to) {
-            self.fetch_instead_of(&over);
-        }
+        self.replica.folder.behind.remove(to);
         let digest = self.rename_digest(from, to);
         let highest = self.version_at(from.names()).join(&self.version_at(to.names()));
         let dot = self.clock.dot_after(&highest);
@@ -229,6 +223,7 @@ impl Engine {
                 self.lose_held(&inner, out);
             }
         }
+        self.replica.folder.note_seen_below(path);
     }
 
     /// The state that a change of ours makes of what has this version.

@@ -470,7 +470,8 @@ impl Engine {
         self.rename(top, parent, name.clone(), out);
         for ((names, ino), over) in moved.iter().zip(over) {
             let Some(node) = self.tree.get_mut(*ino) else { continue };
-            node.revision = Revision::after(&node.revision.version.join(&over), dot);
+            // Not after what it was at its old path: a device's numbers for other paths would be taken for changes of this one.
+            node.revision = Revision::after(&over, dot);
             if let Ok(new) = RelPath::new([to.names(), names].concat()) {
                 self.replica.tombstones.remove(&new);
                 self.settle(&new);

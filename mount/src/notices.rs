@@ -57,8 +57,9 @@ pub fn told(notice: &Notice) -> Option<Told> {
             text: format!("not shared: {path}: {reason}"),
             path: Some(path.to_bytes()),
         }),
+        // Whoever tried it has said more.
         Notice::ApplyFailed { path, error } => Some(Told {
-            level: Level::WARN,
+            level: Level::DEBUG,
             kind: "apply_failed",
             text: format!("{path} cannot be made what a peer made it: {error:?}; it is tried again"),
             path: Some(path.to_bytes()),

@@ -267,7 +267,8 @@ impl Replicas {
         for at in 0..all {
             let host = &self.world.hosts[at];
             assert!(host.engine.replica.folder.is_idle(), "host {at} still has to do something in its folder");
-            assert!(host.engine.replica.folder.behind.is_empty(), "host {at} has something else in its folder");
+            let behind = host.engine.replica.folder.behind.iter().next();
+            assert!(behind.is_none(), "host {at} has something else in its folder: {behind:?}");
             let (tree, first) = (self.world.tree_of(at), self.world.tree_of(0));
             for (path, record) in &tree {
                 assert_eq!(Some(record), first.get(path), "{path} of host {at} is something else on host 0");

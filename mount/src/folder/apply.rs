@@ -7,8 +7,10 @@
 //! A program that has a file open goes on with that one, also if it loses its name, as with any program that replaces files.
 
 mod aside;
+mod troubles;
 
 use self::aside::{Aside, Item};
+use self::troubles::Troubles;
 use super::beneath::{Beneath, InodeId, is_gone, stat_in};
 use super::look::{facts, modified};
 use crate::store::{KEPT_MODE_BITS, PRIVATE, Stored, publish};
@@ -43,6 +45,7 @@ pub(crate) const SHARED_MODE_BITS: u16 = KEPT_MODE_BITS;
 pub(super) struct Applier {
     beneath: Arc<Beneath>,
     aside: Aside,
+    troubles: Troubles,
 }
 
 /// Why an operation was not done.
@@ -106,7 +109,7 @@ impl Place<'_> {
 
 impl Applier {
     pub(super) fn new(beneath: Arc<Beneath>) -> Applier {
-        Applier { beneath, aside: Aside::default() }
+        Applier { beneath, aside: Aside::default(), troubles: Troubles::default() }
     }
 
     /// Prepares what takes long: the files that are to be published, all of their bytes durable, where nobody sees them.
@@ -157,14 +160,13 @@ impl Applier {
     pub(super) fn apply(&self, prepared: Prepared<'_>) -> Result<Facts, ApplyError> {
         let Prepared { op, ready } = prepared;
         let path = op.target().clone();
-        ready.and_then(|ready| self.apply_one(op, ready)).map_err(|refusal| match refusal {
+        let done = ready.and_then(|ready| self.apply_one(op, ready));
+        self.troubles.note(&path, &done);
+        done.map_err(|refusal| match refusal {
             Refusal::Changed => ApplyError::Changed,
             Refusal::Same => ApplyError::Same,
             Refusal::Disk(Errno::NOSPC | Errno::DQUOT) => ApplyError::NoSpace,
-            Refusal::Disk(error) => {
-                tracing::debug!(%path, %error, "what a peer did cannot be done in the folder");
-                ApplyError::Io
-            }
+            Refusal::Disk(_) => ApplyError::Io,
         })
     }
 

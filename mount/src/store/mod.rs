@@ -205,10 +205,12 @@ pub trait Stored: Any + Send + Sync {
     /// of the store where the file systems allow that, otherwise a copy. Its mode is its owner's alone, its time any, and
     /// it is not durable. The content stays the store's. Waits for the disk.
     ///
-    /// Whoever writes to that file before [`Stored::give_away`] spoils the content.
+    /// Whoever writes to that file before [`Stored::give_away`] spoils the content. After that it can be lent again, as
+    /// long as nobody has written to what was given away.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] if something is there; otherwise what the disk says.
+    /// [`io::ErrorKind::AlreadyExists`] if something is there; [`io::ErrorKind::InvalidData`] if somebody has written to it;
+    /// otherwise what the disk says.
     fn lend(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
 
     /// What was lent belongs to others now: the store does not hold the content any more. It can still be read, as long as

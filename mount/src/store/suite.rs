@@ -11,7 +11,9 @@ use farshore_engine::{
     Trust,
 };
 use farshore_proto::{ShareId, TreeId};
+use rustix::fs::{Mode, OFlags};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
@@ -52,6 +54,7 @@ macro_rules! store_laws {
             what_is_discarded_goes_with_the_last_reference,
             a_kept_content_is_an_ordinary_file_and_still_read,
             keeping_never_overwrites,
+            what_is_lent_is_a_file_and_what_is_given_away_is_not_the_stores,
             what_was_saved_is_resumed,
             what_was_not_saved_is_not_claimed_after_a_crash,
             after_a_crash_what_was_saved_has_to_be_hashed,
@@ -310,6 +313,34 @@ pub async fn keeping_never_overwrites(subject: &mut dyn Subject) {
     assert_eq!(read(&second, 0, 600), second_bytes);
     second.keep(other.clone(), 0o644, MODIFIED).await.unwrap();
     assert_eq!(subject.kept(&other), Some((second_bytes.to_vec(), 0o644, MODIFIED)));
+}
+
+/// What is lent is still the store's, until it is given away.
+pub async fn what_is_lent_is_a_file_and_what_is_given_away_is_not_the_stores(subject: &mut dyn Subject) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let open = |path: &Path| rustix::fs::open(path, OFlags::DIRECTORY, Mode::empty()).expect("it is there");
+    let directory = open(dir.path());
+    let (stored, bytes) = whole(subject, 1, CHUNK_SIZE + 77).await;
+    save(subject, &stored).await;
+    stored.lend(directory.as_fd(), "back".as_ref()).unwrap();
+    assert_eq!(std::fs::read(dir.path().join("back")).unwrap(), bytes);
+    let taken = stored.lend(directory.as_fd(), "back".as_ref()).unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+    std::fs::remove_file(dir.path().join("back")).unwrap();
+    assert_eq!(read(&stored, 0, bytes.len()), bytes);
+    assert_eq!(subject.contents(), 1);
+    stored.lend(directory.as_fd(), "away".as_ref()).unwrap();
+    stored.give_away().unwrap();
+    stored.lend(directory.as_fd(), "again".as_ref()).unwrap();
+    stored.give_away().unwrap();
+    std::fs::write(dir.path().join("again"), b"mine").unwrap();
+    assert_eq!(read(&stored, 0, bytes.len()), bytes);
+    save(subject, &stored).await;
+    drop(stored);
+    assert_eq!(subject.contents(), 0);
+    assert_eq!(std::fs::read(dir.path().join("away")).unwrap(), bytes);
+    close(subject).await;
+    assert_eq!(subject.store().held(), []);
 }
 
 /// What was saved is there in the next life, and after a clean stop it is believed.

@@ -5,7 +5,7 @@
 //! switched on after a power failure, its journal replayed. Needs root, loop devices, `mkfs.ext4` and `xfs_io`.
 
 use crate::process::{Process, SOON, within};
-use crate::tree::{assert_same, below, hash_file, write_noise};
+use crate::tree::{assert_same, below, hash_file, shared, shared_difference, write_noise};
 use crate::valve::Valve;
 use crate::world::{Share, World, files_below, is_mounted, skipped, take_down};
 use std::fs::{self, File};
@@ -88,13 +88,21 @@ struct Source {
 
 impl Source {
     fn new(world: &World) -> Source {
+        Source::with(world, &[])
+    }
+
+    fn writable(world: &World) -> Source {
+        Source::with(world, &["--writable"])
+    }
+
+    fn with(world: &World, more: &[&str]) -> Source {
         let folder = world.new_dir("folder");
         let mut content_bytes = write_noise(&folder.join("large"), 0, LARGE_BYTES).len();
         fs::create_dir(folder.join("small")).unwrap();
         for file in 1..=SMALL_FILES {
             content_bytes += write_noise(&folder.join(format!("small/{file}")), file, (file * 517) as usize).len();
         }
-        let share = world.share(&folder);
+        let share = world.share_at(&folder, "127.0.0.1:0", more);
         let valve = Valve::slow(&share.address, BYTES_PER_SECOND);
         let ticket = valve.ticket(&share.ticket);
         Source { folder, content_bytes: content_bytes as u64, valve, ticket, _share: share }
@@ -172,6 +180,45 @@ fn a_mount_serves_nothing_that_was_not_on_the_disk() {
     source.check_passed();
     let verified = world.run("reader", &["verify", "--store", store.to_str().unwrap()]).went_well();
     assert!(verified.text().ends_with(", 0 are damaged, in 0 files\n"), "{}", verified.text());
+}
+
+/// A file gets its name in the folder only when its bytes are on the disk, and nobody takes one for changed that is not.
+#[test]
+fn a_folder_that_is_changed_by_all_holds_nothing_that_was_not_on_the_disk() {
+    let Some(world) = World::with_fuse() else { return };
+    let Some(disk) = Disk::new(&world) else { return };
+    let source = Source::writable(&world);
+    let copy = disk.path("copy");
+    let mount = || {
+        let more = ["--writable", "--store", copy.to_str().unwrap()];
+        let life = world.mount_on(&world.path("mnt"), &source.ticket, &more);
+        let mut pin = world.farshore("reader", &["pin"]);
+        pin.arg(life.root());
+        Process::run(pin).went_well();
+        life
+    };
+    for cut in 1..=CUTS {
+        let life = mount();
+        let root = life.root().to_owned();
+        source.wait_for_cut(cut);
+        disk.cut_power();
+        life.kill_and_leave();
+        take_down(&root);
+        disk.power_on();
+        for file in files_below(&copy) {
+            let name = file.strip_prefix(&copy).unwrap();
+            if !name.starts_with(".farshore") {
+                let same = hash_file(&file).unwrap() == hash_file(&source.folder.join(name)).unwrap();
+                assert!(same, "{} is wrong after a power failure", name.display());
+            }
+        }
+    }
+    let life = mount();
+    let before = shared(&source.folder).unwrap();
+    within(Duration::from_secs(120), "the copy is whole", || shared_difference(&source.folder, &copy));
+    assert_eq!(shared(&source.folder).unwrap(), before, "the owner's folder is as it was");
+    life.stop();
+    source.check_passed();
 }
 
 /// What is read, until reading fails because the disk does, is right.

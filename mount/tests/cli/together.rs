@@ -2,10 +2,9 @@
 //! done in either is lost.
 
 use crate::process::eventually;
-use crate::tree::{Sight, noise, set_mode, set_modified, walk, write_noise, write_zoo};
+use crate::tree::{noise, set_mode, set_modified, shared, shared_difference, write_noise, write_zoo};
 use crate::world::{Mount, Share, World, files_below};
 use rustix::process::Signal;
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -84,23 +83,20 @@ impl Both {
     /// Waits until both folders are the same.
     #[track_caller]
     fn become_same(&self) {
-        eventually("both folders are the same", || difference(&self.folder, &self.copy));
+        eventually("both folders are the same", || shared_difference(&self.folder, &self.copy));
     }
-}
 
-/// What a folder holds for everybody. A walk may meet what is just being replaced: then it is tried again.
-fn contents(folder: &Path) -> Result<BTreeMap<PathBuf, Sight>, String> {
-    let mut found = walk(folder).map_err(|error| error.to_string())?;
-    found.retain(|path, _| !path.starts_with(".farshore"));
-    Ok(found)
-}
-
-fn difference(theirs: &Path, ours: &Path) -> Result<(), String> {
-    let (theirs, ours) = (contents(theirs)?, contents(ours)?);
-    let first = theirs.keys().chain(ours.keys()).find(|path| theirs.get(*path) != ours.get(*path));
-    match first {
-        None => Ok(()),
-        Some(path) => Err(format!("{}: {:?}, and {:?}", path.display(), theirs.get(path), ours.get(path))),
+    /// The same, and all that was told of that has been dealt with: something that came after it has gone both ways.
+    #[track_caller]
+    fn come_to_rest(&self) {
+        self.become_same();
+        for (at, there) in [(&self.copy, &self.folder), (&self.folder, &self.copy)] {
+            fs::write(at.join("last"), "last").unwrap();
+            eventually("it is there", || there.join("last").exists());
+            fs::remove_file(at.join("last")).unwrap();
+            eventually("it is gone", || !there.join("last").exists());
+        }
+        self.become_same();
     }
 }
 
@@ -157,6 +153,7 @@ fn a_directory_that_is_renamed_moves_no_bytes() {
         let inodes = |dir: &str| -> Vec<u64> {
             (0..20).map(|number| there.join(format!("{dir}/inner/{number}")).metadata().unwrap().ino()).collect()
         };
+        both.come_to_rest();
         let before = inodes(from);
         fs::rename(at.join(from), at.join(to)).unwrap();
         both.become_same();
@@ -177,13 +174,7 @@ fn what_is_done_for_a_peer_is_no_change_of_ones_own() {
         metas.map(|meta| (meta.ino(), meta.ctime(), meta.ctime_nsec())).collect()
     };
     let before = (facts(&both.folder), facts(&both.copy));
-    // Told after all that could have been told back.
-    for (round, (at, there)) in [(&both.copy, &both.folder), (&both.folder, &both.copy)].into_iter().enumerate() {
-        let name = format!("last {round}");
-        fs::write(at.join(&name), "last").unwrap();
-        eventually("it is there", || there.join(&name).exists());
-    }
-    both.become_same();
+    both.come_to_rest();
     assert_eq!((facts(&both.folder), facts(&both.copy)), before);
 }
 
@@ -224,7 +215,7 @@ fn who_begins_anew_finds_that_nothing_has_changed() {
     let fill = |folder: &Path| write_zoo(folder, &[512 << 10]);
     let Some(mut both) = Both::with(fill, |_| {}) else { return };
     both.become_same();
-    let before = contents(&both.folder).unwrap();
+    let before = shared(&both.folder).unwrap();
     for round in 0..3 {
         let is_owner = round != 1;
         if round != 0 {
@@ -242,10 +233,33 @@ fn who_begins_anew_finds_that_nothing_has_changed() {
         eventually("it is there", || both.theirs(&name).exists());
         both.become_same();
         assert!(copies(&both.folder).is_empty(), "{round}: {:?}", copies(&both.folder));
-        let mut now = contents(&both.folder).unwrap();
+        let mut now = shared(&both.folder).unwrap();
         now.retain(|path, _| before.contains_key(path) && path != Path::new(""));
         assert!(now.iter().all(|(path, sight)| before.get(path) == Some(sight)), "{round}");
     }
+}
+
+#[test]
+fn who_has_been_there_before_begins_while_the_owner_is_away() {
+    let Some(mut both) = Both::with(|folder| fs::write(folder.join("file"), "theirs").unwrap(), |_| {}) else { return };
+    both.become_same();
+    let ticket = both.share.as_ref().unwrap().ticket.clone();
+    both.stop_guest();
+    both.stop_owner();
+    both.mount = Some(both.world.mount_on(&both.world.path("mnt"), &ticket, &both.options()));
+    both.mount.as_ref().unwrap().process().says("cannot be reached; showing what");
+    assert_eq!(text(&both.world.path("mnt/file")), "theirs");
+    fs::write(both.ours("made alone"), "ours").unwrap();
+    eventually("it is shown", || text(&both.world.path("mnt/made alone")) == "ours");
+    both.start_owner();
+    both.become_same();
+    // Elsewhere it was never.
+    both.stop_guest();
+    both.stop_owner();
+    let other = both.world.new_dir("other copy");
+    let mut command = both.world.farshore("reader", &["mount", &ticket, "--writable", "--store"]);
+    command.arg(other).arg(both.world.path("mnt"));
+    crate::process::Process::run(command).has_code(1).only_says(&["cannot reach the owner"]);
 }
 
 #[test]

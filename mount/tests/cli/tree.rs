@@ -156,6 +156,23 @@ pub(crate) fn difference(shared: &Path, shown: &Path) -> io::Result<Option<Strin
     Ok(first.map(|path| format!("{}: {:?} is shown as {:?}", path.display(), there.get(path), here.get(path))))
 }
 
+/// What a folder that several devices change holds for everybody. A walk may meet what is just being replaced: that is an
+/// error, and to be tried again.
+pub(crate) fn shared(folder: &Path) -> Result<BTreeMap<PathBuf, Sight>, String> {
+    let mut found = walk(folder).map_err(|error| error.to_string())?;
+    found.retain(|path, _| !path.starts_with(".farshore"));
+    Ok(found)
+}
+
+/// An error with the first difference between two such folders.
+pub(crate) fn shared_difference(one: &Path, other: &Path) -> Result<(), String> {
+    let (one, other) = (shared(one)?, shared(other)?);
+    match one.keys().chain(other.keys()).find(|path| one.get(*path) != other.get(*path)) {
+        None => Ok(()),
+        Some(path) => Err(format!("{}: {:?}, and {:?}", path.display(), one.get(path), other.get(path))),
+    }
+}
+
 #[track_caller]
 pub(crate) fn assert_same(shared: &Path, shown: &Path) {
     assert_eq!(difference(shared, shown).unwrap(), None);

@@ -18,6 +18,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 
+mod asked;
 mod renames;
 mod stress;
 
@@ -163,6 +164,13 @@ impl Rig {
 
     /// A folder that holds something before it is watched.
     fn with(fill: impl FnOnce(&Rig)) -> Rig {
+        let rig = Rig::beside(None, fill);
+        rig.settle();
+        rig
+    }
+
+    /// The same, in which a name is passed over.
+    fn beside(private: Option<&'static str>, fill: impl FnOnce(&Rig)) -> Rig {
         let base = tempfile::tempdir().unwrap();
         let mut rig = Rig { watcher: None, heard: Arc::default(), base };
         fs::create_dir(rig.root()).unwrap();
@@ -173,9 +181,8 @@ impl Rig {
             heard.0.lock().unwrap().hear(event);
             heard.1.notify_all();
         };
-        rig.watcher = Some(Watcher::start(&rig.root(), sink).unwrap());
+        rig.watcher = Some(Watcher::start_beside(&rig.root(), private, sink).unwrap());
         rig.wait("the folder is told", |heard| heard.ready);
-        rig.settle();
         rig
     }
 

@@ -8,7 +8,7 @@ use crate::store::ledger::Ledger;
 use crate::store::publish::{copy_to, publish};
 use crate::store::{check_read, hash_chunk};
 use bytes::{Buf, Bytes};
-use farshore_engine::chunk::chunk_range;
+use farshore_engine::chunk::{CHUNK_SIZE, chunk_range};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
 use farshore_engine::{ContentIdentity, ContentKey, Resumed};
@@ -308,7 +308,9 @@ impl DiskStored {
 
     fn keep_now(&self, target: &Path, mode: u16, modified: FileTime) -> io::Result<()> {
         let _open = self.home.enter()?;
-        self.check_not_kept()?;
+        if self.kept.get().is_some() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the content was kept already"));
+        }
         let (directory, name) = match (target.parent(), target.file_name()) {
             (Some(directory), Some(name)) if directory.as_os_str().is_empty() => (Path::new("."), name),
             (Some(directory), Some(name)) => (directory, name),
@@ -334,13 +336,6 @@ impl DiskStored {
         rustix::fs::fsync(&directory).map_err(full)
     }
 
-    fn check_not_kept(&self) -> io::Result<()> {
-        match self.kept.get() {
-            Some(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "the content was kept already")),
-            None => Ok(()),
-        }
-    }
-
     /// It has a name of its own, which is anybody's to take; whoever reads it goes on with its file.
     fn be_kept(&self, file: Arc<File>) {
         // Rather not one that can be written: as long as that is open, the file cannot be executed.
@@ -357,7 +352,10 @@ impl DiskStored {
 
     fn lend_now(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         let _open = self.home.enter()?;
-        self.check_not_kept()?;
+        if let Some(kept) = self.kept.get() {
+            // Its file belongs to others, who may have written to it.
+            return copy_to(kept, to, name, |copy| self.check_copy(copy));
+        }
         // An empty file has no chunks that were written.
         self.make()?;
         match rustix::fs::linkat(&self.home.partial, self.name.as_str(), to, name, AtFlags::empty()) {
@@ -369,9 +367,28 @@ impl DiskStored {
         }
     }
 
+    /// Whether a copy has the bytes that the content had when it was verified.
+    fn check_copy(&self, copy: &File) -> io::Result<()> {
+        let changed = || io::Error::new(io::ErrorKind::InvalidData, "the file was changed since it was given away");
+        if copy.metadata()?.len() != self.size_bytes {
+            return Err(changed());
+        }
+        for chunk in 0..self.size_bytes.div_ceil(CHUNK_SIZE) {
+            let range = chunk_range(chunk, self.size_bytes);
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+            self.home.partial.read_exact(copy, &mut bytes, range.start)?;
+            if self.hash_of(chunk) != Some(xxh3_64(&bytes)) {
+                return Err(changed());
+            }
+        }
+        Ok(())
+    }
+
     fn give_away_now(&self) -> io::Result<()> {
         let _open = self.home.enter()?;
-        self.check_not_kept()?;
+        if self.kept.get().is_some() {
+            return Ok(());
+        }
         self.be_kept(self.opened()?);
         self.remove_sidecars();
         self.home.partial.remove(&self.name)
