@@ -115,7 +115,7 @@ impl Live {
             self.teller.hear(vec![Observation::Amended { path: path.clone(), mode, modified }]);
         }
         let (_, attr) = self.away_at(place).ok_or(Errno::STALE)?;
-        self.inodes.told_away(number, &attr);
+        self.inodes.amended_away(number, &attr);
         Ok(self.seen_away(number, &Absent { attr, ..absent.clone() }))
     }
 
@@ -137,26 +137,10 @@ impl Live {
         Ok(anchor)
     }
 
-    /// Cuts a file that is being opened for that. Set-id bits go with it unless root asks: the kernel leaves that to us here.
-    pub(super) fn cut(&self, number: u64, anchor: &OwnedFd, caller: Caller) -> Outcome<()> {
-        self.inodes.changes(number);
-        self.truncate(anchor, None, 0)?;
-        let mode = rustix::fs::fstat(anchor)?.st_mode;
-        // A set-gid bit that nobody can use is for locks, and stays.
-        let gid_bit = if mode & 0o010 != 0 { 0o2000 } else { 0 };
-        let lost = mode & (0o4000 | gid_bit);
-        if caller.uid != 0 && lost != 0 {
-            chmod(anchor, mode & !lost)?;
-        }
-        self.attributes(number)?;
-        self.tell_of(number);
-        Ok(())
-    }
-
     fn truncate(&self, anchor: &OwnedFd, handle: Option<u64>, size: u64) -> Outcome<()> {
         let open = handle.and_then(|handle| self.files.get(handle).ok()).filter(|file| file.is_writable);
-        match open {
-            Some(file) => rustix::fs::ftruncate(file.file()?, size),
+        match open.as_ref().and_then(|open| self.here(open).ok().flatten()) {
+            Some(file) => rustix::fs::ftruncate(file, size),
             None => {
                 let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
                 rustix::fs::ftruncate(rustix::fs::open(path_to(anchor), flags, Mode::empty())?, size)

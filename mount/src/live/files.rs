@@ -1,12 +1,12 @@
 //! Open files: reading, writing, and making it last.
 
 use super::away::{Absent, AwayHandle, Found};
-use super::volume::{Caller, Live, Look, Outcome, path_to};
-use super::waiting::{Tried, Turn};
+use super::volume::{Live, Look, Outcome, path_to};
+use super::waiting::Tried;
 use crate::fuse::Invalidation;
 use farshore_engine::Ino;
 use rustix::fd::OwnedFd;
-use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::io::IoSlice;
 use std::sync::OnceLock;
@@ -24,9 +24,18 @@ pub(super) struct OpenFile {
 /// Where the bytes of an open file are.
 enum Bytes {
     Here(OwnedFd),
-    /// It was away when it was opened, for reading. When it has come, it is opened in the folder, because it may be written
-    /// there.
-    Away(AwayHandle, OnceLock<OwnedFd>),
+    /// It was away when it was opened.
+    Away(OpenAway),
+}
+
+/// A file that was away when it was opened. It comes when it is written to, and when it has come it is opened in the folder.
+struct OpenAway {
+    handle: AwayHandle,
+    /// How a program wants to have it open.
+    flags: OFlags,
+    /// How often peers had edited it.
+    edits: u64,
+    come: OnceLock<OwnedFd>,
 }
 
 /// Where bytes are to be read.
@@ -36,21 +45,10 @@ pub(super) enum Readable<'a> {
 }
 
 impl OpenFile {
-    /// The file in the folder, if it is known to be there.
-    ///
-    /// # Errors
-    /// `EBADF`: what is away is open for reading only.
-    pub(super) fn file(&self) -> Outcome<&OwnedFd> {
-        match &self.bytes {
-            Bytes::Here(file) => Ok(file),
-            Bytes::Away(_, come) => come.get().ok_or(Errno::BADF),
-        }
-    }
-
     /// With which flags a file is opened, if a program wants to open it with these. Where to append is said with each write,
     /// because a program may change its mind; direct access is between the program and the kernel.
     pub(super) fn flags(wanted: OFlags) -> OFlags {
-        let kept = OFlags::RWMODE | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME | OFlags::TRUNC;
+        let kept = OFlags::RWMODE | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME;
         wanted & kept | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC
     }
 }
@@ -64,15 +62,14 @@ pub(super) struct Part {
 
 impl Live {
     /// Opens a file. Returns its handle, and whether what the kernel has cached of it is still good. What is away is opened where
-    /// it is as long as it is only read; otherwise it has to come, or, if it is cut, to be made anew.
+    /// it is.
     ///
     /// # Errors
     /// `ESTALE` if others may open it than when the kernel was told: it asks, checks that, and tries again.
-    pub(super) fn open_file(&self, number: u64, flags: OFlags, caller: Caller, turn: Turn) -> Tried<(u64, bool)> {
+    pub(super) fn open_file(&self, number: u64, flags: OFlags) -> Outcome<(u64, bool)> {
         // Pinned first: from now on its anchor stays.
         self.inodes.pin(number);
-        let opened = self.open_anew(number, flags, caller, turn);
-        let opened = opened.map(|(bytes, is_good)| {
+        let opened = self.open_anew(number, flags).map(|(bytes, is_good)| {
             if !is_good {
                 // The kernel cuts what it reads at the size that it remembers.
                 self.send(Invalidation::Inode { ino: Ino(number), data: true });
@@ -83,46 +80,39 @@ impl Live {
         opened
     }
 
-    fn open_anew(&self, number: u64, flags: OFlags, caller: Caller, turn: Turn) -> Tried<(Bytes, bool)> {
-        let is_cut = flags.contains(OFlags::TRUNC);
+    fn open_anew(&self, number: u64, flags: OFlags) -> Outcome<(Bytes, bool)> {
         match self.find(number)? {
             Found::Here(anchor) => {
-                if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
-                    self.inodes.changes(number);
+                let file = self.open_here(number, &anchor, flags)?;
+                let stat = rustix::fs::fstat(&file)?;
+                if !self.inodes.knows_rights(number, &stat) {
+                    return Err(Errno::STALE);
                 }
-                let (file, stat) = self.open_here(number, &anchor, flags.difference(OFlags::TRUNC))?;
-                if is_cut {
-                    self.cut(number, &anchor, caller)?;
-                }
-                // Of what is cut the kernel drops everything by itself.
-                Ok((Bytes::Here(file), is_cut || !self.inodes.has_other_bytes(number, &stat)))
+                Ok((Bytes::Here(file), !self.inodes.has_other_bytes(number, &stat)))
             }
-            Found::Away(absent) if is_cut => {
-                let anchor = self.make_empty(number, &absent, turn)?;
-                Ok((Bytes::Here(self.open_here(number, &anchor, flags.difference(OFlags::TRUNC))?.0), true))
-            }
-            Found::Away(absent) if flags.intersects(OFlags::WRONLY | OFlags::RDWR) => Err(absent.is_needed()),
             Found::Away(Absent { attr, .. }) => {
                 if !self.inodes.knows_rights_of_away(number, &attr) {
-                    return Err(Errno::STALE.into());
+                    return Err(Errno::STALE);
                 }
                 let is_good = !self.inodes.has_other_bytes_away(number, &attr);
-                Ok((Bytes::Away(self.open_away(&attr)?, OnceLock::new()), is_good))
+                let (handle, edits) = (self.open_away(&attr)?, self.inodes.edits(number));
+                Ok((Bytes::Away(OpenAway { handle, flags, edits, come: OnceLock::new() }), is_good))
             }
         }
     }
 
-    fn open_here(&self, number: u64, anchor: &OwnedFd, flags: OFlags) -> Outcome<(OwnedFd, Stat)> {
+    fn open_here(&self, number: u64, anchor: &OwnedFd, flags: OFlags) -> Outcome<OwnedFd> {
+        if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+            self.inodes.changes(number);
+        }
         // The path is a link itself, and its last part must be followed.
         let flags = OpenFile::flags(flags).difference(OFlags::NOFOLLOW);
-        let file = match rustix::fs::open(path_to(anchor), flags, Mode::empty()) {
+        match rustix::fs::open(path_to(anchor), flags, Mode::empty()) {
             Err(Errno::PERM) if flags.contains(OFlags::NOATIME) => {
-                rustix::fs::open(path_to(anchor), flags.difference(OFlags::NOATIME), Mode::empty())?
+                rustix::fs::open(path_to(anchor), flags.difference(OFlags::NOATIME), Mode::empty())
             }
-            opened => opened?,
-        };
-        let stat = rustix::fs::fstat(&file)?;
-        if self.inodes.knows_rights(number, &stat) { Ok((file, stat)) } else { Err(Errno::STALE) }
+            opened => opened,
+        }
     }
 
     /// A file is open for a program: it stays within reach until it is closed. `is_new` if nobody has been told of it.
@@ -136,27 +126,48 @@ impl Live {
         self.files.add(OpenFile { number, bytes, is_writable, is_untold: AtomicBool::new(is_new) })
     }
 
-    /// Where to read the bytes of an open file now.
-    pub(super) fn readable<'a>(&self, open: &'a OpenFile) -> Outcome<Readable<'a>> {
-        let (handle, come) = match &open.bytes {
-            Bytes::Here(file) => return Ok(Readable::Here(file)),
-            Bytes::Away(handle, come) => (handle, come),
+    /// An open file in the folder; `None` if it is away, as far as is known.
+    ///
+    /// # Errors
+    /// `ESTALE` if it is neither, or if it is open to be written and peers have edited it since: what a program has read of it
+    /// and what it writes would not fit.
+    pub(super) fn here<'a>(&self, open: &'a OpenFile) -> Outcome<Option<&'a OwnedFd>> {
+        let away = match &open.bytes {
+            Bytes::Here(file) => return Ok(Some(file)),
+            Bytes::Away(away) => away,
         };
-        if let Some(file) = come.get() {
-            return Ok(Readable::Here(file));
+        if let Some(file) = away.come.get() {
+            return Ok(Some(file));
         }
         if self.inodes.is_away(open.number) {
-            return Ok(Readable::Away(handle));
+            return Ok(None);
         }
-        let flags = OpenFile::flags(OFlags::RDONLY).difference(OFlags::NOFOLLOW);
-        match self.anchor(open.number) {
-            Ok(anchor) => {
-                let file = rustix::fs::open(path_to(&anchor), flags, Mode::empty())?;
-                Ok(Readable::Here(come.get_or_init(|| file)))
-            }
-            // It has come and gone, and nobody has it open to write.
-            Err(Errno::STALE) => Ok(Readable::Away(handle)),
-            Err(error) => Err(error),
+        if open.is_writable && self.inodes.edits(open.number) != away.edits {
+            return Err(Errno::STALE);
+        }
+        let file = self.open_here(open.number, &*self.anchor(open.number)?, away.flags)?;
+        Ok(Some(away.come.get_or_init(|| file)))
+    }
+
+    /// Where to read the bytes of an open file now.
+    pub(super) fn readable<'a>(&self, open: &'a OpenFile) -> Outcome<Readable<'a>> {
+        match (self.here(open), &open.bytes) {
+            (Ok(Some(file)), _) => Ok(Readable::Here(file)),
+            // It may have come and gone, while nobody had it open to write.
+            (Ok(None) | Err(Errno::STALE), Bytes::Away(away)) => Ok(Readable::Away(&away.handle)),
+            (Ok(None), Bytes::Here(_)) => Err(Errno::STALE),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// The file to write to.
+    fn writable<'a>(&self, open: &'a OpenFile) -> Tried<&'a OwnedFd> {
+        if let Some(file) = self.here(open)? {
+            return Ok(file);
+        }
+        match self.find(open.number)? {
+            Found::Here(_) => Ok(self.here(open)?.ok_or(Errno::STALE)?),
+            Found::Away(absent) => Err(absent.is_needed()),
         }
     }
 
@@ -176,44 +187,47 @@ impl Live {
 
     /// Writes all of `bytes`, at the end of the file if `append`. Returns how much was written; less than everything if
     /// the disk took no more.
-    pub(super) fn write(&self, part: Part, bytes: &[u8], append: bool) -> Outcome<usize> {
+    pub(super) fn write(&self, part: Part, bytes: &[u8], append: bool) -> Tried<usize> {
         let open = self.files.get(part.handle)?;
+        let file = self.writable(&open)?;
         open.is_untold.store(true, Ordering::Relaxed);
         let flags = if append { ReadWriteFlags::APPEND } else { ReadWriteFlags::empty() };
         let mut done = 0;
         while done < bytes.len() {
             let rest = [IoSlice::new(&bytes[done..])];
-            match rustix::io::pwritev2(open.file()?, &rest, part.offset + done as u64, flags) {
+            match rustix::io::pwritev2(file, &rest, part.offset + done as u64, flags) {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
                 // What was written stays written; the program hears of the error with its next write.
                 Err(_) if done > 0 => break,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(done)
     }
 
-    pub(super) fn allocate(&self, part: Part, len: u64, mode: i32) -> Outcome<()> {
+    pub(super) fn allocate(&self, part: Part, len: u64, mode: i32) -> Tried<()> {
         let open = self.files.get(part.handle)?;
+        let file = self.writable(&open)?;
         open.is_untold.store(true, Ordering::Relaxed);
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
-        rustix::fs::fallocate(open.file()?, mode, part.offset, len)
+        Ok(rustix::fs::fallocate(file, mode, part.offset, len)?)
     }
 
     /// Copies within the disk. Returns how much it was.
-    pub(super) fn copy(&self, from: Part, to: Part, len: u64) -> Outcome<usize> {
+    pub(super) fn copy(&self, from: Part, to: Part, len: u64) -> Tried<usize> {
         let (source, target) = (self.files.get(from.handle)?, self.files.get(to.handle)?);
         let Readable::Here(bytes) = self.readable(&source)? else {
             // The kernel reads and writes then.
-            return Err(Errno::XDEV);
+            return Err(Errno::XDEV.into());
         };
+        let file = self.writable(&target)?;
         target.is_untold.store(true, Ordering::Relaxed);
         let (mut offset_in, mut offset_out) = (from.offset, to.offset);
         // The answer has 32 bits.
         let len = usize::try_from(len.min(1 << 30)).map_err(|_| Errno::INVAL)?;
-        rustix::fs::copy_file_range(bytes, Some(&mut offset_in), target.file()?, Some(&mut offset_out), len)
+        Ok(rustix::fs::copy_file_range(bytes, Some(&mut offset_in), file, Some(&mut offset_out), len)?)
     }
 
     /// Where the next data or the next hole begins.
@@ -271,7 +285,9 @@ impl Live {
 
     fn tell_if_untold(&self, open: &OpenFile) {
         if open.is_untold.swap(false, Ordering::Relaxed) {
-            if let Ok(stat) = open.file().and_then(rustix::fs::fstat) {
+            if let Ok(Some(file)) = self.here(open)
+                && let Ok(stat) = rustix::fs::fstat(file)
+            {
                 self.inodes.written(open.number, &stat);
             }
             self.tell_of(open.number);

@@ -7,7 +7,7 @@ use super::listing::{Entry, OpenDir};
 use super::names::New;
 use super::stat::{file_attr, file_type};
 use super::volume::{Caller, Live, Outcome, Seen};
-use super::waiting::{Tried, Turn, settle};
+use super::waiting::{Held, Tried, Turn, settle};
 use crate::fuse::attr::{GENERATION, TTL, no_entry};
 use crate::fuse::filesystem::{MAX_BACKGROUND, MAX_READ_BYTES, NAME_MAX, refused, send_bytes};
 use crate::fuse::pending::{Pending, Refuse};
@@ -32,10 +32,10 @@ use std::time::SystemTime;
 ///  - several reads and writes of one file, and several calls in one directory, at once;
 ///  - writes of more than a page;
 ///  - listings with attributes when a program looks at them, and targets of symlinks remembered;
-///  - cached bytes dropped when a new size or modification time is seen;
-///  - an open that is to cut a file says so: what is away is not fetched for that.
+///  - cached bytes dropped when a new size or modification time is seen.
 ///
-/// It is not asked to leave locks to us: it keeps them itself, which is right among the programs of one machine. Nor to
+/// It is not asked to tell with an open that the file is to be cut: it says so right after that, when it has made sure that this
+/// may be (a program that is being executed is not cut). It is not asked to leave locks to us: it keeps them itself, which is right among the programs of one machine. Nor to
 /// leave the mask of a program to us, nor the loss of set-id bits: it takes care of both before it asks.
 const CAPABILITIES: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_ASYNC_DIO)
@@ -44,8 +44,7 @@ const CAPABILITIES: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_DO_READDIRPLUS)
     .union(InitFlags::FUSE_READDIRPLUS_AUTO)
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
-    .union(InitFlags::FUSE_AUTO_INVAL_DATA)
-    .union(InitFlags::FUSE_ATOMIC_O_TRUNC);
+    .union(InitFlags::FUSE_AUTO_INVAL_DATA);
 
 /// How many threads take requests at least: they wait for the disk.
 const LEAST_THREADS: usize = 8;
@@ -242,12 +241,16 @@ impl fuser::Filesystem for FileSystem {
         });
     }
 
-    fn open(&self, request: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (flags, caller) = (open_flags(flags.0), caller(request));
-        let open = move |folder: &Live, turn| folder.open_file(ino.0, flags, caller, turn);
-        self.answer_in_time(Operation::Open, reply, open, move |reply, (handle, is_good)| {
-            reply.opened(FileHandle(handle), cache_flags(flags, is_good));
-        });
+    fn open(&self, _: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let flags = open_flags(flags.0);
+        self.answer(
+            Operation::Open,
+            reply,
+            |folder| folder.open_file(ino.0, flags),
+            |reply, (handle, is_good)| {
+                reply.opened(FileHandle(handle), cache_flags(flags, is_good));
+            },
+        );
     }
 
     fn read(
@@ -294,8 +297,18 @@ impl fuser::Filesystem for FileSystem {
     ) {
         // What the kernel writes by itself, from a memory map, has its place.
         let append = open_flags(flags.0).contains(OFlags::APPEND) && !how.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let write = |folder: &Live| folder.write(Part { handle: handle.0, offset }, data, append);
-        self.answer(Operation::Write, reply, write, written);
+        let part = Part { handle: handle.0, offset };
+        let reply = Pending::new(Operation::Write, reply, &self.stats);
+        match self.folder.write(part, data, append) {
+            Ok(bytes) => end(reply, Ok(bytes), written),
+            Err(Held::Failed(error)) => refuse(reply, error),
+            // The kernel's own buffer is needed for what it asks next.
+            Err(Held::ForTurn | Held::ForFile(_)) => {
+                let data = data.to_vec();
+                let write = move |folder: &Live, _| folder.write(part, &data, append);
+                settle(&self.folder, Box::new(write), Box::new(move |outcome| end(reply, outcome, written)));
+            }
+        }
     }
 
     fn flush(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -410,7 +423,7 @@ impl fuser::Filesystem for FileSystem {
         reply: ReplyEmpty,
     ) {
         let part = Part { handle: handle.0, offset };
-        self.answer(Operation::Write, reply, |folder| folder.allocate(part, len, mode), done);
+        self.answer_in_time(Operation::Write, reply, move |folder, _| folder.allocate(part, len, mode), done);
     }
 
     fn lseek(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -436,7 +449,7 @@ impl fuser::Filesystem for FileSystem {
         reply: ReplyWrite,
     ) {
         let (from, to) = (Part { handle: from.0, offset: from_offset }, Part { handle: to.0, offset: to_offset });
-        self.answer(Operation::Write, reply, |folder| folder.copy(from, to, len), written);
+        self.answer_in_time(Operation::Write, reply, move |folder, _| folder.copy(from, to, len), written);
     }
 
     /// No file here knows any; ENOTTY is how a file says so.

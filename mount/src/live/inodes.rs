@@ -136,6 +136,8 @@ struct Known {
     /// What an answer said last. Unlike the rest, not what the kernel was asked to forget.
     rights: Rights,
     unchanged: Option<Unchanged>,
+    /// How often peers have edited it while it was away.
+    edits: u64,
 }
 
 /// All that the kernel knows.
@@ -400,6 +402,7 @@ impl Known {
             told,
             rights,
             unchanged: None,
+            edits: 0,
         }
     }
 

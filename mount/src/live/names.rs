@@ -64,7 +64,7 @@ impl Live {
         caller: Caller,
     ) -> Outcome<(Seen, u64)> {
         let (directory, place) = (self.directory(parent, name)?, Place::new(parent, name));
-        let wanted = OpenFile::flags(flags).difference(OFlags::TRUNC) | OFlags::CREATE | OFlags::EXCL;
+        let wanted = OpenFile::flags(flags) | OFlags::CREATE | OFlags::EXCL;
         let made = self.nothing_is_away(&place);
         let file = match made.and_then(|()| rustix::fs::openat(&directory, name, wanted, permissions(mode))) {
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => return Err(Errno::STALE),

@@ -138,7 +138,8 @@ fn what_is_away_is_changed_without_being_fetched_while_the_owner_is_away() {
     owner.process.signal(Signal::STOP);
     let code = |result: io::Result<()>| result.unwrap_err().raw_os_error();
     assert_eq!(code(fs::read(joined.here("read")).map(drop)), Some(libc::EIO));
-    assert_eq!(code(OpenOptions::new().append(true).open(joined.here("read")).map(drop)), Some(libc::EIO));
+    let mut append = OpenOptions::new().append(true).open(joined.here("read")).unwrap();
+    assert_eq!(code(append.write_all(b"more")), Some(libc::EIO));
     fs::remove_file(joined.here("removed")).unwrap();
     fs::rename(joined.here("moved"), joined.here("dir/moved")).unwrap();
     fs::rename(joined.here("dir"), joined.here("renamed")).unwrap();
@@ -235,7 +236,7 @@ fn a_mount_ends_although_somebody_waits_to_write() {
     let Some(mut joined) = Joined::with("600", fill) else { return };
     joined.share.as_ref().unwrap().process.signal(Signal::STOP);
     let path = joined.here("file");
-    let writer = std::thread::spawn(move || OpenOptions::new().append(true).open(path).map(drop));
+    let writer = std::thread::spawn(move || OpenOptions::new().append(true).open(path)?.write_all(b"more"));
     eventually("somebody waits", || {
         let said = joined.world.run("reader", &["status", "--json"]).went_well();
         said.text().replace(' ', "").contains("\"waiters\":1")

@@ -10,7 +10,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
@@ -114,7 +114,7 @@ fn a_reader_that_waits_holds_up_nobody_and_an_end_ends_it() {
     eventually("reads do not come", || halves.far.waiting() > 0);
     // A write to what is away waits too.
     let path = halves.here("other");
-    let writer = thread::spawn(move || OpenOptions::new().append(true).open(path).map(drop));
+    let writer = thread::spawn(move || OpenOptions::new().append(true).open(path)?.write_all(b"more"));
     eventually("the file is not asked for", || halves.far.waiting() > 1);
     assert_eq!(fs::read_to_string(halves.here("here")).unwrap(), "here");
     fs::write(halves.here("new"), "new").unwrap();
@@ -160,11 +160,24 @@ fn who_writes_to_what_is_away_gets_all_of_it_first() {
 }
 
 #[test]
+fn what_peers_edit_meanwhile_is_not_written_into() {
+    let Some(halves) = Halves::new() else { return };
+    halves.far.put("file", b"what was read");
+    let open = OpenOptions::new().read(true).write(true).open(halves.here("file")).unwrap();
+    open.read_exact_at(&mut [0; 13], 0).unwrap();
+    halves.far.edit("file", b"an edit of a peer");
+    assert_eq!(code(open.write_all_at(b"WAS", 5)), Errno::STALE);
+    assert_eq!(fs::read(halves.here("file")).unwrap(), b"an edit of a peer");
+    OpenOptions::new().write(true).open(halves.here("file")).unwrap().write_all_at(b"AN", 0).unwrap();
+    assert_eq!(fs::read(halves.there("file")).unwrap(), b"AN edit of a peer");
+}
+
+#[test]
 fn what_cannot_come_is_not_written_to() {
     let Some(halves) = Halves::new() else { return };
     halves.far.put("file", b"bytes");
     halves.far.break_down();
-    assert_eq!(code(OpenOptions::new().write(true).open(halves.here("file")).map(drop)), Errno::IO);
+    assert_eq!(code(OpenOptions::new().write(true).open(halves.here("file")).unwrap().write_all(b"new")), Errno::IO);
     assert_eq!(code(fs::read(halves.here("file")).map(drop)), Errno::IO);
     assert!(!halves.there("file").exists());
     assert_eq!(halves.far.bytes("file"), b"bytes");
@@ -177,6 +190,7 @@ fn cutting_what_is_away_to_nothing_fetches_nothing() {
     far.cut();
     far.put("opened", &pattern(100_000, 5));
     far.put("cut", &pattern(100_000, 6));
+    far.put("emptied", &pattern(100_000, 7));
     let number = fs::metadata(halves.here("opened")).unwrap().ino();
     fs::write(halves.here("opened"), "anew").unwrap();
     assert_eq!(far.told()[..2], ["sighted opened", "found opened"]);
@@ -186,6 +200,11 @@ fn cutting_what_is_away_to_nothing_fetches_nothing() {
     cut(&halves.here("cut"), 0);
     assert_eq!(far.told()[..2], ["sighted cut", "found cut"]);
     assert_eq!(fs::metadata(halves.there("cut")).unwrap().len(), 0);
+    let mut emptied = OpenOptions::new().read(true).write(true).open(halves.here("emptied")).unwrap();
+    assert_eq!(far.told(), [""; 0], "who opens it may never write");
+    emptied.set_len(0).unwrap();
+    emptied.write_all(b"anew").unwrap();
+    assert_eq!(fs::read_to_string(halves.here("emptied")).unwrap(), "anew");
     assert!(far.names().is_empty() && far.brought().is_empty());
 }
 
@@ -363,18 +382,4 @@ fn the_stores_own_directory_is_not_shown() {
     assert!(fs::metadata(halves.here(".farshore")).is_err());
     assert_eq!(code(fs::create_dir(halves.here(".farshore"))), Errno::PERM);
     assert_eq!(code(fs::rename(halves.here("dir"), halves.here(".farshore"))), Errno::PERM);
-}
-
-#[test]
-fn set_id_bits_go_with_the_bytes_that_are_cut() {
-    let Some(halves) = Halves::new() else { return };
-    let path = halves.here("file");
-    fs::write(&path, "text").unwrap();
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o6777)).unwrap();
-    OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
-    let mode = fs::metadata(&path).unwrap().mode() & 0o7777;
-    let is_root = rustix::process::geteuid().is_root();
-    assert_eq!(mode, if is_root { 0o6777 } else { 0o777 });
-    OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(&path).unwrap();
-    assert_eq!(fs::metadata(halves.there("file")).unwrap().len(), 0);
 }

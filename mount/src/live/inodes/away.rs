@@ -52,6 +52,20 @@ impl Inodes {
         self.lock().tell_away(number, attr);
     }
 
+    /// As [`Inodes::told_away`]: what is different was set here, and is no edit.
+    pub(in crate::live) fn amended_away(&self, number: u64, attr: &Attr) {
+        let mut table = self.lock();
+        if let Some(known) = table.known.get_mut(&number) {
+            known.told = Told::of_away(attr);
+        }
+        table.tell_away(number, attr);
+    }
+
+    /// How often peers have edited a file while it was away, as far as was noticed.
+    pub(in crate::live) fn edits(&self, number: u64) -> u64 {
+        self.lock().known.get(&number).map_or(0, |known| known.edits)
+    }
+
     /// What was away is in the folder now, and is this. Returns whether it could be taken for that: not if it is known
     /// under another number already.
     pub(in crate::live) fn came(&self, number: u64, stat: &Stat) -> bool {
@@ -77,6 +91,7 @@ impl Inodes {
         let (rights, now) = (Rights::of_away(attr, owner), Told::of_away(attr));
         let (before, had_rights) = (std::mem::replace(&mut known.told, now), known.rights);
         known.origin = Origin::Away(*attr);
+        known.edits += u64::from(!before.has_bytes_of(now));
         match () {
             () if !before.has_bytes_of(now) => Stale::Bytes,
             () if before == now && had_rights == rights => Stale::Nothing,
@@ -132,8 +147,10 @@ impl Table {
     fn tell_away(&mut self, number: u64, attr: &Attr) {
         let rights = Rights::of_away(attr, self.owner);
         if let Some(known) = self.known.get_mut(&number).filter(|known| known.is_away(attr.ino)) {
+            let now = Told::of_away(attr);
+            known.edits += u64::from(!known.told.has_bytes_of(now));
             known.origin = Origin::Away(*attr);
-            known.told = Told::of_away(attr);
+            known.told = now;
             known.rights = rights;
         }
     }
