@@ -34,9 +34,9 @@ use std::time::SystemTime;
 ///  - listings with attributes when a program looks at them, and targets of symlinks remembered;
 ///  - cached bytes dropped when a new size or modification time is seen.
 ///
-/// It is not asked to tell with an open that the file is to be cut: it says so right after that, when it has made sure that this
-/// may be (a program that is being executed is not cut). It is not asked to leave locks to us: it keeps them itself, which is right among the programs of one machine. Nor to
-/// leave the mask of a program to us, nor the loss of set-id bits: it takes care of both before it asks.
+/// It is not asked to leave locks to us: it keeps them itself, which is right among the programs of one machine. Nor to
+/// leave the mask of a program to us, nor the loss of set-id bits: it takes care of both before it asks. Nor to tell with an
+/// open that the file is to be cut: it asks for that afterwards, when it has seen that this may be (no program runs from it).
 const CAPABILITIES: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_ASYNC_DIO)
     .union(InitFlags::FUSE_BIG_WRITES)

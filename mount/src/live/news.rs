@@ -41,6 +41,16 @@ impl Teller {
         self.hear(news);
     }
 
+    /// Tells `news`, and that what had the one path has the other one, if it still has. Only for who has the turn.
+    pub(super) fn tell_moved(&self, mut news: Vec<Observation>, from: &RelPath, to: &RelPath) {
+        let moved = self.look(to);
+        if matches!(moved, Some(Observation::Found { .. })) {
+            news.push(Observation::Moved { from: from.clone(), to: to.clone() });
+        }
+        news.extend(moved);
+        self.tell_now(news, [from]);
+    }
+
     fn look(&self, path: &RelPath) -> Option<Observation> {
         let (_, name) = path.split_last()?;
         // If the directory is not there, whoever moved it has told, or will.
@@ -70,12 +80,9 @@ impl Live {
     /// What had the one path has the other one.
     pub(super) fn tell_rename(&self, from: Option<RelPath>, to: Option<RelPath>) {
         let teller = Arc::clone(&self.teller);
-        self.teller.order.now_or_next(move || {
-            let mut news = Vec::with_capacity(3);
-            if let (Some(from), Some(to)) = (&from, &to) {
-                news.push(Observation::Moved { from: from.clone(), to: to.clone() });
-            }
-            teller.tell_now(news, [to, from].iter().flatten());
+        self.teller.order.now_or_next(move || match (&from, &to) {
+            (Some(from), Some(to)) => teller.tell_moved(Vec::new(), from, to),
+            (from, to) => teller.tell_now(Vec::new(), from.iter().chain(to)),
         });
     }
 

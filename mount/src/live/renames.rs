@@ -106,13 +106,13 @@ impl Live {
                     self.inodes.renamed(moved, from, to.clone());
                 }
                 let Some((from, to)) = paths else { return Ok(()) };
-                let mut news: Vec<Observation> = over.into_iter().collect();
-                if !flags.contains(RenameFlags::EXCHANGE) {
+                if flags.contains(RenameFlags::EXCHANGE) {
+                    self.teller.tell_now(Vec::new(), [&to, &from]);
+                } else {
                     // With all that is in it, here or away.
-                    news.push(Observation::Sighted { path: from.clone() });
-                    news.push(Observation::Moved { from: from.clone(), to: to.clone() });
+                    let sighted = Observation::Sighted { path: from.clone() };
+                    self.teller.tell_moved(over.into_iter().chain([sighted]).collect(), &from, &to);
                 }
-                self.teller.tell_now(news, [&to, &from]);
                 Ok(())
             })
         })
