@@ -2,21 +2,18 @@
 
 use crate::path::RelPath;
 use crate::record::{Facts, Kind, Record, Stamp};
-use crate::version::Revision;
+use crate::version::Dot;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What our folder holds at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) record: Record,
-    /// Which state of the path that was.
-    pub(crate) revision: Revision,
+    /// The change that made it what it is.
+    pub(crate) dot: Dot,
     pub(crate) facts: Facts,
     /// The scan that saw it last.
     pub(crate) mark: u64,
-    /// It gave way to a directory in which something lives, and not to something that was made by who had seen it: it lives
-    /// on.
-    pub(crate) gave_way: bool,
 }
 
 impl Held {
@@ -82,13 +79,6 @@ impl Behind {
     pub(crate) fn with_stamp(&self, stamp: Stamp) -> Option<(&RelPath, &Held)> {
         let path = self.by_stamp.get(&stamp)?.first()?;
         Some((path, self.by_path.get(path)?))
-    }
-
-    /// What is there gave way to a directory.
-    pub(crate) fn note_gave_way(&mut self, path: &RelPath) {
-        if let Some(held) = self.by_path.get_mut(path) {
-            held.gave_way = true;
-        }
     }
 
     pub(crate) fn has_files(&self) -> bool {

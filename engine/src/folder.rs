@@ -8,15 +8,15 @@ use crate::behind::{Behind, Held};
 use crate::content::Content;
 use crate::engine::{Engine, Running};
 use crate::ids::{ContentId, EffectId, Ino};
-use crate::merge::conflict_name;
+use crate::merge::{Stated, conflict_name};
 use crate::output::{Apply, ApplyError, Effect, Notice, Output, ServedFile};
 use crate::path::RelPath;
 use crate::record::{Facts, Kind, Record, Stamp};
-use crate::replica::{Stated, Telling};
+use crate::replica::Telling;
 use crate::time::Time;
 use crate::timers::Timer;
 use crate::tree::{Node, Origin};
-use crate::version::Revision;
+use crate::version::Dot;
 use std::collections::BTreeSet;
 
 /// The most operations in one batch.
@@ -50,7 +50,7 @@ pub(crate) struct FolderState {
 struct Planned {
     op: Apply,
     /// What is at the path then.
-    becomes: Option<(Record, Revision)>,
+    becomes: Option<(Record, Dot)>,
 }
 
 impl FolderState {
@@ -112,13 +112,7 @@ impl Engine {
         }
         let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino))?;
         let Origin::Local(facts) = node.origin else { return None };
-        Some(Held {
-            record: node.record.clone(),
-            revision: node.revision.clone(),
-            facts,
-            mark: node.mark,
-            gave_way: false,
-        })
+        Some(Held { record: node.record.clone(), dot: node.revision.dot, facts, mark: node.mark })
     }
 
     /// Whether our folder has a directory at a path.
@@ -130,13 +124,7 @@ impl Engine {
     pub(crate) fn leave_behind(&mut self, ino: Ino, telling: Telling) {
         let (Some(path), Some(node)) = (self.tree.path_of(ino), self.tree.get(ino)) else { return };
         if let (Origin::Local(facts), Origin::Peer(_)) = (node.origin, telling.origin) {
-            let held = Held {
-                record: node.record.clone(),
-                revision: node.revision.clone(),
-                facts,
-                mark: node.mark,
-                gave_way: false,
-            };
+            let held = Held { record: node.record.clone(), dot: node.revision.dot, facts, mark: node.mark };
             self.replica.folder.behind.insert(path, held);
         }
     }
@@ -175,7 +163,8 @@ impl Engine {
         if folder.due.is_empty() || self.peers.values().any(|peer| peer.listing.is_some()) {
             return;
         }
-        let planned = self.plan(out);
+        self.tidy(out);
+        let planned = self.plan();
         if planned.is_empty() {
             return;
         }
@@ -187,9 +176,24 @@ impl Engine {
         self.replica.folder.batch = Some((effect, planned));
     }
 
+    /// Where our folder has what the tree says, what is beside it and nothing would be lost of is dropped.
+    fn tidy(&mut self, out: &mut Vec<Output>) {
+        let is_disputed = |path: &&RelPath| {
+            let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
+            node.is_some_and(|node| matches!(node.origin, Origin::Local(_)) && !node.revision.others.is_empty())
+        };
+        let disputed: Vec<RelPath> = self.replica.folder.due.iter().filter(is_disputed).cloned().collect();
+        for path in disputed {
+            let Some(stated) = self.stated_at(&path) else { continue };
+            let tidied = stated.tidied();
+            if tidied != stated {
+                self.tell_own_state(&path, tidied, out);
+            }
+        }
+    }
+
     /// The operations that can be done now, in an order in which they can.
-    fn plan(&mut self, out: &mut Vec<Output>) -> Vec<Planned> {
-        self.keep_what_was_not_seen(out);
+    fn plan(&mut self) -> Vec<Planned> {
         let mut due = std::mem::take(&mut self.replica.folder.due);
         due.retain(|path| !self.replica.folder.unclear.contains(path));
         let mut left = BTreeSet::new();
@@ -229,32 +233,16 @@ impl Engine {
         // What is done in a directory gives it another time: that is set right at the end.
         for dir in plan.touched_dirs() {
             let node = self.tree.resolve(dir.names()).and_then(|ino| self.tree.get(ino));
-            if let Some(node) = node.filter(|node| matches!(node.origin, Origin::Local(_)) && !plan.touches(&dir)) {
+            let is_clear = !plan.touches(&dir) && !self.replica.folder.unclear.contains(&dir);
+            if let Some(node) = node.filter(|node| matches!(node.origin, Origin::Local(_)) && is_clear) {
                 let Record { mode, modified, .. } = node.record;
                 let op = Apply::SetAttributes { path: dir, mode, modified, expect: None };
-                plan.push(Planned { op, becomes: Some((node.record.clone(), node.revision.clone())) });
+                plan.push(Planned { op, becomes: Some((node.record.clone(), node.revision.dot)) });
             }
         }
         // What is only waited for by others in the same batch comes again when that has ended.
         self.replica.folder.due = left;
         plan.ops
-    }
-
-    /// What our folder holds and the tree has nothing of any more, although whoever removed it had not seen it, lives.
-    fn keep_what_was_not_seen(&mut self, out: &mut Vec<Output>) {
-        let is_unseen = |path: &&RelPath| {
-            let held = self.replica.folder.behind.get(path);
-            let removed = self.replica.tombstones.get(path.names());
-            let covers = |held: &Held| removed.is_some_and(|removed| removed.version.covers(held.revision.dot()));
-            let was_seen = |held: &Held| !held.gave_way && covers(held);
-            self.tree.resolve(path.names()).is_none() && held.is_some_and(|held| !was_seen(held))
-        };
-        let unseen: Vec<RelPath> = self.replica.folder.due.iter().filter(is_unseen).cloned().collect();
-        for path in unseen {
-            let Some(held) = self.replica.folder.behind.get(&path).cloned() else { continue };
-            let revision = self.next_revision(&self.version_at(path.names()).join(&held.revision.version));
-            self.tell_held(&path, Held { revision, gave_way: false, ..held }, out);
-        }
     }
 
     /// The bytes that are wanted somewhere, of those that the folder has where the tree wants others, and where. Of these
@@ -302,20 +290,15 @@ impl Engine {
             let Record { mode, modified, .. } = node.record;
             let (from, to, expect) = (from.clone(), path.clone(), held.facts);
             let op = Apply::Rename { from, to, mode, modified, expect, over: over.map(|held| held.facts) };
-            plan.push(Planned { op, becomes: Some((node.record.clone(), node.revision.clone())) });
+            plan.push(Planned { op, becomes: Some((node.record.clone(), node.revision.dot)) });
         }
     }
 
-    /// Whether what our folder holds and what the tree says were made without knowledge of each other, so that the former has
-    /// to live on. Of an empty file nothing would be lost.
+    /// Whether what our folder holds was written without knowledge of what the tree says, and has to live on beside it.
     fn conflicts(&self, held: &Held, node: &Node) -> bool {
-        let was_seen = !held.gave_way && node.revision.version.covers(held.revision.dot());
-        let is_same = match (&held.record.kind, &node.record.kind) {
-            (Kind::Symlink { target }, Kind::Symlink { target: other }) => target == other,
-            (Kind::Symlink { .. }, _) => false,
-            _ => held.stamp().is_none() || held.stamp() == stamp_of(node),
-        };
-        !was_seen && !is_same
+        let is_empty = matches!(held.record.kind, Kind::File { size_bytes: 0, .. });
+        let is_the_same = held.record.kind == node.record.kind;
+        !is_the_same && !is_empty && node.revision.others.iter().any(|other| other.dot == held.dot)
     }
 
     /// What lost its name to what the tree says lives on beside it.
@@ -339,7 +322,7 @@ impl Engine {
         let (parents, name) = path.split_last()?;
         let mut name = name.clone();
         loop {
-            name = conflict_name(&name, &held.record, held.revision.author);
+            name = conflict_name(&name, &held.record, held.dot.author);
             // Where a longer name makes a path that is too long, there is room at the top.
             let beside = RelPath::new([parents, core::slice::from_ref(&name)].concat());
             let to = beside.or_else(|_| RelPath::new(vec![name.clone()])).ok()?;
@@ -378,7 +361,7 @@ impl Engine {
         if matches!(node.origin, Origin::Local(_)) {
             return Next::Nothing;
         }
-        let (record, revision) = (node.record.clone(), node.revision.clone());
+        let (record, dot) = (node.record.clone(), node.revision.dot);
         let Record { mode, modified, .. } = record;
         if !self.has_parent(path) && !path.split_last().is_some_and(|(parents, _)| plan.makes_dir(parents)) {
             return Next::Later;
@@ -392,7 +375,7 @@ impl Engine {
             };
             if is_same {
                 let op = Apply::SetAttributes { path, mode, modified, expect: Some(held.facts) };
-                return Next::Do(Box::new(Planned { op, becomes: Some((record, revision)) }));
+                return Next::Do(Box::new(Planned { op, becomes: Some((record, dot)) }));
             }
             let is_wanted = held.stamp().is_some_and(|stamp| wanted.contains(&stamp));
             if !is_wanted && self.conflicts(held, node) {
@@ -418,7 +401,7 @@ impl Engine {
                 None => return Next::Wait,
             },
         };
-        Next::Do(Box::new(Planned { op, becomes: Some((record, revision)) }))
+        Next::Do(Box::new(Planned { op, becomes: Some((record, dot)) }))
     }
 
     /// The content of a file, if all of it is here.
@@ -429,7 +412,7 @@ impl Engine {
 
     fn has_parent(&self, path: &RelPath) -> bool {
         let parent = path.split_last().and_then(|(parents, _)| RelPath::new(parents.to_vec()).ok());
-        parent.is_none_or(|parent| self.has_dir(&parent))
+        parent.is_none_or(|parent| self.has_dir(&parent) && !self.replica.folder.unclear.contains(&parent))
     }
 
     /// All bytes of a content are here: they can go into our folder.
@@ -488,10 +471,10 @@ impl Engine {
         }
         if let Apply::Rename { from, .. } | Apply::Remove { path: from, .. } = &op {
             self.replica.folder.behind.remove(from);
-            self.replica.folder.note_due(from.clone());
+            self.note_not_there(from);
         }
-        let (Some((record, revision)), path) = (becomes, op.target()) else { return };
-        let held = Held { record, revision, facts, mark: self.last_mark, gave_way: false };
+        let (Some((record, dot)), path) = (becomes, op.target()) else { return };
+        let held = Held { record, dot, facts, mark: self.last_mark };
         // The tree may have come to say something else meanwhile.
         if let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino))
             && matches!(node.origin, Origin::Local(_))
@@ -507,11 +490,26 @@ impl Engine {
     /// What lost its name has another one now. That is told before anything that says so to others who have the same bytes:
     /// they let go of them then.
     fn on_copy_kept(&mut self, path: &RelPath, to: &RelPath, facts: Facts, out: &mut Vec<Output>) {
+        // The tree may have come to say just that of it meanwhile.
+        let lost = self.held_at(path);
+        self.replica.folder.behind.remove(path);
+        self.note_not_there(path);
+        let Some(lost) = lost else { return };
+        self.tell_found(to, Held { facts, ..lost.clone() }, &[], out);
+        self.tell_gone(path, lost.dot, out);
+    }
+
+    /// Our folder has nothing at a path any more, because that was to be so. The tree may have come to say that it is there
+    /// again.
+    fn note_not_there(&mut self, path: &RelPath) {
         self.replica.folder.note_due(path.clone());
-        let Some(lost) = self.replica.folder.behind.remove(path) else { return };
-        let revision = self.next_revision(&self.version_at(to.names()));
-        self.tell_held(to, Held { revision, facts, gave_way: false, ..lost.clone() }, out);
-        self.join_with(path, &lost.revision, out);
+        let Some(ino) = self.tree.resolve(path.names()).filter(|ino| self.is_in_folder(*ino)) else { return };
+        let Some(author) = self.tree.get(ino).map(|node| node.revision.dot.author) else { return };
+        let source = self.source_by(author);
+        if let Some(node) = self.tree.get_mut(ino) {
+            node.origin = source;
+        }
+        self.prefetch_if_pinned(ino);
     }
 
     /// What lost its name holds the bytes of what took it: they are one file.
@@ -520,32 +518,40 @@ impl Engine {
         self.replica.folder.note_due(path.clone());
         let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
         let Some(node) = node.filter(|node| node.content == Some(*content)) else { return };
-        let kind = node.record.kind.clone();
+        let (kind, dot) = (node.record.kind.clone(), node.revision.dot);
         let Some(held) = self.replica.folder.behind.get(path).cloned() else { return };
-        let record = Record { kind, ..held.record.clone() };
-        self.join_with(path, &held.revision, out);
-        let Some(revision) = self.stated_at(path).map(|stated| stated.revision) else { return };
-        self.replica.folder.behind.insert(path.clone(), Held { record, revision, ..held });
+        self.tell_gone(path, held.dot, out);
+        let record = Record { kind, ..held.record };
+        self.replica.folder.behind.insert(path.clone(), Held { record, dot, ..held });
         self.settle(path);
     }
 
-    /// What the tree says of a path now comes after another state of it, too.
-    pub(crate) fn join_with(&mut self, path: &RelPath, other: &Revision, out: &mut Vec<Output>) {
+    /// What this change made of a path is not there any more.
+    pub(crate) fn tell_gone(&mut self, path: &RelPath, gone: Dot, out: &mut Vec<Output>) {
         let Some(stated) = self.stated_at(path) else { return };
-        let version = stated.revision.version.join(&other.version);
-        if version != stated.revision.version {
-            self.join_version(path, Revision { version, author: stated.revision.author }, self.last_mark, out);
+        let without = stated.without(gone);
+        if without != stated {
+            self.tell_own_state(path, without, out);
         }
     }
 
-    /// Our folder holds this: a change of ours, merged with what the tree says.
-    pub(crate) fn tell_held(&mut self, path: &RelPath, held: Held, out: &mut Vec<Output>) {
-        let telling = Telling { origin: Origin::Local(held.facts), from: None, replaced: true, mark: held.mark };
-        let stated = Stated { record: Some(held.record.clone()), revision: held.revision.clone() };
-        self.replica.folder.behind.insert(path.clone(), held);
+    fn tell_own_state(&mut self, path: &RelPath, stated: Stated, out: &mut Vec<Output>) {
+        let origin = Origin::Local(Facts::default());
+        let telling = Telling { origin, from: None, seen: None, replaced: true, mark: self.last_mark };
+        let _set = self.set_state(path, stated, telling, out);
+    }
+
+    /// Our folder holds this: a change of ours, of somebody who saw what `over` made.
+    pub(crate) fn tell_found(&mut self, path: &RelPath, held: Held, over: &[Dot], out: &mut Vec<Output>) {
+        let before = self.stated_at(path).unwrap_or_default();
+        let dot = self.clock.dot_after(&before.revision.version);
+        let after = before.after(dot, held.record.clone(), over);
+        let telling =
+            Telling { origin: Origin::Local(held.facts), from: None, seen: Some(dot), replaced: true, mark: held.mark };
+        self.replica.folder.behind.insert(path.clone(), Held { dot, ..held });
         self.replica.folder.note_due(path.clone());
         // Only what peers say can break a rule; beyond the most entries there is no place for it.
-        let _merged = self.merge_in(path, stated, telling, out);
+        let _set = self.set_state(path, after, telling, out);
         self.settle(path);
         self.drop_behind_if_local(path);
     }

@@ -4,11 +4,12 @@ use crate::engine::Engine;
 use crate::event::{Change, Position, TreeUpdate};
 use crate::fault::PeerFault;
 use crate::ids::{Ino, LinkId, PeerId};
+use crate::merge::Stated;
 use crate::output::{Notice, Output};
 use crate::path::{Name, RelPath};
 use crate::peers::Peer;
 use crate::record::{Kind, Record};
-use crate::replica::{Renamed, Stated, Telling};
+use crate::replica::{Renamed, Telling};
 use crate::tree::{Known, Node, Origin};
 use crate::version::{Dot, Revision};
 use std::collections::BTreeMap;
@@ -171,7 +172,7 @@ impl Engine {
 
     /// What a peer says now. It is later than the beginning of every listing that is being told.
     fn telling_of(&self, id: PeerId) -> Telling {
-        Telling { origin: Origin::Peer(id), from: Some(id), replaced: false, mark: self.last_mark }
+        Telling { origin: Origin::Peer(id), from: Some(id), seen: None, replaced: false, mark: self.last_mark }
     }
 
     /// One path of the listing of a peer with which we merge.
@@ -292,7 +293,7 @@ impl Engine {
                     }
                 };
                 self.rename(ino, parent, name.clone(), out);
-                self.mark_moved(ino, known.revision.dot());
+                self.mark_moved(ino, known.revision.dot);
                 self.update(ino, known, out);
                 Ok(())
             }

@@ -3,7 +3,7 @@
 
 use crate::path::{NAME_MAX_BYTES, Name};
 use crate::record::{FileTime, Kind, Record};
-use crate::version::{DeviceTag, Order, Revision};
+use crate::version::{DeviceTag, Dot, MAX_SIBLINGS, Revision, Sibling, Version};
 use core::cmp::Ordering;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -14,106 +14,105 @@ const EXTENSION_MAX_BYTES: usize = 16;
 const LAST_SECOND: i64 = 253_402_300_799;
 
 /// What a replica says of one path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct State<'a> {
-    /// What is there; `None` if something was there, and was removed.
-    pub record: Option<&'a Record>,
-    /// Which state of the path that is.
-    pub revision: &'a Revision,
-}
-
-/// One of two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// What this replica says.
-    Ours,
-    /// What the other one says.
-    Theirs,
-}
-
-/// What becomes of two states of one path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Merged {
-    /// Which of the two stands at the path.
-    pub kept: Side,
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stated {
+    /// What is there; `None` if nothing is there any more.
+    pub record: Option<Record>,
     /// Which state of the path that is.
     pub revision: Revision,
-    /// Whether both were written without knowledge of the other, so that the one that is not kept has to live on as a
-    /// conflict copy, see [`conflict_name`]. The one that is kept has the version that it had: only a device that holds the
-    /// bytes of the other one can say that it has made the copy, by joining the versions when it has.
-    pub is_conflict: bool,
 }
 
-/// Merges what two replicas say of one path.
-#[must_use]
-pub fn merge(ours: State<'_>, theirs: State<'_>) -> Merged {
-    let (a, b) = (ours.revision, theirs.revision);
-    let seen = |by: &Revision, dot| by.version.covers(dot);
-    let (kept, is_conflict) = match a.version.compare(&b.version) {
-        Order::Newer => (Side::Ours, false),
-        Order::Older => (Side::Theirs, false),
-        Order::Same if is_same(ours, theirs) => (Side::Ours, false),
-        Order::Same | Order::Concurrent => match (seen(b, a.dot()), seen(a, b.dot())) {
-            // Who made theirs had seen ours, and wrote over it.
-            (true, false) => (Side::Theirs, false),
-            (false, true) => (Side::Ours, false),
-            (false, false) => (higher(ours, theirs), conflicts(ours, theirs)),
-            // Both were known to both. The lower one would not have been kept beside the higher one, unless that had been
-            // written over.
-            (true, true) => (other(higher(ours, theirs)), conflicts(ours, theirs)),
-        },
-    };
-    let winner = match kept {
-        Side::Ours => a,
-        Side::Theirs => b,
-    };
-    let version = if is_conflict { winner.version.clone() } else { a.version.join(&b.version) };
-    Merged { kept, revision: Revision { version, author: winner.author }, is_conflict }
-}
-
-/// Whether two states are one: nothing of what follows can tell them apart.
-fn is_same(ours: State<'_>, theirs: State<'_>) -> bool {
-    ours.record == theirs.record && ours.revision.author == theirs.revision.author
-}
-
-fn other(side: Side) -> Side {
-    match side {
-        Side::Ours => Side::Theirs,
-        Side::Theirs => Side::Ours,
-    }
-}
-
-/// Whether something would be lost if only one of two were kept.
-fn conflicts(ours: State<'_>, theirs: State<'_>) -> bool {
-    let (Some(ours), Some(theirs)) = (ours.record, theirs.record) else { return false };
-    match (&ours.kind, &theirs.kind) {
-        (Kind::Dir, Kind::Dir) => false,
-        (Kind::File { .. }, Kind::File { .. }) | (Kind::Symlink { .. }, Kind::Symlink { .. }) => {
-            ours.kind != theirs.kind
+impl Stated {
+    /// What stands at a path of which `version` is known, if all this was written there and none of it written over: what
+    /// goes before all else keeps the path. Of more than can be said, what goes last is forgotten.
+    #[must_use]
+    pub fn of(version: Version, mut written: Vec<Sibling>) -> Stated {
+        written.sort_by(|a, b| compare(b, a));
+        written.truncate(1 + MAX_SIBLINGS);
+        if written.is_empty() {
+            return Stated { record: None, revision: Revision::removed(version) };
         }
-        (Kind::File { .. } | Kind::Dir | Kind::Symlink { .. }, _) => true,
+        let Sibling { dot, record } = written.remove(0);
+        written.sort_by_key(|sibling| sibling.dot);
+        Stated { record: Some(record), revision: Revision { version, dot, others: written.into() } }
+    }
+
+    /// What is left of it once who has what stands there has dropped all beside it that nothing would be lost of: the same
+    /// with other attributes, and empty files.
+    ///
+    /// This is a change: it is not for everybody who merges to do, since somebody else may be removing just what is kept.
+    #[must_use]
+    pub fn tidied(&self) -> Stated {
+        let mut written = self.written();
+        written.retain(|sibling| {
+            let is_empty = matches!(sibling.record.kind, Kind::File { size_bytes: 0, .. });
+            let is_twin = self.record.as_ref().is_some_and(|record| record.kind == sibling.record.kind);
+            sibling.dot == self.revision.dot || !is_empty && !is_twin
+        });
+        Stated::of(self.revision.version.clone(), written)
+    }
+
+    /// All that was written at the path and not written over: what stands there, and what stands beside it.
+    #[must_use]
+    pub fn written(&self) -> Vec<Sibling> {
+        let standing = self.record.iter().map(|record| Sibling { dot: self.revision.dot, record: record.clone() });
+        standing.chain(self.revision.others.iter().cloned()).collect()
+    }
+
+    /// What becomes of it with one more change, which was made by somebody who saw what `over` made, and what stood there if
+    /// that is `None`.
+    #[must_use]
+    pub fn after(&self, dot: Dot, record: Record, over: &[Dot]) -> Stated {
+        let mut written = self.written();
+        written.retain(|sibling| !over.contains(&sibling.dot));
+        written.push(Sibling { dot, record });
+        Stated::of(self.revision.version.with(dot), written)
+    }
+
+    /// What becomes of it if what `gone` made is not there any more.
+    #[must_use]
+    pub fn without(&self, gone: Dot) -> Stated {
+        let mut written = self.written();
+        written.retain(|sibling| sibling.dot != gone);
+        Stated::of(self.revision.version.clone(), written)
     }
 }
 
-/// Which of two goes before the other: one total order over all that can be said of a path. What lives goes before what
-/// was removed, a directory before everything else, then what was modified last.
-fn higher(ours: State<'_>, theirs: State<'_>) -> Side {
-    if compare(ours, theirs).is_lt() { Side::Theirs } else { Side::Ours }
+/// Merges what two replicas say of one path. What one of them has and the other one does not stays if the other one has never
+/// heard of it, and goes if it has: then it was written over, or removed.
+///
+/// So the merge is commutative, associative and idempotent: all replicas come to say the same, in whatever order and however
+/// often they hear of each other.
+#[must_use]
+pub fn merge(ours: &Stated, theirs: &Stated) -> Stated {
+    let (a, b) = (ours.written(), theirs.written());
+    let has = |written: &[Sibling], dot| written.iter().any(|sibling| sibling.dot == dot);
+    let mut written = Vec::with_capacity(a.len() + b.len());
+    for sibling in &a {
+        let twin = b.iter().find(|other| other.dot == sibling.dot);
+        match twin {
+            // Nobody says two things of one change; if somebody does, all believe the same.
+            Some(twin) => written.push(if compare(sibling, twin).is_lt() { twin } else { sibling }.clone()),
+            None if !theirs.revision.version.covers(sibling.dot) => written.push(sibling.clone()),
+            None => {}
+        }
+    }
+    let is_new = |sibling: &&Sibling| !has(&a, sibling.dot) && !ours.revision.version.covers(sibling.dot);
+    written.extend(b.iter().filter(is_new).cloned());
+    Stated::of(ours.revision.version.join(&theirs.revision.version), written)
 }
 
-fn compare(a: State<'_>, b: State<'_>) -> Ordering {
-    let by_author = a.revision.author.cmp(&b.revision.author);
-    match (a.record, b.record) {
-        (None, None) => by_author,
-        (None, Some(_)) => Ordering::Less,
-        (Some(_), None) => Ordering::Greater,
-        (Some(one), Some(other)) => (one.kind == Kind::Dir)
-            .cmp(&(other.kind == Kind::Dir))
-            .then(one.modified.cmp(&other.modified))
-            .then(by_author)
-            .then_with(|| compare_kinds(&one.kind, &other.kind))
-            .then(one.mode.cmp(&other.mode)),
-    }
+/// Which of two goes before the other: one total order over all that can be said of a path. A directory goes before everything
+/// else, then what was modified last.
+fn compare(a: &Sibling, b: &Sibling) -> Ordering {
+    let (one, other) = (&a.record, &b.record);
+    (one.kind == Kind::Dir)
+        .cmp(&(other.kind == Kind::Dir))
+        .then(one.modified.cmp(&other.modified))
+        .then(a.dot.author.cmp(&b.dot.author))
+        .then_with(|| compare_kinds(&one.kind, &other.kind))
+        .then(one.mode.cmp(&other.mode))
+        .then(a.dot.counter.cmp(&b.dot.counter))
 }
 
 fn compare_kinds(a: &Kind, b: &Kind) -> Ordering {
@@ -191,7 +190,6 @@ fn date_of(time: FileTime) -> String {
 mod tests {
     use super::*;
     use crate::record::Stamp;
-    use crate::version::{Dot, Version};
     use proptest::prelude::*;
 
     fn record(kind: Kind, seconds: i64) -> Record {
@@ -202,58 +200,79 @@ mod tests {
         record(Kind::File { size_bytes: 1, stamp: Stamp(stamp) }, seconds)
     }
 
-    fn revision(dots: &[(u64, u64)], author: u64) -> Revision {
-        let pairs =
-            dots.iter().map(|(author, counter)| Dot { author: DeviceTag(*author), counter: *counter }).collect();
-        Revision { version: Version::new(pairs).unwrap(), author: DeviceTag(author) }
+    fn dot(author: u64, counter: u64) -> Dot {
+        Dot { author: DeviceTag(author), counter }
     }
 
-    fn merged(ours: (Option<&Record>, &Revision), theirs: (Option<&Record>, &Revision)) -> (Side, bool) {
-        let state = |(record, revision)| State { record, revision };
-        let (one, two) = (state(ours), state(theirs));
-        let (here, there) = (merge(one, two), merge(two, one));
-        assert_eq!((&here.revision, here.is_conflict), (&there.revision, there.is_conflict), "both sides agree");
-        assert!(is_same(one, two) || here.kept != there.kept, "both sides keep the same");
-        (here.kept, here.is_conflict)
+    /// One device's first state of a path.
+    fn made(author: u64, record: &Record) -> Stated {
+        Stated::default().after(dot(author, 1), record.clone(), &[])
+    }
+
+    /// What stands there once both know of both, and how much stands beside it.
+    fn merged(one: &Stated, other: &Stated) -> (Option<Record>, usize) {
+        let here = merge(one, other);
+        assert_eq!(here, merge(other, one), "both sides agree");
+        assert_eq!(here, merge(&here, other), "twice is once");
+        (here.record.clone(), here.revision.others.len())
     }
 
     #[test]
     fn what_is_newer_replaces_whatever_its_date() {
-        let (old, new) = (revision(&[(1, 1)], 1), revision(&[(1, 1), (2, 2)], 2));
         let (late, early) = (file(1, 900), file(2, 100));
-        assert_eq!(merged((Some(&late), &old), (Some(&early), &new)), (Side::Theirs, false));
-        assert_eq!(merged((Some(&late), &old), (None, &new)), (Side::Theirs, false));
-        assert_eq!(merged((None, &new), (Some(&late), &old)), (Side::Ours, false));
+        let old = made(1, &late);
+        let new = old.after(dot(2, 2), early.clone(), &[dot(1, 1)]);
+        assert_eq!(merged(&old, &new), (Some(early), 0));
+        assert_eq!(merged(&old, &old.without(dot(1, 1))), (None, 0));
     }
 
     #[test]
     fn of_two_writings_the_later_keeps_the_name_and_the_other_lives_on() {
-        let (one, two) = (revision(&[(1, 1)], 1), revision(&[(2, 1)], 2));
-        assert_eq!(merged((Some(&file(1, 5)), &one), (Some(&file(2, 6)), &two)), (Side::Theirs, true));
-        assert_eq!(merged((Some(&file(1, 6)), &one), (Some(&file(2, 6)), &two)), (Side::Theirs, true), "by author");
+        let (one, two) = (made(1, &file(1, 5)), made(2, &file(2, 6)));
+        assert_eq!(merged(&one, &two), (Some(file(2, 6)), 1));
+        let (one, two) = (made(1, &file(1, 6)), made(2, &file(2, 6)));
+        assert_eq!(merged(&one, &two), (Some(file(2, 6)), 1), "by author");
         let link = record(Kind::Symlink { target: b"x"[..].into() }, 9);
-        assert_eq!(merged((Some(&file(1, 5)), &one), (Some(&link), &two)), (Side::Theirs, true));
-        assert_eq!(merged((Some(&record(Kind::Dir, 1)), &one), (Some(&file(2, 6)), &two)), (Side::Ours, true));
+        assert_eq!(merged(&one, &made(2, &link)), (Some(link), 1));
+        let dir = record(Kind::Dir, 1);
+        assert_eq!(merged(&made(1, &dir), &two), (Some(dir), 1));
+        // Until who has it has put it elsewhere, and said so.
+        let resolved = merge(&one, &two).without(dot(1, 1));
+        assert_eq!(merged(&merge(&one, &two), &resolved), (Some(file(2, 6)), 0));
+        assert_eq!(merged(&one, &resolved), (Some(file(2, 6)), 0));
     }
 
     #[test]
-    fn what_is_the_same_makes_no_copy() {
-        let (one, two) = (revision(&[(1, 1)], 1), revision(&[(2, 1)], 2));
+    fn what_was_written_over_on_one_side_does_not_live_on() {
+        let (one, two) = (made(1, &file(1, 5)), made(2, &file(2, 6)));
+        let again = one.after(dot(1, 2), file(3, 4), &[dot(1, 1)]);
+        let (_, others) = merged(&merge(&one, &two), &again);
+        assert_eq!(others, 1);
+        assert_eq!(merge(&merge(&one, &two), &again), merge(&two, &again), "whatever was heard of first");
+    }
+
+    #[test]
+    fn of_what_is_the_same_one_is_enough() {
+        let tidied = |one: &Stated, other: &Stated| {
+            let tidied = merge(one, other).tidied();
+            (tidied.record, tidied.revision.others.len())
+        };
         let other_mode = Record { mode: 0o600, ..file(1, 5) };
-        assert_eq!(merged((Some(&file(1, 5)), &one), (Some(&other_mode), &two)), (Side::Theirs, false));
-        assert_eq!(
-            merged((Some(&record(Kind::Dir, 8)), &one), (Some(&record(Kind::Dir, 2)), &two)),
-            (Side::Ours, false)
-        );
+        assert_eq!(tidied(&made(1, &file(1, 5)), &made(2, &other_mode)), (Some(other_mode), 0));
+        let (late, early) = (record(Kind::Dir, 8), record(Kind::Dir, 2));
+        assert_eq!(tidied(&made(1, &late), &made(2, &early)), (Some(late), 0));
+        let empty = record(Kind::File { size_bytes: 0, stamp: Stamp(8) }, 1);
+        assert_eq!(tidied(&made(1, &file(1, 5)), &made(2, &empty)), (Some(file(1, 5)), 0), "there is nothing in it");
+        assert_eq!(tidied(&made(1, &file(1, 5)), &made(2, &file(2, 6))), (Some(file(2, 6)), 1));
     }
 
     #[test]
     fn what_lives_goes_before_what_was_removed_at_the_same_time() {
-        let (one, two) = (revision(&[(1, 1)], 1), revision(&[(2, 1)], 2));
-        assert_eq!(merged((None, &one), (Some(&file(1, 5)), &two)), (Side::Theirs, false));
+        let one = made(1, &file(1, 5));
+        let edited = one.after(dot(2, 2), file(2, 6), &[dot(1, 1)]);
+        assert_eq!(merged(&one.without(dot(1, 1)), &edited), (Some(file(2, 6)), 0));
         // But not before a removal by somebody who had seen it, although a third one removed it too.
-        let (kept, seen) = (revision(&[(1, 1), (3, 1)], 1), revision(&[(1, 1), (2, 2)], 2));
-        assert_eq!(merged((Some(&file(1, 5)), &kept), (None, &seen)), (Side::Theirs, false));
+        assert_eq!(merged(&one.without(dot(1, 1)), &merge(&one, &made(3, &file(3, 9)).without(dot(3, 1)))), (None, 0));
     }
 
     #[test]
@@ -296,7 +315,8 @@ mod tests {
         assert_eq!(date(i64::MAX), "99991231-235959");
     }
 
-    fn any_state() -> impl Strategy<Value = (Option<Record>, Revision)> {
+    /// What a replica can come to say: changes of three devices, of which each saw some of the others'.
+    fn any_states() -> impl Strategy<Value = [Stated; 3]> {
         let kinds = prop_oneof![
             Just(Kind::Dir),
             (0..3_u64).prop_map(|stamp| Kind::File { size_bytes: stamp, stamp: Stamp(stamp) }),
@@ -307,18 +327,33 @@ mod tests {
             mode,
             modified: FileTime { seconds, nanos: 0 },
         });
-        let dots = proptest::collection::btree_map(0..3_u64, 1..3_u64, 1..4);
-        (proptest::option::of(records), dots, any::<proptest::sample::Index>()).prop_map(|(record, dots, author)| {
-            let dots: Vec<(u64, u64)> = dots.into_iter().collect();
-            let author = dots[author.index(dots.len())].0;
-            (record, revision(&dots, author))
+        let changes = proptest::collection::vec((0..3_usize, 0..4_usize, proptest::option::of(records)), 0..12);
+        changes.prop_map(|changes| {
+            let mut states: [Stated; 3] = Default::default();
+            for (index, (at, from, record)) in changes.into_iter().enumerate() {
+                if let Some(theirs) = states.get(from).cloned() {
+                    states[at] = merge(&states[at], &theirs);
+                }
+                let seen = states[at].revision.dot;
+                states[at] = match record {
+                    Some(record) => states[at].after(dot(at as u64, index as u64 + 1), record, &[seen]),
+                    None => states[at].without(seen),
+                };
+            }
+            states
         })
     }
 
     proptest! {
         #[test]
-        fn both_sides_agree_whatever_they_are_told(a in any_state(), b in any_state()) {
-            merged((a.0.as_ref(), &a.1), (b.0.as_ref(), &b.1));
+        fn merging_is_commutative_associative_and_idempotent([a, b, c] in any_states()) {
+            prop_assert_eq!(merge(&a, &b), merge(&b, &a));
+            prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
+            prop_assert_eq!(merge(&a, &a), a.clone());
+            let all = merge(&merge(&a, &b), &c);
+            if all.record.is_some() {
+                prop_assert_eq!(all.revision.check(), Ok(()));
+            }
         }
 
         #[test]

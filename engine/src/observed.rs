@@ -10,10 +10,10 @@ use crate::ids::Ino;
 use crate::output::{Notice, Output};
 use crate::path::RelPath;
 use crate::record::{FileTime, Kind};
-use crate::replica::{Stated, Telling};
+use crate::replica::Telling;
 use crate::share::{kept_stamp, record_of};
 use crate::tree::Origin;
-use crate::version::{Revision, Version};
+use crate::version::{Dot, Revision, Sibling, Version};
 
 impl Engine {
     /// This is in our folder.
@@ -44,17 +44,21 @@ impl Engine {
         if record.kind != Kind::Dir && held.as_ref().is_some_and(|held| held.record.kind == Kind::Dir) {
             self.lose_held_below(path, out);
         }
+        let over = self.seen_by_whoever_changed(path, held.as_ref());
+        let dot = Dot::default();
+        self.tell_found(path, Held { record, dot, facts, mark }, &over, out);
+    }
+
+    /// Which changes were seen by whoever has changed what our folder has at a path: what was there, and what the tree says if
+    /// that is what they looked at.
+    fn seen_by_whoever_changed(&mut self, path: &RelPath, held: Option<&Held>) -> Vec<Dot> {
         let sighted = self.replica.folder.sighted.remove(path);
-        let before = match &held {
-            // Where something was removed, where nobody else has anything, and where it was seen what they have.
-            _ if sighted || held.is_none() && self.tree.resolve(path.names()).is_none() => {
-                self.version_at(path.names())
-            }
-            Some(held) => held.revision.version.clone(),
-            None => Version::default(),
+        let Some(stated) = self.stated_at(path) else { return Vec::new() };
+        let was_seen = |sibling: &Sibling| {
+            let is_held = |held: &Held| held.dot == sibling.dot || held.record.kind == sibling.record.kind;
+            held.is_some_and(is_held) || sighted && sibling.dot == stated.revision.dot
         };
-        let revision = self.next_revision(&before);
-        self.tell_held(path, Held { record, revision, facts, mark, gave_way: false }, out);
+        stated.written().iter().filter(|sibling| was_seen(sibling)).map(|sibling| sibling.dot).collect()
     }
 
     /// It is as it was.
@@ -106,24 +110,13 @@ impl Engine {
     /// Our folder does not hold anything at a path any more.
     fn lose_held(&mut self, path: &RelPath, out: &mut Vec<Output>) {
         self.replica.folder.note_seen(path);
-        let sighted = self.replica.folder.sighted.remove(path);
-        let behind = self.replica.folder.behind.remove(path);
-        if let Some(held) = &behind {
+        let held = self.held_at(path);
+        if self.replica.folder.behind.remove(path).is_some() {
             // The tree says something newer, which is not there yet.
             self.replica.folder.note_due(path.clone());
-            // If that was made without knowledge of what was here, nobody needs to keep a copy of this any more.
-            self.join_with(path, &held.revision, out);
         }
-        let origin = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)).map(|node| node.origin);
-        let is_removal = match origin {
-            Some(Origin::Local(_)) => true,
-            Some(Origin::Peer(_)) => sighted,
-            None => false,
-        };
-        if let (Some(origin), true) = (origin, is_removal) {
-            let revision = self.next_revision(&self.version_at(path.names()));
-            let telling = Telling { origin, from: None, replaced: false, mark: self.last_mark };
-            let _merged = self.merge_in(path, Stated { record: None, revision }, telling, out);
+        for seen in self.seen_by_whoever_changed(path, held.as_ref()) {
+            self.tell_gone(path, seen, out);
         }
     }
 
@@ -166,7 +159,19 @@ impl Engine {
         let Some(top) = self.tree.resolve(from.names()).filter(|top| *top != Ino::ROOT) else { return false };
         // What is not in our folder yet was not moved by who only moved what is there: whoever has it may be writing over it.
         let is_whole = saw_from || self.tree.within(top).into_iter().all(is_local);
-        is_whole && can_stand_over && is_clean(from) && is_clean(to)
+        is_whole
+            && can_stand_over
+            && is_clean(from)
+            && is_clean(to)
+            && self.is_undisputed(from)
+            && self.is_undisputed(to)
+    }
+
+    /// Whether nothing stands beside what the tree says of a path, and of all below it.
+    fn is_undisputed(&self, path: &RelPath) -> bool {
+        let top = self.tree.resolve(path.names());
+        let within = top.map(|top| self.tree.within(top)).unwrap_or_default();
+        within.into_iter().filter_map(|ino| self.tree.get(ino)).all(|node| node.revision.others.is_empty())
     }
 
     /// It is gone from one place, and what is seen at the other is new. What is not in our folder was not there to be
@@ -196,9 +201,11 @@ impl Engine {
         if record.check().is_err() || record == node.record {
             return;
         }
-        let revision = self.next_revision(&self.version_at(path.names()));
-        let telling = Telling { origin, from: None, replaced: false, mark: self.last_mark };
-        let _merged = self.merge_in(path, Stated { record: Some(record), revision }, telling, out);
+        let Some(stated) = self.stated_at(path) else { return };
+        let dot = self.clock.dot_after(&stated.revision.version);
+        let after = stated.after(dot, record, &[stated.revision.dot]);
+        let telling = Telling { origin, from: None, seen: None, replaced: false, mark: self.last_mark };
+        let _set = self.set_state(path, after, telling, out);
     }
 
     fn look_at_both(&mut self, from: &RelPath, to: &RelPath, out: &mut Vec<Output>) {

@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::ids::Ino;
 use crate::path::{Name, RelPath};
 use crate::record::Kind;
-use crate::version::Version;
+use crate::version::{Dot, Revision, Version};
 use xxhash_rust::xxh3::Xxh3;
 
 /// What an event is about, as it is collected.
@@ -25,9 +25,22 @@ impl Digest {
     fn version(&mut self, version: &Version) {
         self.number(version.dots().len() as u64);
         for dot in version.dots() {
-            self.number(dot.author.0);
-            self.number(dot.counter);
+            self.dot(*dot);
         }
+    }
+
+    fn revision(&mut self, revision: &Revision) {
+        self.version(&revision.version);
+        for dot in core::iter::once(revision.dot).chain(revision.others.iter().map(|other| other.dot)) {
+            self.dot(dot);
+        }
+        // No device has this number.
+        self.number(u64::MAX);
+    }
+
+    fn dot(&mut self, dot: Dot) {
+        self.number(dot.author.0);
+        self.number(dot.counter);
     }
 
     fn kind(&mut self, kind: &Kind) {
@@ -53,7 +66,7 @@ impl Engine {
             let Some(node) = self.tree.get(ino) else { continue };
             digest.path(&names);
             digest.kind(&node.record.kind);
-            digest.version(&node.revision.version);
+            digest.revision(&node.revision);
             let over = [to.names(), &names].concat();
             digest.version(&self.version_at(&over));
         }
@@ -61,7 +74,7 @@ impl Engine {
         digest.number(u64::MAX);
         for (names, ino) in self.tree.resolve(to.names()).map(|over| self.below(over)).unwrap_or_default() {
             digest.path(&names);
-            digest.version(&self.tree.get(ino).map(|node| node.revision.version.clone()).unwrap_or_default());
+            digest.revision(&self.tree.get(ino).map(|node| node.revision.clone()).unwrap_or_default());
         }
         digest.0.digest()
     }

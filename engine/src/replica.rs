@@ -8,7 +8,7 @@ use crate::event::Change;
 use crate::fault::PeerFault;
 use crate::folder::FolderState;
 use crate::ids::{Ino, PeerId};
-use crate::merge::{Side, State, merge};
+use crate::merge::{Stated, merge};
 use crate::output::Output;
 use crate::path::{Name, RelPath};
 use crate::record::{FileTime, Kind, Record};
@@ -17,25 +17,14 @@ use crate::tree::{Known, Node, Origin};
 use crate::version::{DeviceTag, Dot, Revision, Version};
 use core::ops::Bound;
 
+/// Who has what no peer is known to have.
+const NOBODY: PeerId = PeerId([0; 32]);
+
 /// What a device keeps that has the share in a folder of its own.
 #[derive(Debug, Default)]
 pub(crate) struct Replica {
     pub(crate) tombstones: Tombstones,
     pub(crate) folder: FolderState,
-}
-
-/// What is said of a path.
-#[derive(Debug, Clone)]
-pub(crate) struct Stated {
-    /// `None` if it was removed.
-    pub(crate) record: Option<Record>,
-    pub(crate) revision: Revision,
-}
-
-impl Stated {
-    fn state(&self) -> State<'_> {
-        State { record: self.record.as_ref(), revision: &self.revision }
-    }
 }
 
 /// How we know what is said.
@@ -45,6 +34,8 @@ pub(crate) struct Telling {
     pub(crate) origin: Origin,
     /// Who said exactly this, and need not be told.
     pub(crate) from: Option<PeerId>,
+    /// What was seen in our own folder is what this change made.
+    pub(crate) seen: Option<Dot>,
     /// Another object stands there now.
     pub(crate) replaced: bool,
     pub(crate) mark: u64,
@@ -81,7 +72,7 @@ impl Engine {
         revision.map(|revision| revision.version.clone()).unwrap_or_default()
     }
 
-    /// Takes over what a peer says, as far as that is newer than what we know.
+    /// Takes over what a peer says, as far as that is news.
     pub(crate) fn take_over_stated(
         &mut self,
         path: &RelPath,
@@ -89,8 +80,10 @@ impl Engine {
         telling: Telling,
         out: &mut Vec<Output>,
     ) -> Result<(), PeerFault> {
-        theirs.revision.check()?;
-        theirs.record.as_ref().map_or(Ok(()), Record::check)?;
+        if let Some(record) = &theirs.record {
+            record.check()?;
+            theirs.revision.check()?;
+        }
         if path.is_root() && theirs.record.as_ref().is_none_or(|record| record.kind != Kind::Dir) {
             return Err(PeerFault::Root);
         }
@@ -106,44 +99,39 @@ impl Engine {
         out: &mut Vec<Output>,
     ) -> Result<(), PeerFault> {
         let Some(ours) = self.stated_at(path) else { return self.set_state(path, theirs, telling, out) };
-        let merged = merge(ours.state(), theirs.state());
-        match merged.kept {
-            Side::Ours if merged.revision == ours.revision => {
-                self.note_named(path, &theirs, telling);
-                if merged.is_conflict && !telling.is_own() {
-                    // Whoever said that does not know what we know, or has forgotten it for something else.
-                    self.tell_again(path, ours, out);
-                }
-                Ok(())
-            }
-            Side::Ours => {
-                self.join_version(path, merged.revision, telling.mark, out);
-                Ok(())
-            }
-            Side::Theirs => {
-                let telling = if merged.revision == theirs.revision { telling } else { telling.to_all() };
-                self.set_state(path, Stated { record: theirs.record, revision: merged.revision }, telling, out)
-            }
+        let merged = merge(&ours, &theirs);
+        if merged == ours {
+            self.note_named(path, &theirs, telling);
+            return Ok(());
+        }
+        let telling = if merged == theirs { telling } else { telling.to_all() };
+        self.set_state(path, merged, telling, out)
+    }
+
+    /// Whoever made something has it for sure: it is had from there, if that peer is there. Our own folder has only what was
+    /// seen in it.
+    fn best_source(&self, telling: Telling, revision: &Revision) -> Origin {
+        if let (Origin::Local(_), Some(seen)) = (telling.origin, telling.seen)
+            && seen == revision.dot
+        {
+            return telling.origin;
+        }
+        let is_linked = |author: &PeerId| self.link_to(*author).is_some();
+        match (telling.origin, self.peer_called(revision.dot.author)) {
+            (Origin::Peer(_), Some(author)) if is_linked(&author) => Origin::Peer(author),
+            (Origin::Peer(told), _) => Origin::Peer(told),
+            (Origin::Local(_), _) => self.source_by(revision.dot.author),
         }
     }
 
-    fn tell_again(&mut self, path: &RelPath, stated: Stated, out: &mut Vec<Output>) {
-        let Stated { record, revision } = stated;
-        let path = path.clone();
-        let change = match record {
-            Some(record) => Change::Put { path, record, revision, replaced: false },
-            None => Change::Remove { path, revision },
-        };
-        self.announce(change, None, out);
+    fn peer_called(&self, tag: DeviceTag) -> Option<PeerId> {
+        self.peers.keys().find(|id| DeviceTag::of(id) == tag).copied()
     }
 
-    /// Whoever made something has it for sure: it is had from there, if that peer is there.
-    fn best_source(&self, told: Origin, author: DeviceTag) -> Origin {
-        let is_author = |id: &&PeerId| DeviceTag::of(id) == author && self.link_to(**id).is_some();
-        match (told, self.peers.keys().find(is_author)) {
-            (Origin::Peer(_), Some(author)) => Origin::Peer(*author),
-            (told, _) => told,
-        }
+    /// Where what a device made is to be had: from it, if it is known.
+    pub(crate) fn source_by(&self, author: DeviceTag) -> Origin {
+        let author = self.peer_called(author).or(self.peers.keys().next().copied());
+        Origin::Peer(author.unwrap_or(NOBODY))
     }
 
     /// A file cannot be had from the peer that it was to come from: the next one is asked, in the order of their ids.
@@ -174,36 +162,30 @@ impl Engine {
         node.mark = telling.mark;
     }
 
-    pub(crate) fn join_version(&mut self, path: &RelPath, revision: Revision, mark: u64, out: &mut Vec<Output>) {
-        let change = match self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino)) {
-            Some(node) => {
-                node.revision = revision.clone();
-                node.mark = mark;
-                Change::Put { path: path.clone(), record: node.record.clone(), revision, replaced: false }
-            }
-            None => {
-                self.replica.tombstones.insert(path.clone(), revision.clone(), self.share.next_event());
-                Change::Remove { path: path.clone(), revision }
-            }
-        };
-        self.announce(change, None, out);
-    }
-
     /// This is said of a path from now on.
-    fn set_state(
+    pub(crate) fn set_state(
         &mut self,
         path: &RelPath,
         stated: Stated,
         telling: Telling,
         out: &mut Vec<Output>,
     ) -> Result<(), PeerFault> {
-        match stated.record {
-            Some(record) => self.set_record(path, record, stated.revision, telling, out),
-            None => {
-                self.set_removed(path, stated.revision, telling, out);
-                Ok(())
-            }
+        let Stated { record, revision } = stated;
+        let Some(record) = record else {
+            self.set_removed(path, revision, telling, out);
+            return Ok(());
+        };
+        let standing = self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino));
+        if let Some(node) = standing.filter(|node| node.revision.dot == revision.dot && node.record == record) {
+            // Only what else is known of the path is news.
+            node.revision = revision.clone();
+            node.mark = telling.mark;
+            self.replica.folder.note_due(path.clone());
+            let change = Change::Put { path: path.clone(), record, revision, replaced: false };
+            self.announce(change, telling.from, out);
+            return Ok(());
         }
+        self.set_record(path, record, revision, telling, out)
     }
 
     fn set_removed(&mut self, path: &RelPath, revision: Revision, telling: Telling, out: &mut Vec<Output>) {
@@ -211,7 +193,6 @@ impl Engine {
             let inner = self.tree.children_after(ino, Ino::ROOT).next().map(|(_, inner)| inner.origin);
             if let Some(origin) = inner {
                 // Something in it lives on, and so does the directory.
-                self.note_gave_way(path, self.stated_at(path).as_ref());
                 let revision = self.next_revision(&revision.version);
                 let Some(node) = self.tree.get_mut(ino) else { return };
                 node.revision = revision.clone();
@@ -254,14 +235,15 @@ impl Engine {
             return Ok(());
         };
         let parent = self.directory_for(parents, record.modified, telling, out)?;
-        let telling = Telling { origin: self.best_source(telling.origin, revision.author), ..telling };
+        let telling = Telling { origin: self.best_source(telling, &revision), ..telling };
         let existing = self.tree.child(parent, name.as_bytes());
         let is_dir = record.kind == Kind::Dir;
         if let Some(ino) = existing.filter(|ino| !is_dir && self.tree.children_after(*ino, Ino::ROOT).next().is_some())
         {
             // What is in the directory lives on, and so does the directory: there is no place here for anything else. Whoever
             // has that finds a directory which it was made without knowledge of, and keeps a copy.
-            return self.keep_dir(path, ino, telling, out);
+            let written = Stated { record: Some(record), revision };
+            return self.keep_dir(path, ino, &written, telling, out);
         }
         let known =
             Known { record: record.clone(), revision: revision.clone(), origin: telling.origin, mark: telling.mark };
@@ -290,8 +272,15 @@ impl Engine {
     }
 
     /// A directory stays where something else was put in its place, by somebody who did not know all that is in it.
-    fn keep_dir(&mut self, path: &RelPath, ino: Ino, telling: Telling, out: &mut Vec<Output>) -> Result<(), PeerFault> {
-        let revision = self.next_revision(&Version::default());
+    fn keep_dir(
+        &mut self,
+        path: &RelPath,
+        ino: Ino,
+        written: &Stated,
+        telling: Telling,
+        out: &mut Vec<Output>,
+    ) -> Result<(), PeerFault> {
+        let dot = self.clock.dot_after(&written.revision.version);
         let inner = self.tree.children_after(ino, Ino::ROOT).map(|(_, inner)| inner.origin);
         let inner = inner.reduce(|one, other| if matches!(one, Origin::Peer(_)) { one } else { other });
         let Some(node) = self.tree.get_mut(ino) else { return Ok(()) };
@@ -299,25 +288,13 @@ impl Engine {
             // In our folder it is not there any more.
             node.origin = inner;
         }
+        let revision = written.after(dot, node.record.clone(), &[]).revision;
         node.revision = revision.clone();
         node.mark = telling.mark;
-        self.replica.folder.behind.note_gave_way(path);
-        let Some(node) = self.tree.get(ino) else { return Ok(()) };
         let change = Change::Put { path: path.clone(), record: node.record.clone(), revision, replaced: false };
         self.replica.folder.note_due(path.clone());
         self.announce(change, None, out);
         Ok(())
-    }
-
-    /// We are about to say that a directory stays at a path, for what is in it, and not for what our folder has there. If that
-    /// is something else, and what was said `before` was made without knowledge of it, or is just that, it lives on.
-    fn note_gave_way(&mut self, path: &RelPath, before: Option<&Stated>) {
-        let Some(held) = self.replica.folder.behind.get(path) else { return };
-        let is_it = |before: &Stated| before.record.as_ref() == Some(&held.record);
-        let was_seen = |before: &Stated| before.revision.version.covers(held.revision.dot()) && !is_it(before);
-        if held.record.kind != Kind::Dir && !before.is_some_and(was_seen) {
-            self.replica.folder.behind.note_gave_way(path);
-        }
     }
 
     /// The directory at a path. One that was removed is there again, since something in it lives; what else stands there
@@ -345,12 +322,11 @@ impl Engine {
                 self.leave_behind(ino, telling);
                 self.remove(ino, out);
             }
-            self.note_gave_way(&here, before.as_ref());
-            // It comes after the removal of a directory, and is made without knowledge of what else stands there: whoever has
-            // that keeps a copy.
-            let removal = before.filter(|before| before.record.is_none());
-            let revision = self.next_revision(&removal.map(|before| before.revision.version).unwrap_or_default());
             let record = self.replica.folder.dir_at(&here).unwrap_or(Record { kind: Kind::Dir, mode: 0o755, modified });
+            // What else stands there is beside it now: whoever has that keeps a copy.
+            let before = before.unwrap_or_default();
+            let dot = self.clock.dot_after(&before.revision.version);
+            let revision = before.after(dot, record.clone(), &[]).revision;
             let known = Known {
                 record: record.clone(),
                 revision: revision.clone(),
@@ -376,10 +352,10 @@ impl Engine {
         telling: Telling,
         out: &mut Vec<Output>,
     ) -> Result<Renamed, PeerFault> {
-        let dot = revision.dot();
+        let dot = revision.dot;
         record.check()?;
         revision.check()?;
-        let gone = Stated { record: None, revision: Revision { version: left, author: dot.author } };
+        let gone = Stated { record: None, revision: Revision::removed(left) };
         if record.kind == Kind::Dir {
             if self.version_at(to.names()).covers(dot) {
                 return Ok(Renamed::Known);
@@ -429,10 +405,7 @@ impl Engine {
     /// Whether what we know of two paths is older than that a file was renamed from one to the other.
     fn is_plain_rename(&self, from: &RelPath, to: &RelPath, theirs: &Stated, gone: &Stated) -> bool {
         let takes = |path: &RelPath, theirs: &Stated| match self.stated_at(path) {
-            Some(ours) => {
-                let merged = merge(ours.state(), theirs.state());
-                (merged.kept, &merged.revision, merged.is_conflict) == (Side::Theirs, &theirs.revision, false)
-            }
+            Some(ours) => merge(&ours, theirs) == *theirs,
             None => true,
         };
         let ours = self.stated_at(from).and_then(|ours| ours.record);
@@ -464,7 +437,7 @@ impl Engine {
             }
             let Ok(old) = RelPath::new([from.names(), names].concat()) else { continue };
             let version = self.version_at(old.names()).with(dot);
-            self.replica.tombstones.insert(old.clone(), Revision { version, author: dot.author }, event);
+            self.replica.tombstones.insert(old.clone(), Revision::removed(version), event);
             self.replica.folder.note_due(old);
         }
         self.rename(top, parent, name.clone(), out);

@@ -6,6 +6,7 @@
 
 use crate::fault::PeerFault;
 use crate::ids::PeerId;
+use crate::record::Record;
 use core::cmp::Ordering;
 use core::fmt;
 
@@ -15,6 +16,9 @@ pub const MAX_COUNTER: u64 = 1 << 62;
 
 /// The most devices that one version may name: more than will ever have written to one path.
 pub const MAX_PAIRS: usize = 64;
+
+/// The most that can stand beside what keeps a path: more than will ever have been written to one path at once.
+pub const MAX_SIBLINGS: usize = 16;
 
 /// A device, as versions name it: the first eight bytes of its [`PeerId`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -43,7 +47,7 @@ impl fmt::Debug for DeviceTag {
 }
 
 /// One change: the device that made it, and that device's number for it, which it never gives to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Dot {
     /// Who made it.
     pub author: DeviceTag,
@@ -220,41 +224,81 @@ impl Clock {
     }
 }
 
-/// Which state of a path: its version, and who made it so.
+/// Which state of a path: which changes are known of it, which of them made what stands there, and what else was written
+/// without knowledge of that.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Revision {
-    /// The changes that it comes after.
+    /// The changes that are known of the path. What one of them made, and stands neither there nor among the others, was
+    /// written over or removed.
     pub version: Version,
-    /// The device that made the last one of them, or, where two were joined, the one whose state was kept.
-    pub author: DeviceTag,
+    /// The change that made what stands there. Of what was removed: the one with the highest number.
+    pub dot: Dot,
+    /// What else was written there, without knowledge of it, in the order of the changes that made it. Almost always nothing;
+    /// never anything where something was removed.
+    pub others: Siblings,
+}
+
+/// What was written at a path without knowledge of what stands there, and lives on until whoever has it has put it elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Sibling {
+    /// The change that made it.
+    pub dot: Dot,
+    /// What it is.
+    pub record: Record,
+}
+
+/// Nearly every path has none, and then needs no memory of its own for them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Siblings(Option<Box<Vec<Sibling>>>);
+
+impl From<Vec<Sibling>> for Siblings {
+    fn from(siblings: Vec<Sibling>) -> Siblings {
+        Siblings((!siblings.is_empty()).then(|| Box::new(siblings)))
+    }
+}
+
+impl core::ops::Deref for Siblings {
+    type Target = [Sibling];
+
+    fn deref(&self) -> &[Sibling] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
 }
 
 impl From<Dot> for Revision {
     /// The state of a path that nobody had changed before.
     fn from(dot: Dot) -> Revision {
-        Revision { version: dot.into(), author: dot.author }
+        Revision { version: dot.into(), dot, others: Siblings::default() }
     }
 }
 
 impl Revision {
-    /// The state that one change made of what had version `before`.
+    /// The state that one change made of what had version `before`, with all that stood there.
     #[must_use]
     pub fn after(before: &Version, dot: Dot) -> Revision {
-        Revision { version: before.with(dot), author: dot.author }
+        Revision { version: before.with(dot), dot, others: Siblings::default() }
     }
 
-    /// The change that made it.
+    /// Nothing of what these changes made is there any more.
     #[must_use]
-    pub fn dot(&self) -> Dot {
-        Dot { author: self.author, counter: self.version.counter_of(self.author) }
+    pub fn removed(version: Version) -> Revision {
+        let dot = version.dots().iter().max_by_key(|dot| (dot.counter, dot.author)).copied().unwrap_or_default();
+        Revision { version, dot, others: Siblings::default() }
     }
 
-    /// Checks what a peer says.
+    /// Checks what a peer says of something that is there.
     ///
     /// # Errors
-    /// [`PeerFault::Version`] if its author is not named by its version.
+    /// [`PeerFault::Version`] if its version does not name the changes that made it and what stands beside it, each once and
+    /// in their order, or if there are more than [`MAX_SIBLINGS`]; the first rule that a record beside it breaks.
     pub fn check(&self) -> Result<(), PeerFault> {
-        if self.version.counter_of(self.author) > 0 { Ok(()) } else { Err(PeerFault::Version) }
+        let in_order = self.others.is_sorted_by(|before, after| before.dot < after.dot);
+        let is_named = |dot: Dot| dot.counter > 0 && self.version.covers(dot);
+        let others_fit = self.others.iter().all(|other| is_named(other.dot) && other.dot != self.dot);
+        if !is_named(self.dot) || !in_order || !others_fit || self.others.len() > MAX_SIBLINGS {
+            return Err(PeerFault::Version);
+        }
+        self.others.iter().try_for_each(|other| other.record.check().map_err(PeerFault::from))
     }
 }
 
@@ -296,9 +340,9 @@ mod tests {
             let mut clock = Clock::new(DeviceTag(author), base);
             let after = Revision::after(&a, clock.dot_after(&a));
             prop_assert_eq!(after.version.compare(&a), Order::Newer);
-            prop_assert_eq!(after.version.highest(), after.dot().counter);
-            prop_assert!(after.dot().counter > base);
-            prop_assert!(clock.dot_after(&Version::default()) > after.dot());
+            prop_assert_eq!(after.version.highest(), after.dot.counter);
+            prop_assert!(after.dot.counter > base);
+            prop_assert!(clock.dot_after(&Version::default()) > after.dot);
         }
 
         #[test]
@@ -322,8 +366,18 @@ mod tests {
         let many = |count: u64| (0..count).map(|author| dot(author, 1)).collect::<Vec<_>>();
         assert!(Version::new(many(MAX_PAIRS as u64)).is_ok());
         assert_eq!(Version::new(many(MAX_PAIRS as u64 + 1)), Err(PeerFault::Version));
-        let stranger = Revision { version: dot(1, 1).into(), author: DeviceTag(2) };
-        assert_eq!(stranger.check(), Err(PeerFault::Version));
+        let record =
+            Record { kind: crate::record::Kind::Dir, mode: 0o755, modified: crate::record::FileTime::default() };
+        let with = |one: Dot, others: &[Dot]| {
+            let others: Vec<Sibling> = others.iter().map(|dot| Sibling { dot: *dot, record: record.clone() }).collect();
+            Revision { version: Version::of(vec![dot(1, 3), dot(2, 3)]), dot: one, others: others.into() }.check()
+        };
+        assert_eq!(with(dot(1, 1), &[dot(1, 2), dot(2, 3)]), Ok(()));
+        assert_eq!(with(dot(3, 1), &[]), Err(PeerFault::Version), "a stranger");
+        assert_eq!(with(dot(1, 4), &[]), Err(PeerFault::Version), "a change that is not known");
+        assert_eq!(with(dot(1, 1), &[dot(1, 1)]), Err(PeerFault::Version), "twice");
+        assert_eq!(with(dot(1, 1), &[dot(2, 3), dot(2, 1)]), Err(PeerFault::Version), "out of order");
+        assert_eq!(with(dot(1, 1), &[dot(3, 1)]), Err(PeerFault::Version), "a stranger beside it");
     }
 
     #[test]

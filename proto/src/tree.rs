@@ -6,7 +6,7 @@ use crate::{MAX_BATCH_UPDATES, MAX_REPLY_BYTES};
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, RecordError, Stamp};
-use farshore_engine::version::MAX_PAIRS;
+use farshore_engine::version::{MAX_PAIRS, MAX_SIBLINGS, Sibling};
 use farshore_engine::{Change, DeviceTag, Dot, PeerFault, Position, Revision, TreeUpdate, Version};
 use prost::Message;
 
@@ -54,7 +54,7 @@ fn parse_update(update: v1::TreeUpdate) -> Result<TreeUpdate, PeerFault> {
             revision: parse_revision(revision)?,
         },
         tree_update::Kind::Removed(v1::Remove { path, revision }) => {
-            TreeUpdate::Removed { path: path::parse(&path)?, revision: parse_revision(revision)? }
+            TreeUpdate::Removed { path: path::parse(&path)?, revision: parse_removed(revision)? }
         }
         tree_update::Kind::End(v1::End { settled }) => TreeUpdate::End { settled },
         tree_update::Kind::Event(v1::Event { seq, change }) => {
@@ -73,12 +73,13 @@ fn parse_change(change: event::Change) -> Result<Change, PeerFault> {
             replaced,
         },
         event::Change::Remove(v1::Remove { path, revision }) => {
-            Change::Remove { path: path::parse(&path)?, revision: parse_revision(revision)? }
+            Change::Remove { path: path::parse(&path)?, revision: parse_removed(revision)? }
         }
         event::Change::Rename(v1::Rename { from, to, record, revision, left, digest }) => {
             let (from, to, record) = (path::parse(&from)?, path::parse(&to)?, parse_record(record)?);
-            let (revision, left) = (parse_revision(revision)?, parse_revision(left)?);
-            if left.dot() != revision.dot() {
+            let (revision, left) = (parse_revision(revision)?, parse_removed(left)?);
+            // It is one change.
+            if left.version.counter_of(revision.dot.author) != revision.dot.counter {
                 return Err(PeerFault::Version);
             }
             Change::Rename { from, to, record, revision, left: left.version, digest }
@@ -87,15 +88,34 @@ fn parse_change(change: event::Change) -> Result<Change, PeerFault> {
 }
 
 fn parse_revision(revision: Option<v1::Revision>) -> Result<Revision, PeerFault> {
-    let v1::Revision { devices, counters, author } = revision.ok_or(PeerFault::Missing("revision"))?;
-    if devices.len() != counters.len() || devices.len() > MAX_PAIRS {
+    let v1::Revision { devices, counters, author, change, others } = revision.ok_or(PeerFault::Missing("revision"))?;
+    if devices.len() != counters.len() || devices.len() > MAX_PAIRS || others.len() > MAX_SIBLINGS {
         return Err(PeerFault::Version);
     }
-    let author = usize::try_from(author).ok().and_then(|author| devices.get(author)).ok_or(PeerFault::Version)?;
-    let author = DeviceTag(*author);
-    let pairs = devices.into_iter().zip(counters);
-    let version = Version::new(pairs.map(|(device, counter)| Dot { author: DeviceTag(device), counter }).collect())?;
-    Ok(Revision { version, author })
+    let dot_of = |author: u32, change: u64| {
+        let at = usize::try_from(author).ok().filter(|at| *at < devices.len()).ok_or(PeerFault::Version)?;
+        let counter = if change == 0 { counters[at] } else { change };
+        Ok::<Dot, PeerFault>(Dot { author: DeviceTag(devices[at]), counter })
+    };
+    let dot = dot_of(author, change)?;
+    let sibling = |v1::Sibling { author, change, record }: v1::Sibling| {
+        Ok(Sibling { dot: dot_of(author, change)?, record: parse_record(record)? })
+    };
+    let others: Vec<Sibling> = others.into_iter().map(sibling).collect::<Result<_, PeerFault>>()?;
+    let pairs = devices.iter().zip(counters.iter());
+    let pairs = pairs.map(|(device, counter)| Dot { author: DeviceTag(*device), counter: *counter });
+    let revision = Revision { version: Version::new(pairs.collect())?, dot, others: others.into() };
+    revision.check()?;
+    Ok(revision)
+}
+
+/// Of what is gone, only what is known of it matters.
+fn parse_removed(revision: Option<v1::Revision>) -> Result<Revision, PeerFault> {
+    let revision = parse_revision(revision)?;
+    if !revision.others.is_empty() {
+        return Err(PeerFault::Version);
+    }
+    Ok(Revision::removed(revision.version))
 }
 
 fn parse_record(record: Option<v1::Record>) -> Result<Record, PeerFault> {
@@ -154,7 +174,7 @@ fn encode_change(change: &Change) -> event::Change {
             to: path::encode(to),
             record: Some(encode_record(record)),
             revision: Some(encode_revision(revision)),
-            left: Some(encode_revision(&Revision { version: left.clone(), author: revision.author })),
+            left: Some(encode_revision(&Revision::removed(left.clone()))),
             digest: *digest,
         }),
     }
@@ -166,12 +186,23 @@ fn encode_remove(path: &RelPath, revision: &Revision) -> v1::Remove {
 
 fn encode_revision(revision: &Revision) -> v1::Revision {
     let dots = revision.version.dots();
-    // At most MAX_PAIRS.
-    let author = dots.iter().take_while(|dot| dot.author != revision.author).count() as u32;
+    // At most MAX_PAIRS. A change that is the device's last one is not said.
+    let place = |of: Dot| {
+        let at = dots.iter().take_while(|dot| dot.author != of.author).count();
+        let is_last = dots.get(at).is_some_and(|dot| dot.counter == of.counter);
+        (at as u32, if is_last { 0 } else { of.counter })
+    };
+    let (author, change) = place(revision.dot);
+    let sibling = |other: &Sibling| {
+        let (author, change) = place(other.dot);
+        v1::Sibling { author, change, record: Some(encode_record(&other.record)) }
+    };
     v1::Revision {
         devices: dots.iter().map(|dot| dot.author.0).collect(),
         counters: dots.iter().map(|dot| dot.counter).collect(),
         author,
+        change,
+        others: revision.others.iter().map(sibling).collect(),
     }
 }
 

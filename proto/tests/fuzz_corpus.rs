@@ -54,7 +54,7 @@ fn seeds() -> Vec<(u8, Vec<u8>)> {
     let dot = |author| Dot { author: DeviceTag(author), counter: 1 << 50 | author };
     let revision = |devices: u64| {
         let version = Version::new((1..=devices).map(dot).collect()).unwrap();
-        Revision { version, author: DeviceTag(devices) }
+        Revision::after(&version, dot(devices))
     };
     let (from, to, left) = (path("docs"), path("d"), revision(2).version);
     let rename = Change::Rename { from, to, record: record(Kind::Dir), revision: revision(2), left, digest: 77 };

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
+use farshore_engine::version::Sibling;
 use farshore_engine::{Change, DeviceTag, Dot, Position, Revision, TreeUpdate};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::verify::seal;
@@ -65,7 +66,7 @@ fn revision() -> Revision {
 /// The same after the first change of another device.
 fn two() -> Revision {
     let other = Dot { author: DeviceTag(0x0101), counter: 1 };
-    Revision { version: revision().version.with(other), author: revision().author }
+    Revision { version: revision().version.with(other), ..revision() }
 }
 
 #[test]
@@ -80,6 +81,12 @@ fn tree() {
     assert_eq!(
         update(TreeUpdate::Entry { path: RelPath::ROOT, record: record(Kind::Dir), revision: revision() }),
         "0a1c121a1209120020a403280330031a0d0a080201000000000000120103"
+    );
+    let others = vec![Sibling { dot: Dot { counter: 2, ..revision().dot }, record: record(Kind::Dir) }];
+    let disputed = Revision { others: others.into(), ..two() };
+    assert_eq!(
+        update(TreeUpdate::Entry { path: path("a"), record: file(), revision: disputed }),
+        "0a4712450a016112150a0c08ac0211080706050403020120a403280330031a290a10010100000000000002010000000000001202010318012a0f080110021a09120020a40328033003"
     );
     let removed = TreeUpdate::Removed { path: path("a"), revision: two() };
     assert_eq!(update(removed), "0a1f2a1d0a016112180a1001010000000000000201000000000000120201031801");

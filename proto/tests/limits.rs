@@ -30,7 +30,7 @@ fn dir() -> v1::Record {
 }
 
 fn revision() -> Option<v1::Revision> {
-    Some(v1::Revision { devices: vec![3], counters: vec![4], author: 0 })
+    Some(v1::Revision { devices: vec![3], counters: vec![4], ..v1::Revision::default() })
 }
 
 #[test]
@@ -74,8 +74,15 @@ fn revisions() {
     let remove = |revision| event(event::Change::Remove(v1::Remove { path: path(), revision }));
     assert_eq!(remove(None), PeerFault::Missing("revision"));
     let revision = |devices: &[u64], counters: &[u64], author| {
-        Some(v1::Revision { devices: devices.to_vec(), counters: counters.to_vec(), author })
+        let (devices, counters) = (devices.to_vec(), counters.to_vec());
+        Some(v1::Revision { devices, counters, author, ..v1::Revision::default() })
     };
+    let other = |author, change| v1::Sibling { author, change, record: Some(dir()) };
+    let with = |others| Some(v1::Revision { devices: vec![1], counters: vec![3], others, ..v1::Revision::default() });
+    // Nothing stands beside nothing.
+    assert_eq!(remove(with(vec![other(0, 1)])), PeerFault::Version);
+    let put =
+        |revision| event(event::Change::Put(v1::Put { path: path(), record: Some(dir()), replaced: false, revision }));
     let many: Vec<u64> = (1..=MAX_PAIRS as u64 + 1).collect();
     let bad = [
         revision(&[], &[], 0),
@@ -86,9 +93,15 @@ fn revisions() {
         revision(&[1, 1], &[1, 1], 0),
         revision(&[2, 1], &[1, 1], 0),
         revision(&many, &many, 0),
+        revision(&[1], &[3], 0).map(|revision| v1::Revision { change: 4, ..revision }),
+        with(vec![other(1, 1)]),
+        with(vec![other(0, 4)]),
+        with(vec![other(0, 3)]),
+        with(vec![other(0, 2), other(0, 1)]),
+        with((1..=17).map(|change| other(0, change)).collect()),
     ];
     for bad in bad {
-        assert_eq!(remove(bad.clone()), PeerFault::Version, "{bad:?}");
+        assert_eq!(put(bad.clone()), PeerFault::Version, "{bad:?}");
     }
     let rename = |revision: Option<v1::Revision>, left: Option<v1::Revision>| {
         let (from, to, record) = (path(), path(), Some(dir()));

@@ -3,7 +3,7 @@
 use farshore_engine::chunk::{FRAME_SIZE, FRAMES_PER_CHUNK, MAX_FILE_BYTES};
 use farshore_engine::path::{Name, RelPath};
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::version::{MAX_COUNTER, MAX_PAIRS};
+use farshore_engine::version::{MAX_COUNTER, MAX_PAIRS, MAX_SIBLINGS, Sibling};
 use farshore_engine::{Change, DeviceTag, Dot, Position, Revision, TreeUpdate, Version};
 use farshore_proto::codec::decode;
 use farshore_proto::hello::{encode_watch, parse_watch};
@@ -15,6 +15,7 @@ use farshore_proto::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
+use std::collections::BTreeMap;
 
 fn names() -> impl Strategy<Value = Name> {
     vec(any::<u8>(), 1..20).prop_filter_map("not a name", |bytes| Name::new(&bytes).ok())
@@ -46,22 +47,38 @@ fn revisions() -> impl Strategy<Value = Revision> {
     (counters, any::<proptest::sample::Index>()).prop_map(|(counters, author)| {
         let dots: Vec<Dot> =
             counters.into_iter().map(|(author, counter)| Dot { author: DeviceTag(author), counter }).collect();
-        let author = dots[author.index(dots.len())].author;
-        Revision { version: Version::new(dots).unwrap(), author }
+        let dot = dots[author.index(dots.len())];
+        Revision { dot, ..Revision::after(&Version::new(dots).unwrap(), dot) }
     })
+}
+
+/// With something that was written beside it.
+fn disputed() -> impl Strategy<Value = Revision> {
+    (revisions(), proptest::collection::vec((1..=MAX_COUNTER, records()), 0..4)).prop_map(|(revision, others)| {
+        let others: BTreeMap<Dot, Record> =
+            others.into_iter().map(|(counter, record)| (Dot { counter, ..revision.dot }, record)).collect();
+        let covered = |dot: &Dot| revision.version.covers(*dot) && *dot != revision.dot;
+        let others = others.into_iter().filter(|(dot, _)| covered(dot));
+        let others: Vec<Sibling> = others.map(|(dot, record)| Sibling { dot, record }).collect();
+        Revision { others: others.into(), ..revision }
+    })
+}
+
+fn removals() -> impl Strategy<Value = Revision> {
+    revisions().prop_map(|revision| Revision::removed(revision.version))
 }
 
 fn changes() -> impl Strategy<Value = Change> {
     prop_oneof![
-        (paths(0), records(), revisions(), any::<bool>()).prop_map(|(path, record, revision, replaced)| Change::Put {
+        (paths(0), records(), disputed(), any::<bool>()).prop_map(|(path, record, revision, replaced)| Change::Put {
             path,
             record,
             revision,
             replaced
         }),
-        (paths(0), revisions()).prop_map(|(path, revision)| Change::Remove { path, revision }),
+        (paths(0), removals()).prop_map(|(path, revision)| Change::Remove { path, revision }),
         (paths(0), paths(0), records(), revisions(), any::<u64>()).prop_map(|(from, to, record, revision, digest)| {
-            let left = revision.dot().into();
+            let left = revision.dot.into();
             Change::Rename { from, to, record, revision, left, digest }
         }),
     ]
@@ -75,7 +92,7 @@ fn updates() -> impl Strategy<Value = TreeUpdate> {
             record,
             revision
         }),
-        (paths(0), revisions()).prop_map(|(path, revision)| TreeUpdate::Removed { path, revision }),
+        (paths(0), removals()).prop_map(|(path, revision)| TreeUpdate::Removed { path, revision }),
         any::<u64>().prop_map(|seq| TreeUpdate::Skip { seq }),
         any::<u64>().prop_map(|settled| TreeUpdate::End { settled }),
         (any::<u64>(), changes()).prop_map(|(seq, change)| TreeUpdate::Event { seq, change }),
@@ -191,7 +208,9 @@ fn largest() -> TreeUpdate {
     let dot =
         |device: usize| Dot { author: DeviceTag(u64::MAX - MAX_PAIRS as u64 + device as u64), counter: MAX_COUNTER };
     let version = Version::new((0..MAX_PAIRS).map(dot).collect()).unwrap();
-    let revision = Revision { version: version.clone(), author: dot(MAX_PAIRS - 1).author };
+    let sibling = |device: usize| Sibling { dot: dot(device), record: record.clone() };
+    let others: Vec<Sibling> = (0..MAX_SIBLINGS).map(sibling).collect();
+    let revision = Revision { others: others.into(), ..Revision::after(&version, dot(MAX_PAIRS - 1)) };
     let change = Change::Rename { from: path.clone(), to: path, record, revision, left: version, digest: u64::MAX };
     TreeUpdate::Event { seq: u64::MAX, change }
 }
@@ -200,7 +219,7 @@ fn largest() -> TreeUpdate {
 fn batches_are_split_by_bytes_and_by_number() {
     let large = vec![largest(); 100];
     let split = batches(&large);
-    assert!(split.len() > 5 && split.len() < 20, "{}", split.len());
+    assert!(split.len() > 20 && split.len() < 50, "{}", split.len());
     let received: Vec<_> = split.iter().flat_map(|batch| parse_batch(sent(batch, MAX_REPLY_BYTES)).unwrap()).collect();
     assert_eq!(received, large);
 

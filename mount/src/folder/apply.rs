@@ -7,9 +7,11 @@
 //! A program that has a file open goes on with that one, also if it loses its name, as with any program that replaces files.
 
 mod aside;
+mod opened;
 mod troubles;
 
 use self::aside::{Aside, Item};
+use self::opened::Opened;
 use self::troubles::Troubles;
 use super::beneath::{Beneath, InodeId, is_gone, stat_in};
 use super::look::{facts, modified};
@@ -39,6 +41,9 @@ const COMPARED_BYTES: usize = 256 * 1024;
 /// The bits of a mode that peers know and set. Those that lend rights to whoever executes a file, or to what is made in a
 /// directory, are each device's own.
 pub(crate) const SHARED_MODE_BITS: u16 = KEPT_MODE_BITS;
+
+/// What a directory's owner needs to change what is in it.
+const OWNER_BITS: u16 = 0o700;
 
 /// Does operations in one folder.
 #[derive(Debug)]
@@ -160,6 +165,7 @@ impl Applier {
     pub(super) fn apply(&self, prepared: Prepared<'_>) -> Result<Facts, ApplyError> {
         let Prepared { op, ready } = prepared;
         let path = op.target().clone();
+        let _opened: Vec<Opened> = op.paths().filter_map(|path| Opened::above(&self.beneath, path)).collect();
         let done = ready.and_then(|ready| self.apply_one(op, ready));
         self.troubles.note(&path, &done);
         done.map_err(|refusal| match refusal {
@@ -176,8 +182,13 @@ impl Applier {
                 let place = self.place(&path)?;
                 let item = self.aside.item(&self.beneath)?;
                 rustix::fs::mkdirat(item.directory(), item.name(), Mode::RWXU)?;
-                let made = self.put(item.made(), Attributes { mode: Some(mode), modified }, &place, None)?;
-                Ok(settled(&place, &made))
+                // Where its owner may not write, a directory cannot be moved.
+                let first = Attributes { mode: Some(mode | OWNER_BITS), modified };
+                let made = self.put(item.made(), first, &place, None)?;
+                if mode & OWNER_BITS == OWNER_BITS {
+                    return Ok(settled(&place, &made));
+                }
+                self.set_attributes(&place, &made, Attributes { mode: Some(mode), modified })
             }
             Apply::MakeSymlink { path, target, modified, expect } => {
                 let place = self.place(&path)?;
@@ -416,6 +427,11 @@ struct Attributes {
     modified: FileTime,
 }
 
+fn set_mode(opened: &OwnedFd, mode: RawMode) -> Result<(), Errno> {
+    let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())
+}
+
 /// Sets what is not so already. Says how it is then.
 fn set_attributes(opened: &OwnedFd, wanted: Attributes) -> Outcome<Stat> {
     let now = rustix::fs::fstat(opened)?;
@@ -424,8 +440,7 @@ fn set_attributes(opened: &OwnedFd, wanted: Attributes) -> Outcome<Stat> {
         let shared = RawMode::from(SHARED_MODE_BITS);
         let mode = RawMode::from(mode) & shared | now.st_mode & 0o7777 & !shared;
         if mode != now.st_mode & 0o7777 {
-            let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
-            rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())?;
+            set_mode(opened, mode)?;
         }
     }
     if modified(&now) != wanted.modified {

@@ -1,12 +1,13 @@
 //! Two devices that change one share, each in a folder of its own: in the end both folders are the same, and nothing that was
 //! done in either is lost.
 
-use crate::process::eventually;
+use crate::process::{Process, eventually};
 use crate::tree::{noise, set_mode, set_modified, shared, shared_difference, write_noise, write_zoo};
 use crate::world::{Mount, Share, World, files_below};
 use rustix::process::Signal;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 /// An owner who lets others write, and a guest who does.
@@ -55,7 +56,7 @@ impl Both {
     fn pin(&self) {
         let mut pin = self.world.farshore("reader", &["pin"]);
         pin.arg(self.world.path("mnt"));
-        crate::process::Process::run(pin).went_well();
+        Process::run(pin).went_well();
     }
 
     fn options(&self) -> [&str; 3] {
@@ -259,7 +260,7 @@ fn who_has_been_there_before_begins_while_the_owner_is_away() {
     let other = both.world.new_dir("other copy");
     let mut command = both.world.farshore("reader", &["mount", &ticket, "--writable", "--store"]);
     command.arg(other).arg(both.world.path("mnt"));
-    crate::process::Process::run(command).has_code(1).only_says(&["cannot reach the owner"]);
+    Process::run(command).has_code(1).only_says(&["cannot reach the owner"]);
 }
 
 #[test]
@@ -346,7 +347,7 @@ fn one_device_changes_a_share_once() {
     let mut again = both.world.farshore("reader", &["mount", &share.ticket, "--writable", "--store"]);
     again.arg(&other).arg(&second);
     let kept = both.copy.to_str().unwrap();
-    crate::process::Process::run(again).has_code(1).only_says(&["writable already", kept]);
+    Process::run(again).has_code(1).only_says(&["writable already", kept]);
     // Another device may look at it, and hears of everybody's changes.
     let looking = both.world.mount_as("visitor", &second, &share.ticket, &[]);
     fs::write(both.ours("file"), "ours").unwrap();
@@ -354,7 +355,7 @@ fn one_device_changes_a_share_once() {
     looking.stop();
     let mut own = both.world.farshore("owner", &["mount", &share.ticket, "--writable"]);
     own.arg(&second);
-    crate::process::Process::run(own).has_code(2).only_says(&["shares that folder itself", "--mount"]);
+    Process::run(own).has_code(2).only_says(&["shares that folder itself", "--mount"]);
 }
 
 #[test]
@@ -381,6 +382,40 @@ fn set_id_bits_are_each_devices_own() {
     eventually("it is there", || mode(both.ours("program")) == 0o755);
     set_mode(&both.ours("program"), 0o700);
     eventually("it is set", || mode(both.theirs("program")) == 0o4700);
+}
+
+/// The owner is not root, whom nothing would stop.
+#[test]
+fn directories_that_their_owner_may_not_write_in_are_changed_all_the_same() {
+    const NOBODY: u32 = 65_534;
+    let Some(world) = World::with_fuse() else { return };
+    let (folder, copy) = (world.new_dir("folder"), world.new_dir("copy"));
+    let mut command = world.farshore("owner", &["share", "--writable", "--listen", "127.0.0.1:0"]);
+    command.arg(&folder);
+    if rustix::process::geteuid().is_root() {
+        set_mode(&world.path(""), 0o711);
+        for mine in [folder.clone(), world.path("state of owner"), world.path("tmp")] {
+            chown(mine, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let process = Process::start(command);
+    let ticket = process.first_line();
+    let mut both = Both { mount: None, share: None, address: String::new(), folder, copy, world };
+    both.mount = Some(both.world.mount_on(&both.world.path("mnt"), &ticket, &both.options()));
+    fs::create_dir_all(both.ours("closed/inner")).unwrap();
+    fs::write(both.ours("closed/inner/file"), "bytes").unwrap();
+    fs::write(both.ours("closed/other"), "bytes").unwrap();
+    ["closed/inner/file", "closed/inner", "closed"].iter().for_each(|name| set_mode(&both.ours(name), 0o555));
+    both.become_same();
+    fs::rename(both.ours("closed/inner/file"), both.ours("closed/renamed")).unwrap();
+    fs::remove_dir(both.ours("closed/inner")).unwrap();
+    fs::write(both.ours("closed/other"), "edited").unwrap();
+    both.become_same();
+    both.stop_guest();
+    process.stop(Signal::INT).went_well();
+    // For whoever removes all of it.
+    [&both.folder, &both.copy].iter().for_each(|folder| set_mode(&folder.join("closed"), 0o755));
 }
 
 #[test]
