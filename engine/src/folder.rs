@@ -469,22 +469,25 @@ impl Engine {
         if let Apply::KeepCopy { path, to, .. } = &op {
             return self.on_copy_kept(path, to, facts, out);
         }
-        if let Apply::Rename { from, .. } | Apply::Remove { path: from, .. } = &op {
-            self.replica.folder.behind.remove(from);
-            self.note_not_there(from);
+        // Whatever the tree came to say meanwhile of what was there before: it is not there any more.
+        let before: Vec<(RelPath, Held)> =
+            op.paths().filter_map(|path| Some((path.clone(), self.held_at(path)?))).collect();
+        for path in op.paths() {
+            self.replica.folder.behind.remove(path);
+            self.note_not_there(path);
         }
-        let (Some((record, dot)), path) = (becomes, op.target()) else { return };
-        let held = Held { record, dot, facts, mark: self.last_mark };
-        // The tree may have come to say something else meanwhile.
-        if let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino))
-            && matches!(node.origin, Origin::Local(_))
-        {
-            node.origin = Origin::Local(facts);
-            return;
+        if let Some((record, dot)) = becomes {
+            let held = Held { record, dot, facts, mark: self.last_mark };
+            self.replica.folder.behind.insert(op.target().clone(), held);
+            self.settle(op.target());
         }
-        self.replica.folder.behind.insert(path.clone(), held);
-        self.replica.folder.note_due(path.clone());
-        self.settle(path);
+        // What stood beside what the tree says lives on elsewhere, or there was nothing to be lost.
+        for (path, held) in before {
+            let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
+            if node.is_some_and(|node| node.revision.others.iter().any(|other| other.dot == held.dot)) {
+                self.tell_gone(&path, held.dot, out);
+            }
+        }
     }
 
     /// What lost its name has another one now. That is told before anything that says so to others who have the same bytes:
@@ -546,8 +549,12 @@ impl Engine {
         let before = self.stated_at(path).unwrap_or_default();
         let dot = self.clock.dot_after(&before.revision.version);
         let after = before.after(dot, held.record.clone(), over);
+        let is_same_object =
+            |node: &Node| matches!(node.origin, Origin::Local(facts) if facts.inode == held.facts.inode);
+        let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
+        let replaced = !node.is_some_and(is_same_object);
         let telling =
-            Telling { origin: Origin::Local(held.facts), from: None, seen: Some(dot), replaced: true, mark: held.mark };
+            Telling { origin: Origin::Local(held.facts), from: None, seen: Some(dot), replaced, mark: held.mark };
         self.replica.folder.behind.insert(path.clone(), Held { dot, ..held });
         self.replica.folder.note_due(path.clone());
         // Only what peers say can break a rule; beyond the most entries there is no place for it.

@@ -235,7 +235,6 @@ impl Engine {
             return Ok(());
         };
         let parent = self.directory_for(parents, record.modified, telling, out)?;
-        let telling = Telling { origin: self.best_source(telling, &revision), ..telling };
         let existing = self.tree.child(parent, name.as_bytes());
         let is_dir = record.kind == Kind::Dir;
         if let Some(ino) = existing.filter(|ino| !is_dir && self.tree.children_after(*ino, Ino::ROOT).next().is_some())
@@ -245,8 +244,8 @@ impl Engine {
             let written = Stated { record: Some(record), revision };
             return self.keep_dir(path, ino, &written, telling, out);
         }
-        let known =
-            Known { record: record.clone(), revision: revision.clone(), origin: telling.origin, mark: telling.mark };
+        let origin = self.best_source(telling, &revision);
+        let known = Known { record: record.clone(), revision: revision.clone(), origin, mark: telling.mark };
         match existing {
             Some(ino) if (is_dir || !telling.replaced) && self.is_same_kind(ino, &record) => {
                 self.leave_behind(ino, telling);

@@ -23,6 +23,7 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawMode, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -160,9 +161,43 @@ impl Applier {
         Prepared { op, ready }
     }
 
-    /// Does an operation. The facts are those of what it has made; if a program has changed that at once, they are older
-    /// than what is there, so that it is noticed.
-    pub(super) fn apply(&self, prepared: Prepared<'_>) -> Result<Facts, ApplyError> {
+    /// Does operations, one after the other. The facts are those of what each has made; if a program has changed that at
+    /// once, they are older than what is there, so that it is noticed.
+    pub(super) fn apply(&self, prepared: Vec<Prepared<'_>>) -> Vec<Result<Facts, ApplyError>> {
+        let mut times = BTreeMap::new();
+        let done = prepared.into_iter().map(|prepared| {
+            for directory in prepared.op.paths().filter_map(parent) {
+                if let Entry::Vacant(unknown) = times.entry(directory)
+                    && let Ok(stat) = self.beneath.stat(unknown.key())
+                {
+                    unknown.insert(modified(&stat));
+                }
+            }
+            let wanted = prepared.wanted_time();
+            let done = self.apply_noted(prepared);
+            if let (Some((path, modified)), Ok(_)) = (wanted, done) {
+                times.insert(path, modified);
+            }
+            done
+        });
+        let done = done.collect();
+        times.iter().for_each(|(path, modified)| self.restore_time(path, *modified));
+        done
+    }
+
+    /// What was done in a directory gave it another time than it had, or was given.
+    fn restore_time(&self, path: &RelPath, modified: FileTime) {
+        let directory = self.beneath.directory(path);
+        let restored = directory
+            .map_err(Refusal::from)
+            .and_then(|directory| set_attributes(&directory, Attributes { mode: None, modified }));
+        if let Err(refusal) = restored {
+            // Then it is seen, and told to all.
+            tracing::debug!(%path, ?refusal, "a directory keeps the time of what was done in it");
+        }
+    }
+
+    fn apply_noted(&self, prepared: Prepared<'_>) -> Result<Facts, ApplyError> {
         let Prepared { op, ready } = prepared;
         let path = op.target().clone();
         let _opened: Vec<Opened> = op.paths().filter_map(|path| Opened::above(&self.beneath, path)).collect();
@@ -409,6 +444,20 @@ enum Ready<'a> {
 }
 
 impl<'a> Prepared<'a> {
+    /// The time that it is to give to what may be a directory, and where.
+    fn wanted_time(&self) -> Option<(RelPath, FileTime)> {
+        match &self.op {
+            Apply::MakeDir { path, modified, .. } | Apply::SetAttributes { path, modified, .. } => {
+                Some((path.clone(), *modified))
+            }
+            Apply::MakeSymlink { .. }
+            | Apply::Remove { .. }
+            | Apply::Rename { .. }
+            | Apply::KeepCopy { .. }
+            | Apply::Publish { .. } => None,
+        }
+    }
+
     fn file(&self) -> Option<&File<'a>> {
         match &self.ready {
             Ok(Ready::File(file)) => Some(file),
@@ -452,6 +501,11 @@ fn set_attributes(opened: &OwnedFd, wanted: Attributes) -> Outcome<Stat> {
         rustix::fs::utimensat(opened, c"", &times, AtFlags::EMPTY_PATH)?;
     }
     Ok(rustix::fs::fstat(opened)?)
+}
+
+/// The directory that holds `path`; `None` for the root.
+fn parent(path: &RelPath) -> Option<RelPath> {
+    RelPath::new(path.split_last()?.0.to_vec()).ok()
 }
 
 /// The facts of what was `made`, if it is what is there. Otherwise those that it had before somebody changed it.

@@ -68,7 +68,7 @@ impl DiskFolder {
 impl Changing {
     fn apply(&self, ops: Vec<Apply>, contents: &Contents) -> Vec<Result<Facts, ApplyError>> {
         let prepared = self.applier.prepare(ops, contents);
-        self.order.wait_for(|| prepared.into_iter().map(|prepared| self.applier.apply(prepared)).collect())
+        self.order.wait_for(|| self.applier.apply(prepared))
     }
 }
 

@@ -162,6 +162,30 @@ fn a_directory_that_is_renamed_moves_no_bytes() {
     }
 }
 
+/// More than is done at once. If the time of a directory in which something is done for a peer were taken for a change, the
+/// directory would live on.
+#[test]
+fn a_large_tree_that_is_renamed_or_removed_does_not_come_back() {
+    let Some(both) = Both::new() else { return };
+    for (at, there) in [(&both.copy, &both.folder), (&both.folder, &both.copy)] {
+        for number in 0..1_000u64 {
+            let dir = at.join(format!("before/{}", number % 20));
+            fs::create_dir_all(&dir).unwrap();
+            write_noise(&dir.join(number.to_string()), number, 500);
+        }
+        eventually("the last ones are there", || there.join("before/19/999").exists());
+        fs::rename(at.join("before"), at.join("after")).unwrap();
+        both.become_same();
+        eventually("it has left its name", || !there.join("before").exists());
+        both.become_same();
+        assert!(!at.join("before").exists());
+        fs::remove_dir_all(at.join("after")).unwrap();
+        eventually("it is gone", || !there.join("after").exists());
+        both.come_to_rest();
+        assert!(!at.join("after").exists());
+    }
+}
+
 /// What is published, made or set is seen by whoever watches the folder. If that were taken for a change, it would be told
 /// back, and done again.
 #[test]
@@ -174,6 +198,8 @@ fn what_is_done_for_a_peer_is_no_change_of_ones_own() {
         let metas = files_below(&folder.join("dir")).into_iter().map(|file| file.metadata().unwrap());
         metas.map(|meta| (meta.ino(), meta.ctime(), meta.ctime_nsec())).collect()
     };
+    let made = both.ours("dir").metadata().unwrap().modified().unwrap();
+    assert_eq!(both.theirs("dir").metadata().unwrap().modified().unwrap(), made);
     let before = (facts(&both.folder), facts(&both.copy));
     both.come_to_rest();
     assert_eq!((facts(&both.folder), facts(&both.copy)), before);

@@ -63,7 +63,7 @@ impl Bench {
 
     fn apply_all(&self, ops: Vec<Apply>, contents: &Contents) -> Vec<Result<Facts, ApplyError>> {
         let prepared = self.applier.prepare(ops, contents);
-        prepared.into_iter().map(|prepared| self.applier.apply(prepared)).collect()
+        self.applier.apply(prepared)
     }
 
     /// Does one operation; content 1 is there to be published.
@@ -443,6 +443,37 @@ fn many_files_are_published_in_one_batch() {
     for (number, done) in numbers.zip(done) {
         is_made(&bench, &number.to_string(), done, 0o644);
         assert_eq!(fs::read(bench.at(&number.to_string())).unwrap(), bytes(number));
+    }
+}
+
+/// Otherwise that would be a change of ours, which is told to everybody.
+#[test]
+fn a_directory_has_its_time_in_the_end_whatever_is_done_in_it() {
+    let bench = Bench::new();
+    bench.make_dir("there");
+    bench.make_dir("as it was");
+    bench.put("as it was/file", "bytes");
+    let expect = bench.facts("as it was/file");
+    // The private place is made once.
+    drop(bench.applier.aside.item(&bench.applier.beneath));
+    let times = || ["", "as it was"].map(|name| bench.at(name).metadata().unwrap().modified().unwrap());
+    let before = times();
+    let make_dir = |name| Apply::MakeDir { path: path(name), mode: 0o755, modified: MODIFIED };
+    let ops = vec![
+        Apply::Remove { path: path("as it was/file"), expect },
+        make_dir("dir"),
+        make_dir("dir/inner"),
+        publish_at("dir/inner/file", None),
+        attributes("there", None),
+        link_at("there/link", None),
+        attributes("there/link", None),
+    ];
+    let done = bench.apply_all(ops, &contents());
+    assert_eq!(done.last(), Some(&Err(ApplyError::Changed)), "it is no directory");
+    assert_eq!(times(), before);
+    for name in ["dir", "dir/inner", "there"] {
+        let meta = bench.at(name).metadata().unwrap();
+        assert_eq!((meta.mtime(), meta.mtime_nsec()), (MODIFIED.seconds, MODIFIED.nanos.into()), "{name}");
     }
 }
 
