@@ -297,7 +297,7 @@ fn whatever_both_do_in_the_end_they_have_the_same() {
     let names: Vec<String> = (0..NAMES).map(|name| format!("n{name}")).collect();
     let inner = names.iter().flat_map(|dir| names.iter().map(move |name| format!("{dir}/{name}")));
     let glance =
-        |path: PathBuf| fs::symlink_metadata(path).map(|seen| (seen.mode(), seen.is_file().then(|| seen.len()))).ok();
+        |path: PathBuf| fs::symlink_metadata(path).map(|seen| (seen.mode(), seen.is_file().then_some(seen.len()))).ok();
     for path in inner.chain(names.clone()) {
         eventually("the kernel knows of it", || match (glance(joined.here(&path)), glance(joined.theirs(&path))) {
             (here, theirs) if here == theirs => Ok(()),
