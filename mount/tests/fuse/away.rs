@@ -56,7 +56,8 @@ fn a_large_listing_shows_everything_once_while_files_come() {
     for number in 0..3000 {
         halves.far.put(&format!("far {number:04}"), b"far");
     }
-    for number in 0..500 {
+    // So many that the folder is read in several parts, and shows what has come meanwhile.
+    for number in 0..4000 {
         fs::write(halves.there(&format!("near {number:04}")), "near").unwrap();
     }
     let mut names = Vec::new();
@@ -68,8 +69,17 @@ fn a_large_listing_shows_everything_once_while_files_come() {
     }
     names.sort();
     let expected: Vec<String> =
-        (0..3000).map(|n| format!("far {n:04}")).chain((0..500).map(|n| format!("near {n:04}"))).collect();
+        (0..3000).map(|n| format!("far {n:04}")).chain((0..4000).map(|n| format!("near {n:04}"))).collect();
     assert!(names == expected, "{} names, not {}", names.len(), expected.len());
+}
+
+#[test]
+fn what_comes_in_the_moment_in_which_it_is_looked_for_is_found() {
+    let Some(halves) = Halves::new() else { return };
+    halves.far.put("file", b"bytes");
+    halves.far.come_when_asked("file");
+    assert_eq!(fs::metadata(halves.here("file")).unwrap().len(), 5);
+    assert!(halves.there("file").exists(), "it came too early or too late");
 }
 
 #[test]

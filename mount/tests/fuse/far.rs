@@ -50,6 +50,8 @@ struct State {
     /// Whether what is asked for fails.
     is_broken: bool,
     waiting: Vec<Waiting>,
+    /// Files that come when somebody asks whether they are away.
+    about_to_come: BTreeSet<RelPath>,
     sighted: BTreeSet<RelPath>,
     /// What the mount told, and how often something was fetched.
     told: Vec<String>,
@@ -136,6 +138,11 @@ impl Far {
         futimens(&made, &Timestamps { last_access: time, last_modification: time }).unwrap();
         renameat_with(CWD, &aside, CWD, self.folder.join(at), RenameFlags::NOREPLACE).unwrap();
         state.files.remove(&path(at));
+    }
+
+    /// A file comes after who asks for it has looked into the folder, and before the answer.
+    pub(crate) fn come_when_asked(&self, at: &str) {
+        self.lock().about_to_come.insert(path(at));
     }
 
     /// From now on nothing comes over.
@@ -253,6 +260,9 @@ struct Asked(Arc<Far>);
 
 impl Away for Asked {
     fn at(&self, path: &RelPath) -> Option<Attr> {
+        if self.0.lock().about_to_come.remove(path) {
+            self.0.come(&path.to_string());
+        }
         self.0.lock().files.get(path).map(FarFile::attr)
     }
 
