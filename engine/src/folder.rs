@@ -205,8 +205,7 @@ impl Engine {
         // renamed before the other.
         let is_here =
             |path: &RelPath| self.tree.resolve(path.names()).and_then(|ino| self.whole_content(ino)).is_some();
-        let wanted: BTreeSet<Stamp> =
-            wanted.into_iter().filter(|(_, path)| !is_here(path)).map(|(stamp, _)| stamp).collect();
+        let wanted = Wanted(wanted.into_iter().filter(|(_, path)| !is_here(path)).collect());
         // What was removed, with what a directory held before the directory.
         for path in due.iter().rev() {
             let has_turn = !plan.is_full() && !plan.touches(path);
@@ -340,9 +339,9 @@ impl Engine {
     }
 
     /// Removes what the folder has where the tree has nothing. Returns whether nothing is left to be done.
-    fn plan_removal(&self, path: &RelPath, wanted: &BTreeSet<Stamp>, plan: &mut Plan) -> bool {
+    fn plan_removal(&self, path: &RelPath, wanted: &Wanted, plan: &mut Plan) -> bool {
         let Some(held) = self.replica.folder.behind.get(path) else { return true };
-        if held.stamp().is_some_and(|stamp| wanted.contains(&stamp)) {
+        if wanted.wants(path, held) {
             // It will be renamed.
             return false;
         }
@@ -356,7 +355,7 @@ impl Engine {
     }
 
     /// Makes the folder what the tree says at a path.
-    fn plan_entry(&self, path: &RelPath, ino: Ino, wanted: &BTreeSet<Stamp>, plan: &Plan) -> Next {
+    fn plan_entry(&self, path: &RelPath, ino: Ino, wanted: &Wanted, plan: &Plan) -> Next {
         let Some(node) = self.tree.get(ino) else { return Next::Nothing };
         if matches!(node.origin, Origin::Local(_)) {
             return Next::Nothing;
@@ -377,7 +376,7 @@ impl Engine {
                 let op = Apply::SetAttributes { path, mode, modified, expect: Some(held.facts) };
                 return Next::Do(Box::new(Planned { op, becomes: Some((record, dot)) }));
             }
-            let is_wanted = held.stamp().is_some_and(|stamp| wanted.contains(&stamp));
+            let is_wanted = wanted.wants(&path, held);
             if !is_wanted && self.conflicts(held, node) {
                 return self.plan_copy(&path, held, ino);
             }
@@ -647,6 +646,18 @@ enum Next {
     /// Its bytes are not here.
     Wait,
     Nothing,
+}
+
+/// Bytes that are wanted, and where.
+struct Wanted(BTreeSet<(Stamp, RelPath)>);
+
+impl Wanted {
+    /// Whether what the folder holds at a path is wanted elsewhere. Where it is wanted below that path, it is in the way.
+    fn wants(&self, path: &RelPath, held: &Held) -> bool {
+        let Some(stamp) = held.stamp() else { return false };
+        let places = self.0.range((stamp, RelPath::ROOT)..).take_while(|(of, _)| *of == stamp);
+        places.into_iter().any(|(_, at)| !path.is_prefix_of(at))
+    }
 }
 
 /// Operations that are collected for a batch.

@@ -266,7 +266,8 @@ impl Replicas {
         let all = self.world.hosts.len();
         for at in 0..all {
             let host = &self.world.hosts[at];
-            assert!(host.engine.replica.folder.is_idle(), "host {at} still has to do something in its folder");
+            let folder = &host.engine.replica.folder;
+            assert!(folder.is_idle(), "host {at} still has to do something in its folder: {folder:?}");
             let behind = host.engine.replica.folder.behind.iter().next();
             assert!(behind.is_none(), "host {at} has something else in its folder: {behind:?}");
             let (tree, first) = (self.world.tree_of(at), self.world.tree_of(0));

@@ -162,6 +162,43 @@ fn a_directory_that_is_renamed_moves_no_bytes() {
     }
 }
 
+#[test]
+fn a_third_device_has_what_the_others_do_and_they_have_what_it_does() {
+    let Some(mut both) = Both::new() else { return };
+    let third = both.world.new_dir("third copy");
+    let more = ["--writable", "--store", third.to_str().unwrap()];
+    let ticket = both.share.as_ref().unwrap().ticket.clone();
+    let visitor = both.world.mount_as("visitor", &both.world.path("third"), &ticket, &more);
+    let mut pin = both.world.farshore("visitor", &["pin"]);
+    pin.arg(visitor.root());
+    Process::run(pin).went_well();
+    let folders = [both.folder.clone(), both.copy.clone(), third];
+    let are_same = || {
+        eventually("all folders are the same", || {
+            shared_difference(&folders[0], &folders[1]).and_then(|()| shared_difference(&folders[1], &folders[2]))
+        });
+    };
+    for (number, folder) in folders.iter().enumerate() {
+        let at = |name: &str| folder.join(format!("{name} {number}"));
+        fs::create_dir(at("dir")).unwrap();
+        write_noise(&at("dir").join("file"), number as u64, 100_000);
+        are_same();
+        fs::rename(at("dir"), at("renamed")).unwrap();
+        fs::write(at("renamed").join("file"), "edited").unwrap();
+        are_same();
+        assert!(!at("dir").exists());
+    }
+    // None of them knows what the others do meanwhile.
+    both.share.as_mut().unwrap().process.kill();
+    both.share = None;
+    folders.iter().enumerate().for_each(|(number, at)| fs::write(at.join("file"), format!("by {number}")).unwrap());
+    both.start_owner();
+    are_same();
+    let all: Vec<String> = files_below(&folders[2]).iter().map(|file| text(file)).collect();
+    assert!((0..3).all(|number| all.contains(&format!("by {number}"))), "{all:?}");
+    visitor.stop();
+}
+
 /// More than is done at once. If the time of a directory in which something is done for a peer were taken for a change, the
 /// directory would live on.
 #[test]
