@@ -176,6 +176,7 @@ impl Engine {
             Input::Observed(observation) => self.on_observed(observation, out),
             Input::Command(command) => self.on_command(command, out),
             Input::Tick => {}
+            Input::Recalled(memory) => self.on_recalled(memory, out),
             Input::Remembered { peer, remembered } => self.on_remembered(peer, remembered, out),
         }
         self.fetch_what_was_lost();

@@ -39,6 +39,8 @@ pub(crate) struct FolderState {
     unclear: BTreeSet<RelPath>,
     /// Where what is told next was done by somebody who saw what the tree has.
     pub(crate) sighted: BTreeSet<RelPath>,
+    /// How often something about it changed that no event tells.
+    pub(crate) changes: u64,
     /// Contents whose files are in our folder now.
     landed: Vec<ContentId>,
     /// When what the disk refused is tried again.
@@ -449,6 +451,7 @@ impl Engine {
     /// A batch has ended.
     pub(crate) fn on_applied(&mut self, results: Vec<Result<Facts, ApplyError>>, out: &mut Vec<Output>) {
         let Some((_, planned)) = self.replica.folder.batch.take() else { return };
+        self.replica.folder.changes += 1;
         assert_eq!(planned.len(), results.len(), "each operation of a batch ends, and no other");
         self.replica.folder.in_flight.clear();
         for (planned, result) in planned.into_iter().zip(results) {

@@ -42,6 +42,9 @@ pub enum Input {
     Command(Command),
     /// Time has passed. A tick too many changes nothing.
     Tick,
+    /// What was known in an earlier life of a share that is kept in a folder. Told once, before anything is observed and before
+    /// anybody is followed.
+    Recalled(crate::memory::Memory),
     /// What was known of a peer's tree in an earlier life. Told once, before the peer is followed.
     Remembered {
         /// Whose tree.

@@ -61,6 +61,7 @@ pub mod handles;
 pub mod identity;
 pub mod ids;
 pub mod input;
+mod memory;
 pub mod merge;
 pub mod output;
 pub mod path;
@@ -112,6 +113,7 @@ pub use follow::MAX_ENTRIES;
 pub use identity::{ContentIdentity, ContentKey};
 pub use ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
 pub use input::{Command, DialError, Done, FetchError, Input, PeerEvent, Request, StoreError, Wanted, WatchCursor};
+pub use memory::{InFolder, Memory};
 pub use output::{
     Apply, ApplyError, Attr, AttrKind, DirEntry, DirEntryName, Effect, Errno, Notice, Opened, Output, Reply,
     ServedFile, Source, Span,

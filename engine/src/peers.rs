@@ -129,6 +129,7 @@ impl Engine {
                 }
                 out.push(Output::Notice(Notice::LinkUp { peer: id }));
                 self.handles.forget_failures();
+                self.adopt_orphans(id, out);
                 self.prefetch_pinned();
                 let position = self.peers.get(&id).map(|peer| peer.position).unwrap_or_default();
                 self.effect(Running::Watch { peer: id, link }, Effect::Watch { peer: id, link, position }, out);

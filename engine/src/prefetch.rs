@@ -6,8 +6,10 @@ use crate::engine::Engine;
 use crate::ids::{ContentId, Ino};
 use crate::output::{Effect, Output};
 use crate::record::Stamp;
+use crate::replica::NOBODY;
 use crate::time::Time;
 use crate::timers::Timer;
+use crate::tree::Origin;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -101,7 +103,9 @@ impl Engine {
             let Some(ino) = self.prefetch.pop_front() else { return };
             let wanted = self.tree.get(ino).is_some_and(|node| node.opens.count() > 0 && self.config.prefetch_on_open)
                 || self.is_pinned_now(ino);
-            if !wanted {
+            // Of what is remembered, and nobody is there who may have it, there is nothing to be fetched yet.
+            let is_orphan = self.tree.get(ino).is_some_and(|node| node.origin == Origin::Peer(NOBODY));
+            if !wanted || is_orphan {
                 continue;
             }
             if let Some(stamp) = self.stamp_in_folder(ino) {

@@ -18,13 +18,15 @@ use crate::version::{DeviceTag, Dot, Revision, Version};
 use core::ops::Bound;
 
 /// Who has what no peer is known to have.
-const NOBODY: PeerId = PeerId([0; 32]);
+pub(crate) const NOBODY: PeerId = PeerId([0; 32]);
 
 /// What a device keeps that has the share in a folder of its own.
 #[derive(Debug, Default)]
 pub(crate) struct Replica {
     pub(crate) tombstones: Tombstones,
     pub(crate) folder: FolderState,
+    /// Something was remembered of which it is not known who has it.
+    pub(crate) has_orphans: bool,
 }
 
 /// How we know what is said.

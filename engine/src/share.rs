@@ -74,6 +74,12 @@ impl Share {
         self.last + 1
     }
 
+    /// What was remembered counts as the first event: whoever stands there has been told it in a listing.
+    pub(crate) fn begin_after_memory(&mut self) -> u64 {
+        self.last = self.last.max(1);
+        self.last
+    }
+
     /// The file system said that this was renamed.
     pub(crate) fn note_moved(&mut self, to: RelPath) {
         self.moved = Some(to);

@@ -56,6 +56,11 @@ impl Tombstones {
         }
     }
 
+    /// All of them, in the order of their paths.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&RelPath, &Revision)> {
+        self.by_path.iter().map(|(path, tombstone)| (path, &tombstone.revision))
+    }
+
     /// The one before `path` in the order of paths, or the last of all: what was in a directory comes before the directory.
     pub(crate) fn before(&self, path: Option<&RelPath>) -> Option<(&RelPath, &Revision)> {
         let end = path.map_or(Bound::Unbounded, Bound::Excluded);

@@ -7,6 +7,7 @@ use super::world::World;
 use crate::config::Config;
 use crate::event::Observation;
 use crate::input::{Command, Input};
+use crate::memory::Memory;
 use crate::path::{Name, RelPath};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,8 +46,9 @@ pub enum ReplicaOp {
     Cut(u8, u8),
     /// It is mended.
     Heal(u8, u8),
-    /// A device's process ends and starts again, with nothing but its folder.
-    Restart(u8),
+    /// A device's process ends and starts again, with its folder and what it remembers: what was so when it ended, or a while
+    /// before.
+    Restart(u8, u8),
     /// Its disk refuses a few things.
     DiskFails(u8, u8),
 }
@@ -70,7 +72,7 @@ impl ReplicaOp {
             25 => ReplicaOp::Rescan(at),
             26 | 27 => ReplicaOp::Cut(at, a),
             28 | 29 => ReplicaOp::Heal(at, a),
-            30 => ReplicaOp::Rescan(at),
+            30 => ReplicaOp::Restart(at, a),
             _ => ReplicaOp::DiskFails(at, a),
         }
     }
@@ -89,6 +91,8 @@ pub struct Replicas {
     /// The devices.
     pub world: World,
     writes: Writes,
+    /// What each has written down.
+    memories: Vec<Memory>,
 }
 
 /// Plays operations on as many devices, each of which follows all others; then mends everything, and checks that all hold
@@ -121,7 +125,8 @@ impl Replicas {
             world.add(config);
             world.hosts[at].folder.begin_versions_at((at as u64 + 1) << 40);
         }
-        let mut replicas = Replicas { world, writes: Writes::default() };
+        let memories = vec![Memory::default(); devices];
+        let mut replicas = Replicas { world, writes: Writes::default(), memories };
         (0..devices).for_each(|at| replicas.begin(at));
         replicas
     }
@@ -172,6 +177,7 @@ impl Replicas {
             ReplicaOp::Run(pause) => {
                 let pause = PAUSES_MS[usize::from(pause) % PAUSES_MS.len()];
                 self.world.drive_for(Duration::from_millis(pause));
+                (0..self.world.hosts.len()).for_each(|at| self.write_down(at));
             }
             ReplicaOp::Create(at, dir, name, size) => {
                 let size_bytes = SIZES[usize::from(size) % SIZES.len()];
@@ -207,7 +213,7 @@ impl Replicas {
                     self.world.heal(a, b);
                 }
             }
-            ReplicaOp::Restart(at) => self.restart(self.device(at)),
+            ReplicaOp::Restart(at, age) => self.restart(self.device(at), age >= 128),
             ReplicaOp::DiskFails(at, count) => {
                 let error = if count >= 128 { crate::StoreError::NoSpace } else { crate::StoreError::Io };
                 let at = self.device(at);
@@ -236,13 +242,30 @@ impl Replicas {
         dirs.get(usize::from(dir) % dirs.len())?.join(name).ok()
     }
 
-    /// A device's process ends, and starts again with nothing but its folder.
-    pub fn restart(&mut self, at: HostId) {
+    fn write_down(&mut self, at: HostId) {
+        if let Some(memory) = self.world.hosts[at].engine.view().memory() {
+            self.memories[at] = memory;
+        }
+    }
+
+    /// A device's process ends, and starts again with its folder and what it remembers.
+    pub fn restart(&mut self, at: HostId, is_old: bool) {
+        if !is_old {
+            self.write_down(at);
+        }
         self.world.end_process(at);
         let base = self.world.now.as_micros();
         let config = &mut self.world.hosts[at].config;
         config.version_base = config.version_base.max(base) + 1_000_000;
         self.world.start_process(at);
+        let memory = self.memories[at].clone();
+        // What is written down can be read: it keeps every rule.
+        let (entries, removed, held) = (memory.entries(), memory.removed(), memory.held());
+        let again = Memory::new(entries.to_vec(), removed.to_vec(), held.to_vec());
+        assert_eq!(again.as_ref(), Ok(&memory), "host {at} remembers what makes no share");
+        if !entries.is_empty() {
+            self.world.input(at, Input::Recalled(memory));
+        }
         self.begin(at);
     }
 
