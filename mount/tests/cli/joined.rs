@@ -169,6 +169,24 @@ fn what_is_away_is_changed_without_being_fetched_while_the_owner_is_away() {
 }
 
 #[test]
+fn all_is_there_from_the_beginning() {
+    const DIRS: usize = 1_000;
+    let dir = |number: usize| format!("dir{}/dir{number}", number % 10);
+    let Some(joined) = Joined::new(|folder| {
+        for number in 0..DIRS {
+            fs::create_dir_all(folder.join(dir(number))).unwrap();
+            fs::write(folder.join(dir(number)).join("file"), "text").unwrap();
+        }
+    }) else {
+        return;
+    };
+    for number in (0..DIRS).rev() {
+        assert_eq!(fs::metadata(joined.here(&dir(number)).join("file")).unwrap().len(), 4);
+    }
+    joined.stop();
+}
+
+#[test]
 fn what_the_owner_does_shows_on_the_mount() {
     let Some(joined) = Joined::new(|folder| {
         fs::create_dir(folder.join("dir")).unwrap();
