@@ -111,6 +111,11 @@ impl Place<'_> {
         let is_it = facts(&stat) == expected || is_dir(&stat) && facts(&stat).inode == expected.inode;
         if is_it { Ok(stat) } else { Err(Refusal::Changed) }
     }
+
+    /// The same for what something else is to take the place of: a directory is not replaced, with all that it may hold.
+    fn expect_replaceable(&self, expected: Facts) -> Outcome<Stat> {
+        Some(self.expect(expected)?).filter(|stat| !is_dir(stat)).ok_or(Refusal::Changed)
+    }
 }
 
 impl Applier {
@@ -258,7 +263,7 @@ impl Applier {
             Apply::Rename { from, to, mode, modified, expect, over } => {
                 let (from, to) = (self.place(&from)?, self.place(&to)?);
                 let before = from.expect(expect)?;
-                let over = over.map(|over| to.expect(over)).transpose()?;
+                let over = over.map(|over| to.expect_replaceable(over)).transpose()?;
                 self.rename(&from, &before, &to, over.as_ref())?;
                 self.set_attributes(&to, &before, Attributes { mode: Some(mode), modified })
             }
@@ -299,7 +304,7 @@ impl Applier {
     /// Gives what was made its attributes, and then its name, which `expect` has now, or nothing. Says what it was before
     /// it had the name.
     fn put(&self, item: Item<'_>, wanted: Attributes, place: &Place<'_>, expect: Option<Facts>) -> Outcome<Stat> {
-        let before = expect.map(|expect| place.expect(expect)).transpose()?;
+        let before = expect.map(|expect| place.expect_replaceable(expect)).transpose()?;
         let made = set_attributes(&item.open()?, wanted)?;
         meanwhile();
         match &before {
