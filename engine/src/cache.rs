@@ -88,6 +88,11 @@ impl Cache {
         Some(held)
     }
 
+    /// Whether anything is held of these bytes.
+    pub(crate) fn holds(&self, key: &ContentKey) -> bool {
+        self.held.contains_key(key)
+    }
+
     /// What is held under `key` stands at `path` now.
     fn move_held(&mut self, key: &ContentKey, path: RelPath) {
         let Some((_, held)) = self.held.get_mut(key).filter(|(_, held)| held.path != path) else { return };
@@ -214,8 +219,10 @@ impl Engine {
         }
     }
 
-    fn note_empty(&mut self, id: ContentId) {
-        if self.contents.get(&id).is_some_and(|content| content.used.is_some() && content.charged_bytes == 0) {
+    /// Has a content forgotten at the end of the step, if nothing of it is stored and nothing under way.
+    pub(crate) fn note_empty(&mut self, id: ContentId) {
+        let may_be = |content: &Content| content.used.is_some() && content.charged_bytes == 0;
+        if self.contents.get(&id).is_some_and(|content| may_be(content) && content.chunks.is_empty()) {
             self.cache.empty.insert(id);
         }
     }
@@ -227,11 +234,8 @@ impl Engine {
             return;
         }
         for id in std::mem::take(&mut self.cache.empty) {
-            let Some(content) = self.contents.get(&id) else { continue };
-            if self.is_unused(id, content) {
+            if self.contents.get(&id).is_some_and(|content| self.is_unused(id, content)) {
                 self.discard_of_entry(id, out);
-            } else {
-                self.note_empty(id);
             }
         }
     }

@@ -27,6 +27,8 @@ impl Engine {
         timers += self.check_peers();
         timers += self.check_saving() + self.check_folder();
         timers += usize::from(self.prefetch.rest_at.is_some()) + usize::from(self.prefetch.again_at.is_some());
+        timers += usize::from(self.walks.idle_at.is_some());
+        self.walks.check();
         self.cache.check(&self.contents);
         assert_eq!(timers, self.timers.len(), "a timer is set that nothing waits for");
     }

@@ -42,6 +42,9 @@ pub struct Config {
     pub redial_cap: Duration,
     /// How far read-ahead runs before a sequential reader at most, in chunks. Zero turns it off.
     pub read_ahead_chunks: u32,
+    /// How many small files, those of one chunk, are fetched ahead of somebody who reads one after the other, at most.
+    /// Zero turns it off.
+    pub walk_ahead_files: u32,
     /// How many bytes that nobody waits for yet may be under way at once at most, in all. There are fewer where the
     /// connections carry less: what comes in a quarter of a second and two round trips.
     pub ahead_bytes: u64,
@@ -85,6 +88,7 @@ impl Default for Config {
             redial_base: Duration::from_millis(200),
             redial_cap: Duration::from_secs(5),
             read_ahead_chunks: 64,
+            walk_ahead_files: 512,
             ahead_bytes: 32 * 1024 * 1024,
             least_ahead_bytes: 1024 * 1024,
             max_prefetches: 8,

@@ -25,6 +25,7 @@ use crate::timers::{Timer, Timers};
 use crate::tree::{Origin, Tree};
 use crate::version::{Clock, Dot};
 use crate::view::Totals;
+use crate::walks::Walks;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Decides everything about one share on one device. See the crate's documentation for how to drive it.
@@ -57,6 +58,7 @@ pub struct Engine {
     pub(crate) cache: Cache,
     pub(crate) saving: Saving,
     pub(crate) prefetch: Prefetch,
+    pub(crate) walks: Walks,
     /// When something was last let go of because the disk was full.
     pub(crate) room_made_at: Option<Time>,
     pub(crate) timers: Timers,
@@ -136,6 +138,7 @@ impl Engine {
             cache: Cache::new(config.fetches_all),
             saving: Saving::default(),
             prefetch: Prefetch::default(),
+            walks: Walks::default(),
             room_made_at: None,
             timers: Timers::default(),
             totals: Totals::default(),
@@ -207,6 +210,7 @@ impl Engine {
             // The step goes on with it.
             Timer::Prefetch => self.prefetch.rest_at = None,
             Timer::PrefetchAgain => self.on_prefetch_again(out),
+            Timer::WalkIdle => self.on_walk_idle(out),
             Timer::Save => self.on_save_due(out),
             Timer::Redial(peer) => self.on_redial(peer, out),
             // The step goes on with it.
@@ -293,6 +297,7 @@ impl Engine {
         self.ahead.clear();
         self.ahead_bytes = 0;
         self.end_prefetch();
+        self.walks = Walks::default();
         self.saving = Saving::default();
         self.replica.folder.retry_at = None;
         for (id, running) in &mut self.running {

@@ -5,7 +5,7 @@
 
 use crate::backoff;
 use crate::bitmap::ChunkBitmap;
-use crate::chunk::{CHUNK_SIZE, FRAME_SIZE, FrameSet, chunk_range, chunks_touched};
+use crate::chunk::{CHUNK_SIZE, FrameSet, chunk_range, chunks_touched, frames_range};
 use crate::content::{ChunkFetch, Content, Phase};
 use crate::download::DownloadState;
 use crate::engine::{Engine, Running};
@@ -78,7 +78,7 @@ impl Engine {
     }
 
     /// Puts a chunk into the queue of those that nobody waits for yet. What the store holds has to be known before.
-    fn queue(&mut self, id: ContentId, chunk: u64) {
+    pub(crate) fn queue(&mut self, id: ContentId, chunk: u64) {
         let (max_retries, now) = (self.config.max_retries, self.now);
         let Some(content) = self.contents.get_mut(&id) else { return };
         if content.opening != Opening::Done || content.has(chunk) || content.chunks.contains_key(&chunk) {
@@ -197,7 +197,8 @@ impl Engine {
         for (part, urgent) in [(missing.minus(missing.minus(behind)), needed.is_some()), (missing.minus(behind), false)]
         {
             for frames in part.runs() {
-                let ahead_bytes = if urgent { 0 } else { u64::from(frames.end - frames.start) * FRAME_SIZE };
+                let bytes = frames_range(chunk, &frames, wanted.size_bytes);
+                let ahead_bytes = if urgent { 0 } else { bytes.end - bytes.start };
                 self.ahead_bytes += ahead_bytes;
                 let stall_at = self.now + self.config.stall_timeout;
                 let issued_at = self.now;
@@ -239,7 +240,7 @@ impl Engine {
         let whole = chunk_range(chunk, content.size_bytes);
         let bytes: u64 = new
             .runs()
-            .map(|run| crate::chunk::frames_range(chunk, &run, content.size_bytes))
+            .map(|run| frames_range(chunk, &run, content.size_bytes))
             .map(|range| range.end - range.start)
             .sum();
         fetch.arrived = fetch.arrived.union(new);
@@ -308,6 +309,9 @@ impl Engine {
             Err(error) => {
                 out.push(Output::Notice(Notice::StoreFailed { content: id, error }));
                 self.totals.store_failures += 1;
+                if !self.is_of_use(id) {
+                    self.end_walks(out);
+                }
                 self.refused(id, chunk, error, out);
                 if error == StoreError::NoSpace && self.make_room_soon(out) {
                     self.try_refused_again(id, chunk);
@@ -420,7 +424,7 @@ impl Engine {
         fetch.download.record_attempt();
         match patience {
             Patience::SomeLeft => {}
-            Patience::NobodyWaited if fetch.download.can_retry() => {}
+            Patience::NobodyWaited if fetch.download.can_retry() && self.is_of_use(id) => {}
             Patience::NobodyWaited => {
                 self.give_up_prefetch(id, out);
                 return self.forget_chunk(id, chunk, out);
@@ -595,6 +599,7 @@ impl Engine {
         if !fetch.arrived.is_empty() {
             self.effect_unreported(Effect::DropFrames { content: id, chunk }, out);
         }
+        self.note_empty(id);
     }
 
     /// Nobody reads the file any more: what is under way is given up, except what only has to be written or read.

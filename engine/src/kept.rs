@@ -282,11 +282,16 @@ impl Engine {
         let needed = self.contents.get(&id).and_then(|content| self.needed_by_waiters(content, chunk));
         if needed.is_some() {
             self.issue(id, chunk, needed, out);
-        } else if is_asked_for && (self.is_open(id) || self.is_prefetched(id)) {
+        } else if is_asked_for && self.is_of_use(id) {
             self.ahead.push_back((id, chunk));
         } else {
             self.forget_chunk(id, chunk, out);
         }
+    }
+
+    /// Whether a content is wanted for more than what is waited for: it is open, or fetched whole.
+    pub(crate) fn is_of_use(&self, id: ContentId) -> bool {
+        self.is_open(id) || self.is_prefetched(id)
     }
 
     /// Whether anybody has the file of a content open.

@@ -102,6 +102,7 @@ mod rng;
 mod save;
 mod tombstones;
 mod tree;
+mod walks;
 
 pub use bitmap::ChunkBitmap;
 pub use config::{Config, OnDisconnect};

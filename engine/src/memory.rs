@@ -61,10 +61,11 @@ impl Memory {
         for (path, record, revision) in &entries {
             record.check()?;
             revision.check()?;
-            let parent = path.split_last().map(|(parents, _)| RelPath::new(parents.to_vec())).transpose()?;
-            let is_in_dir = |parent: &RelPath| known.get(parent).is_none_or(|record| record.kind == Kind::Dir);
-            if let Some(parent) = parent.filter(|parent| !is_in_dir(parent)) {
-                return Err(if known.contains_key(&parent) { PeerFault::BelowFile } else { PeerFault::NoParent });
+            let Some((parents, _)) = path.split_last() else { continue };
+            match known.get(&RelPath::new(parents.to_vec())?).map(|record| &record.kind) {
+                Some(Kind::Dir) => {}
+                Some(Kind::File { .. } | Kind::Symlink { .. }) => return Err(PeerFault::BelowFile),
+                None => return Err(PeerFault::NoParent),
             }
         }
         for (path, in_folder) in &held {
@@ -189,7 +190,7 @@ impl Engine {
             let Some(author) = self.tree.get(ino).map(|node| node.revision.dot.author) else { continue };
             let source = match self.source_by(author) {
                 Origin::Peer(NOBODY) => Origin::Peer(peer),
-                source => source,
+                source @ (Origin::Peer(_) | Origin::Local(_)) => source,
             };
             let content = self.tree.get_mut(ino).and_then(|node| {
                 node.origin = source;

@@ -194,6 +194,7 @@ impl Engine {
                 out.push(Output::Cancel(*effect));
             }
         }
+        self.end_walks(out);
         self.park(id, out);
         self.fail_waiters_of(id, out);
         self.force_save();

@@ -164,6 +164,7 @@ impl Engine {
     /// A content is whole, or gone, or cannot be had.
     pub(crate) fn stop_prefetch(&mut self, id: ContentId) {
         self.prefetch.active.remove(&id);
+        self.note_empty(id);
     }
 
     /// The last handle on a content was released: it is fetched on only if it is pinned. Returns whether it is.

@@ -154,6 +154,9 @@ impl Engine {
             (Origin::Peer(_), None) => self.content_of(ino, out).ok_or(Errno::Stale)?,
         };
         self.run_ahead(handle, source, &range);
+        if offset == 0 {
+            self.walk_on(ino, out);
+        }
         if self.contents.get(&source).is_some_and(|content| content.is_here(&range)) {
             self.totals.read_hits += 1;
             return Ok(Some(Span { source: Source::Content(source), offset, len: cut_len }));

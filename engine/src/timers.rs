@@ -19,6 +19,8 @@ pub enum Timer {
     Prefetch,
     /// Files that were to be fetched whole and could not be had are tried again.
     PrefetchAgain,
+    /// Small files that were fetched ahead of somebody who does not read on are given up.
+    WalkIdle,
     /// What is stored and not written down is.
     Save,
     /// What our folder's disk refused is tried again.

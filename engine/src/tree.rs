@@ -189,6 +189,34 @@ impl Tree {
         })
     }
 
+    /// The entry behind `ino` in the order of a walk through the tree: what a directory holds comes right behind it, in the
+    /// order of its listing.
+    pub(crate) fn next_in_walk(&self, ino: Ino) -> Option<Ino> {
+        if let Some(first) = self.entries(ino).and_then(|entries| entries.by_ino.first()) {
+            return Some(*first);
+        }
+        let mut at = ino;
+        loop {
+            let dir = self.dir_of(at)?;
+            let behind = (Bound::Excluded(at), Bound::Unbounded);
+            if let Some(next) = self.entries(dir)?.by_ino.range(behind).next() {
+                return Some(*next);
+            }
+            at = dir;
+        }
+    }
+
+    /// The entries before `ino` in the listing of its directory, the nearest first.
+    pub(crate) fn siblings_before(&self, ino: Ino) -> impl Iterator<Item = Ino> {
+        let entries = self.dir_of(ino).and_then(|dir| self.entries(dir));
+        entries.into_iter().flat_map(move |entries| entries.by_ino.range(..ino).rev().copied())
+    }
+
+    /// The directory that an entry is in, if it has a name.
+    pub(crate) fn dir_of(&self, ino: Ino) -> Option<Ino> {
+        self.get(ino)?.place.as_ref().map(|(dir, _)| *dir)
+    }
+
     /// Adds an entry. The name must be free and the parent a directory.
     pub(crate) fn insert(&mut self, parent: Ino, name: Name, known: Known) -> Ino {
         self.last_ino += 1;

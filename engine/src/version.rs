@@ -249,6 +249,7 @@ pub struct Sibling {
 
 /// Nearly every path has none, and then needs no memory of its own for them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[allow(clippy::box_collection, reason = "every entry of a tree has one of these, and pays for a pointer only")]
 pub struct Siblings(Option<Box<Vec<Sibling>>>);
 
 impl From<Vec<Sibling>> for Siblings {

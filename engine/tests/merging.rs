@@ -96,7 +96,8 @@ impl World {
         for (name, theirs) in self.replicas[from].clone() {
             let ours = self.replicas[to].get(&name).cloned().unwrap_or_default();
             let mut merged = merge(&ours, &theirs);
-            for other in merged.revision.others.to_vec() {
+            let others: Vec<Sibling> = merged.revision.others.iter().cloned().collect();
+            for other in others {
                 // Whoever has it keeps the copy, and only then says that it does not stand here any more.
                 let is_here = ours.written().iter().any(|sibling| sibling.dot == other.dot);
                 if is_here && self.may_resolve(to, &other) {

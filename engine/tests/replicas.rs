@@ -30,11 +30,9 @@ fn any_ops() -> impl Strategy<Value = Vec<ReplicaOp>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// About one list in a few hundred does not come to rest yet, or names bytes that nobody has.
     #[test]
-    #[ignore = "looks for what is not right yet"]
     fn whatever_devices_do_to_each_other_all_hold_the_same_and_nothing_is_lost(
         seed in any::<u16>(),
         devices in 2..6_usize,

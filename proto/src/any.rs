@@ -29,7 +29,7 @@ pub fn parse_any(tag: u8, bytes: &[u8]) -> Result<(), PeerFault> {
         4 => match ReadRequest::parse(decode(bytes)?)? {
             ReadRequest::Fetch(fetch) => fetch.range(3 * CHUNK_SIZE + 1).map(drop),
             ReadRequest::Hash(hash) => hash.check(3 * CHUNK_SIZE + 1),
-            ReadRequest::Open(_) | ReadRequest::Cancel { .. } => Ok(()),
+            ReadRequest::Open(_) | ReadRequest::Whole(_) | ReadRequest::Cancel { .. } => Ok(()),
         },
         _ => match ReadReply::parse(decode(bytes)?)? {
             ReadReply::Frame(frame) => Asked::new(3, 0..FRAMES_PER_CHUNK, 3 * CHUNK_SIZE + 1).accept(frame).map(drop),

@@ -7,7 +7,9 @@
 
 pub mod any;
 pub mod codec;
+mod frames;
 pub mod hello;
+pub mod memory_file;
 mod path;
 pub mod read;
 pub mod tree;
@@ -23,7 +25,8 @@ pub mod v1 {
 pub use any::parse_any;
 pub use codec::{UNREADABLE, fault_of};
 pub use hello::{Hello, Secret, ShareId, Welcome, choose_version};
-pub use read::{Fetch, Frame, Hash, Hashes, Open, ReadReply, ReadRequest, Refusal};
+pub use memory_file::{MemoryFileError, decode_memory, encode_memory};
+pub use read::{Fetch, Frame, Hash, Hashes, Open, ReadReply, ReadRequest, Refusal, Whole};
 pub use tree::{batches, parse_batch};
 pub use tree_file::{TreeFile, TreeFileError, TreeId};
 pub use verify::{Asked, AskedHashes};
@@ -32,7 +35,10 @@ pub use verify::{Asked, AskedHashes};
 pub const VERSION_MIN: u32 = 2;
 
 /// The last protocol version that this program speaks.
-pub const VERSION_MAX: u32 = 2;
+pub const VERSION_MAX: u32 = 3;
+
+/// The first protocol version in which small files can be asked for as a whole.
+pub const VERSION_WHOLE: u32 = 3;
 
 /// The largest message from a reader to an owner, in bytes: the longest path in its least compact form, and room.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;

@@ -1,4 +1,4 @@
-//! Reading a file on the wire: one stream carries one version of one file.
+//! Reading files on the wire: a stream carries one version of one file, or many small ones.
 
 use crate::MAX_HASH_CHUNKS;
 use crate::path;
@@ -13,7 +13,7 @@ use farshore_engine::record::{RecordError, Stamp};
 /// What a reader says on a read stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadRequest {
-    /// Which bytes the stream is about. The first message, and only the first.
+    /// Which bytes the stream is about. The first message, and only the first, unless that is [`ReadRequest::Whole`].
     Open(Open),
     /// Asks for frames.
     Fetch(Fetch),
@@ -24,6 +24,8 @@ pub enum ReadRequest {
     },
     /// Asks for the hashes of chunks.
     Hash(Hash),
+    /// Asks for all of a small file, on a stream that is about no other.
+    Whole(Whole),
 }
 
 /// Which bytes a stream is about.
@@ -35,6 +37,24 @@ pub struct Open {
     pub stamp: Stamp,
     /// How many there are, at most [`MAX_FILE_BYTES`].
     pub size_bytes: u64,
+}
+
+impl Open {
+    fn parse(message: &v1::Open) -> Result<Open, PeerFault> {
+        let path = path::parse(&message.path)?;
+        if path.is_root() {
+            return Err(PathError::EmptyPath.into());
+        }
+        if message.size_bytes > MAX_FILE_BYTES {
+            return Err(RecordError::TooLarge.into());
+        }
+        Ok(Open { path, stamp: Stamp(message.stamp), size_bytes: message.size_bytes })
+    }
+
+    fn encode(&self) -> v1::Open {
+        let Open { path, stamp, size_bytes } = self;
+        v1::Open { path: path::encode(path), stamp: stamp.0, size_bytes: *size_bytes }
+    }
 }
 
 /// Asks for neighbouring frames of one chunk.
@@ -89,6 +109,15 @@ impl Hash {
     }
 }
 
+/// Asks for all of a small file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whole {
+    /// Its number, more than any before it on the stream; never zero.
+    pub request: u64,
+    /// Which file: it has 1 to [`CHUNK_SIZE`] bytes.
+    pub file: Open,
+}
+
 impl ReadRequest {
     /// Checks every limit that does not depend on the file; see [`Fetch::range`] and [`Hash::check`] for the others.
     ///
@@ -96,16 +125,7 @@ impl ReadRequest {
     /// The rule that is broken.
     pub fn parse(message: v1::ReadRequest) -> Result<ReadRequest, PeerFault> {
         Ok(match message.kind.ok_or(PeerFault::Missing("request"))? {
-            read_request::Kind::Open(v1::Open { path, stamp, size_bytes }) => {
-                let path = path::parse(&path)?;
-                if path.is_root() {
-                    return Err(PathError::EmptyPath.into());
-                }
-                if size_bytes > MAX_FILE_BYTES {
-                    return Err(RecordError::TooLarge.into());
-                }
-                ReadRequest::Open(Open { path, stamp: Stamp(stamp), size_bytes })
-            }
+            read_request::Kind::Open(open) => ReadRequest::Open(Open::parse(&open)?),
             read_request::Kind::Fetch(v1::Fetch { request, chunk, first_frame, end_frame, urgent }) => {
                 if first_frame >= end_frame || end_frame > FRAMES_PER_CHUNK {
                     return Err(PeerFault::OutOfRange("frames"));
@@ -123,6 +143,13 @@ impl ReadRequest {
                 let end = first_chunk.checked_add(chunks.into()).ok_or(PeerFault::OutOfRange("chunks"))?;
                 ReadRequest::Hash(Hash { request: parse_number(request)?, chunks: first_chunk..end, urgent })
             }
+            read_request::Kind::Whole(v1::Whole { request, file }) => {
+                let file = Open::parse(&file.ok_or(PeerFault::Missing("file"))?)?;
+                if !(1..=CHUNK_SIZE).contains(&file.size_bytes) {
+                    return Err(PeerFault::OutOfRange("size"));
+                }
+                ReadRequest::Whole(Whole { request: parse_number(request)?, file })
+            }
         })
     }
 
@@ -130,9 +157,7 @@ impl ReadRequest {
     #[must_use]
     pub fn encode(&self) -> v1::ReadRequest {
         let kind = match self {
-            ReadRequest::Open(Open { path, stamp, size_bytes }) => {
-                read_request::Kind::Open(v1::Open { path: path::encode(path), stamp: stamp.0, size_bytes: *size_bytes })
-            }
+            ReadRequest::Open(open) => read_request::Kind::Open(open.encode()),
             ReadRequest::Fetch(Fetch { request, chunk, frames, urgent }) => read_request::Kind::Fetch(v1::Fetch {
                 request: *request,
                 chunk: *chunk,
@@ -148,6 +173,9 @@ impl ReadRequest {
                 chunks: (chunks.end - chunks.start) as u32,
                 urgent: *urgent,
             }),
+            ReadRequest::Whole(Whole { request, file }) => {
+                read_request::Kind::Whole(v1::Whole { request: *request, file: Some(file.encode()) })
+            }
         };
         v1::ReadRequest { kind: Some(kind) }
     }

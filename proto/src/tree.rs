@@ -118,7 +118,7 @@ fn parse_removed(revision: Option<v1::Revision>) -> Result<Revision, PeerFault> 
     Ok(Revision::removed(revision.version))
 }
 
-fn parse_record(record: Option<v1::Record>) -> Result<Record, PeerFault> {
+pub(crate) fn parse_record(record: Option<v1::Record>) -> Result<Record, PeerFault> {
     let v1::Record { kind, mode, modified_seconds, modified_nanos } = record.ok_or(PeerFault::Missing("record"))?;
     let kind = match kind.ok_or(PeerFault::Missing("kind"))? {
         record::Kind::File(v1::File { size_bytes, stamp }) => Kind::File { size_bytes, stamp: Stamp(stamp) },
@@ -206,7 +206,7 @@ fn encode_revision(revision: &Revision) -> v1::Revision {
     }
 }
 
-fn encode_record(record: &Record) -> v1::Record {
+pub(crate) fn encode_record(record: &Record) -> v1::Record {
     let kind = match &record.kind {
         Kind::File { size_bytes, stamp } => record::Kind::File(v1::File { size_bytes: *size_bytes, stamp: stamp.0 }),
         Kind::Dir => record::Kind::Dir(v1::Dir {}),

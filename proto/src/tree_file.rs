@@ -5,13 +5,12 @@
 //! whole were right, and after that every message keeps the limits that it has on the wire.
 
 use crate::codec::decode;
+use crate::frames::{is_checksum, put_checksum, put_message, split_checksum, take_message};
 use crate::tree::{batches, parse_batch};
-use crate::{MAX_REPLY_BYTES, ShareId, v1};
+use crate::{ShareId, v1};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Record;
 use farshore_engine::{PeerFault, PeerId, Position, Remembered, Revision, TreeUpdate};
-use prost::Message;
-use xxhash_rust::xxh3::xxh3_128;
 
 /// The version of the format that is written.
 pub const TREE_VERSION: u8 = 2;
@@ -22,10 +21,6 @@ pub const MAX_TREE_BYTES: u64 = 512 * 1024 * 1024;
 const MAGIC: [u8; 4] = *b"FSTR";
 /// Bytes before the first message.
 const HEADER_BYTES: usize = 72;
-/// Bytes of the length before each message.
-const LENGTH_BYTES: usize = 4;
-/// Bytes of the checksum at the end.
-const CHECKSUM_BYTES: usize = 16;
 
 /// Which tree: an owner may have several shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,12 +101,9 @@ impl TreeFile {
         bytes.extend((updates.len() as u64).to_le_bytes());
         debug_assert_eq!(bytes.len(), HEADER_BYTES);
         for batch in batches(&updates) {
-            // A batch has at most MAX_REPLY_BYTES.
-            bytes.extend((batch.encoded_len() as u32).to_le_bytes());
-            bytes.extend(batch.encode_to_vec());
+            put_message(&mut bytes, &batch);
         }
-        let checksum = xxh3_128(&bytes);
-        bytes.extend(checksum.to_le_bytes());
+        put_checksum(&mut bytes);
         check_len(bytes.len() as u64)?;
         Ok(bytes)
     }
@@ -123,7 +115,7 @@ impl TreeFile {
     pub fn decode(bytes: &[u8], id: TreeId) -> Result<TreeFile, TreeFileError> {
         let len = bytes.len() as u64;
         check_len(len)?;
-        let (body, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(TreeFileError::TooShort(len))?;
+        let (body, checksum) = split_checksum(bytes).ok_or(TreeFileError::TooShort(len))?;
         let (header, mut messages) = body.split_first_chunk::<HEADER_BYTES>().ok_or(TreeFileError::TooShort(len))?;
         if header[..4] != MAGIC {
             return Err(TreeFileError::Magic);
@@ -131,7 +123,7 @@ impl TreeFile {
         if header[4] != TREE_VERSION {
             return Err(TreeFileError::Version(header[4]));
         }
-        if xxh3_128(body).to_le_bytes() != *checksum {
+        if !is_checksum(body, checksum) {
             return Err(TreeFileError::Checksum);
         }
         if header[5..8] != [0; 3] {
@@ -146,7 +138,7 @@ impl TreeFile {
         }
         let mut listing = Listing::default();
         while !messages.is_empty() {
-            listing.take(take_message(&mut messages)?)?;
+            listing.take(take_message(&mut messages).map_err(TreeFileError::MessageLength)?)?;
         }
         let updates = listing.updates;
         let tree = listing.end()?;
@@ -167,19 +159,6 @@ pub fn check_len(len_bytes: u64) -> Result<(), TreeFileError> {
 
 fn field<const N: usize>(header: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     core::array::from_fn(|byte| header[at + byte])
-}
-
-fn take_message<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], TreeFileError> {
-    let left = TreeFileError::MessageLength(bytes.len() as u32);
-    let (len, rest) = bytes.split_first_chunk::<LENGTH_BYTES>().ok_or(left)?;
-    let len = u32::from_le_bytes(*len);
-    let unfit = TreeFileError::MessageLength(len);
-    if len as usize > MAX_REPLY_BYTES {
-        return Err(unfit);
-    }
-    let (message, rest) = rest.split_at_checked(len as usize).ok_or(unfit)?;
-    *bytes = rest;
-    Ok(message)
 }
 
 /// A listing that is being read: exactly one, from its beginning to its end.

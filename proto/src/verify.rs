@@ -5,7 +5,7 @@ use bytes::Bytes;
 use core::cmp::Ordering;
 use core::ops::Range;
 use farshore_engine::PeerFault;
-use farshore_engine::chunk::{FRAMES_PER_CHUNK, frames_range};
+use farshore_engine::chunk::{CHUNK_SIZE, FRAMES_PER_CHUNK, frames_range};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What was asked for with one request, and how much of it has come.
@@ -27,6 +27,19 @@ impl Asked {
             missing.end -= 1;
         }
         Asked { chunk, missing, size_bytes }
+    }
+
+    /// Which chunk the frames are of.
+    #[must_use]
+    pub fn chunk(&self) -> u64 {
+        self.chunk
+    }
+
+    /// Whether all of a file of one chunk is missing.
+    #[must_use]
+    pub fn is_whole_file(&self) -> bool {
+        let is_small = (1..=CHUNK_SIZE).contains(&self.size_bytes);
+        is_small && *self == Asked::new(0, 0..FRAMES_PER_CHUNK, self.size_bytes)
     }
 
     /// The frames that have not come yet.
@@ -114,7 +127,7 @@ pub fn seal(request: u64, frame: u32, data: Bytes) -> Frame {
 #[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
-    use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE};
+    use farshore_engine::chunk::FRAME_SIZE;
 
     const WHOLE: usize = FRAME_SIZE as usize;
 
@@ -144,6 +157,26 @@ mod tests {
         assert_eq!(asked.accept(frame(1, 0)), Err(PeerFault::TooLittle));
         assert_eq!(asked.accept(frame(1, 6)), Err(PeerFault::TooMuch));
         assert!(asked.accept(frame(1, 5)).is_ok(), "the last frame of a file is short");
+    }
+
+    #[test]
+    fn a_whole_file_is_one_of_one_chunk_of_which_nothing_has_come() {
+        for (chunk, frames, size_bytes, is_whole) in [
+            (0, 0..1, 5, true),
+            (0, 0..4, CHUNK_SIZE, true),
+            (0, 0..3, CHUNK_SIZE, false),
+            (0, 1..4, CHUNK_SIZE, false),
+            (0, 0..4, CHUNK_SIZE + 1, false),
+            (1, 0..4, CHUNK_SIZE, false),
+            (0, 0..4, 0, false),
+        ] {
+            let asked = Asked::new(chunk, frames.clone(), size_bytes);
+            assert_eq!(asked.is_whole_file(), is_whole, "frames {frames:?} of chunk {chunk} of {size_bytes} bytes");
+        }
+        let mut asked = Asked::new(0, 0..2, FRAME_SIZE + 1);
+        assert!(asked.is_whole_file());
+        asked.accept(frame(0, WHOLE)).unwrap();
+        assert!(!asked.is_whole_file());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use farshore_proto::any::{KINDS, parse_any};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::verify::seal;
 use farshore_proto::{
-    Fetch, Hash, Hashes, Hello, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, batches,
+    Fetch, Hash, Hashes, Hello, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, Whole, batches,
 };
 use prost::Message;
 use std::fs;
@@ -98,5 +98,7 @@ fn seeds() -> Vec<(u8, Vec<u8>)> {
         ReadReply::Hashes(Hashes { request: 2, first_chunk: 1, xxh3: vec![1, 2, 3] }),
     ];
     seeds.extend(replies.into_iter().map(|reply| (5, reply.encode().encode_to_vec())));
+    let file = Open { path: path("docs/c"), stamp: Stamp(8), size_bytes: 7 };
+    seeds.push((4, ReadRequest::Whole(Whole { request: 3, file }).encode().encode_to_vec()));
     seeds
 }

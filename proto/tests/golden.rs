@@ -9,7 +9,7 @@ use farshore_engine::{Change, DeviceTag, Dot, Position, Revision, TreeUpdate};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::verify::seal;
 use farshore_proto::{
-    Fetch, Hash, Hashes, Hello, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, batches, v1,
+    Fetch, Hash, Hashes, Hello, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, Whole, batches, v1,
 };
 use prost::Message;
 
@@ -41,9 +41,9 @@ fn hello() {
     let hello = Hello::new(share, Some(Secret([0x22; 16])), "a/1");
     assert_eq!(
         hex(&hello.encode()),
-        "080210021a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
+        "080210031a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
     );
-    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080210021a1011111111111111111111111111111111");
+    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080210031a1011111111111111111111111111111111");
     let welcome = Welcome { version: 2, epoch: 5, calls_back: false };
     assert_eq!(hex(&welcome.encode()), "0802110500000000000000");
     assert_eq!(hex(&Welcome { calls_back: true, ..welcome }.encode()), "08021105000000000000001801");
@@ -127,6 +127,11 @@ fn reading() {
     assert_eq!(hex(&ReadRequest::Cancel { request: 1 }.encode()), "1a020801");
     let hash = Hash { request: 1, chunks: 2..5, urgent: true };
     assert_eq!(hex(&ReadRequest::Hash(hash).encode()), "22080801100218032001");
+    let file = Open { path: path("a"), stamp: Stamp(2), size_bytes: 3 };
+    assert_eq!(
+        hex(&ReadRequest::Whole(Whole { request: 1, file }).encode()),
+        "2a120801120e0a01611102000000000000001803"
+    );
     let frame = ReadReply::Frame(seal(1, 2, Bytes::from_static(b"abc")));
     assert_eq!(hex(&frame.encode()), "0a12080110021950392f89945faf782203616263");
     assert_eq!(hex(&ReadReply::Done { request: 1 }.encode()), "12020801");

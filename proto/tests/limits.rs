@@ -179,6 +179,22 @@ fn hash_requests() {
 }
 
 #[test]
+fn whole_files_are_small_and_not_empty() {
+    let good = || v1::Open { path: vec![Bytes::from_static(b"a")], stamp: 2, size_bytes: CHUNK_SIZE };
+    let parse = |request, file| {
+        let message = v1::Whole { request, file };
+        ReadRequest::parse(v1::ReadRequest { kind: Some(read_request::Kind::Whole(message)) })
+    };
+    assert!(parse(1, Some(good())).is_ok());
+    assert_eq!(parse(0, Some(good())), Err(PeerFault::OutOfRange("request")));
+    assert_eq!(parse(1, None), Err(PeerFault::Missing("file")));
+    for size_bytes in [0, CHUNK_SIZE + 1, MAX_FILE_BYTES] {
+        assert_eq!(parse(1, Some(v1::Open { size_bytes, ..good() })), Err(PeerFault::OutOfRange("size")));
+    }
+    assert_eq!(parse(1, Some(v1::Open { path: vec![], ..good() })), Err(PeerFault::Path(PathError::EmptyPath)));
+}
+
+#[test]
 fn more_hashes_than_can_be_asked_for() {
     let hashes = |count| {
         let message = v1::Hashes { request: 1, first_chunk: 0, xxh3: vec![7; count] };

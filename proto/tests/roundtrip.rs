@@ -1,6 +1,6 @@
 //! What one side encodes, the other parses back to the same; whatever else arrives is refused without a panic.
 
-use farshore_engine::chunk::{FRAME_SIZE, FRAMES_PER_CHUNK, MAX_FILE_BYTES};
+use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, FRAMES_PER_CHUNK, MAX_FILE_BYTES};
 use farshore_engine::path::{Name, RelPath};
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::version::{MAX_COUNTER, MAX_PAIRS, MAX_SIBLINGS, Sibling};
@@ -10,7 +10,7 @@ use farshore_proto::hello::{encode_watch, parse_watch};
 use farshore_proto::verify::seal;
 use farshore_proto::{
     Fetch, Hash, Hashes, Hello, MAX_BATCH_UPDATES, MAX_HASH_CHUNKS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Open,
-    ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, batches, parse_any, parse_batch, v1,
+    ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, Whole, batches, parse_any, parse_batch, v1,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -105,12 +105,13 @@ fn refusals() -> impl Strategy<Value = Refusal> {
 
 fn requests() -> impl Strategy<Value = ReadRequest> {
     let frames = (0..FRAMES_PER_CHUNK).prop_flat_map(|first| (Just(first), first + 1..=FRAMES_PER_CHUNK));
+    let open = |size_bytes| {
+        let parts = (paths(1), any::<u64>(), size_bytes);
+        parts.prop_map(|(path, stamp, size_bytes)| Open { path, stamp: Stamp(stamp), size_bytes })
+    };
     prop_oneof![
-        (paths(1), any::<u64>(), 0..=MAX_FILE_BYTES).prop_map(|(path, stamp, size_bytes)| ReadRequest::Open(Open {
-            path,
-            stamp: Stamp(stamp),
-            size_bytes
-        })),
+        open(0..=MAX_FILE_BYTES).prop_map(ReadRequest::Open),
+        (1u64.., open(1..=CHUNK_SIZE)).prop_map(|(request, file)| ReadRequest::Whole(Whole { request, file })),
         (1u64.., any::<u64>(), frames, any::<bool>()).prop_map(|(request, chunk, (first, end), urgent)| {
             ReadRequest::Fetch(Fetch { request, chunk, frames: first..end, urgent })
         }),

@@ -153,7 +153,9 @@ impl Farshore for Liar {
         let replies = request.into_inner().flat_map(move |message| {
             let replies = match message.map(ReadRequest::parse) {
                 Ok(Ok(ReadRequest::Fetch(fetch))) => liar.answer(&fetch),
-                Ok(Ok(ReadRequest::Open(_) | ReadRequest::Hash(_) | ReadRequest::Cancel { .. })) => Vec::new(),
+                Ok(Ok(
+                    ReadRequest::Open(_) | ReadRequest::Hash(_) | ReadRequest::Whole(_) | ReadRequest::Cancel { .. },
+                )) => Vec::new(),
                 Ok(Err(_)) | Err(_) => vec![Err(Status::aborted("over"))],
             };
             stream::iter(replies.into_iter().map(|reply| reply.map(ReadReply::encode)))

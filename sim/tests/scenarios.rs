@@ -73,6 +73,8 @@ scenarios! {
     many_readers => "many-readers",
     whole_files => "whole-files",
     changed_mind => "changed-mind",
+    copied => "copied",
+    copied_through_trouble => "copied-through-trouble",
     full => "full",
     broken => "broken",
     slow_disk => "slow-disk",

@@ -350,7 +350,8 @@ impl World {
             let most = host.config.cache_bytes.unwrap_or(u64::MAX);
             assert!(view.stored_bytes() <= most || !may_go, "host {at} stores {} bytes of {most}", view.stored_bytes());
             let timer = host.engine.next_timer().map(|(_, timer)| timer);
-            let idle = matches!(timer, None | Some(crate::Timer::NoNews(_) | crate::Timer::Redial(_)));
+            use crate::Timer::{NoNews, Redial, WalkIdle};
+            let idle = matches!(timer, None | Some(NoNews(_) | Redial(_) | WalkIdle));
             assert!(idle, "host {at} still has {timer:?} before it");
         }
     }

@@ -32,6 +32,7 @@ mod shutdown;
 mod store_full;
 mod unshared;
 mod versions;
+mod walks;
 mod watchers;
 mod whole_files;
 

@@ -75,15 +75,20 @@ impl Changing {
 impl Folder for DiskFolder {
     fn open(&self, served: ServedFile) -> BoxFuture<'static, Result<Arc<dyn ServedBytes>, ServeError>> {
         let (beneath, recheck) = (Arc::clone(&self.beneath), self.recheck.clone());
-        Box::pin(blocking(move || {
-            let file = open(&beneath, &served).inspect_err(|_| {
-                if let Some(recheck) = &recheck {
-                    recheck.look_at(&served.path);
-                }
-            })?;
-            let version = Version { size_bytes: served.size_bytes, modified: served.modified };
-            Ok(Arc::new(DiskFile { file, version, path: served.path, recheck }) as Arc<dyn ServedBytes>)
-        }))
+        Box::pin(blocking(move || Ok(Arc::new(DiskFile::open(&beneath, served, recheck)?) as Arc<dyn ServedBytes>)))
+    }
+
+    fn read_whole(&self, files: Vec<ServedFile>) -> BoxFuture<'static, Vec<Result<Bytes, ServeError>>> {
+        let (beneath, recheck) = (Arc::clone(&self.beneath), self.recheck.clone());
+        let count = files.len();
+        let read = move |served: ServedFile| {
+            let size_bytes = served.size_bytes;
+            DiskFile::open(&beneath, served, recheck.clone())?.read(&(0..size_bytes))
+        };
+        Box::pin(async move {
+            let all = blocking(move || Ok(files.into_iter().map(read).collect())).await;
+            all.unwrap_or_else(|error| vec![Err(error); count])
+        })
     }
 
     fn open_local(&self, path: &RelPath) -> Result<File, farshore_engine::Errno> {
@@ -151,17 +156,30 @@ struct DiskFile {
 
 impl ServedBytes for DiskFile {
     fn read(self: Arc<Self>, range: Range<u64>) -> BoxFuture<'static, Result<Bytes, ServeError>> {
-        Box::pin(blocking(move || {
-            let read = self.read_now(&range);
-            if let (Err(ServeError::Stale), Some(recheck)) = (&read, &self.recheck) {
-                recheck.look_at(&self.path);
-            }
-            read
-        }))
+        Box::pin(blocking(move || DiskFile::read(&self, &range)))
     }
 }
 
 impl DiskFile {
+    /// Opens a file, and has it looked at again if it is other than it should be.
+    fn open(beneath: &Beneath, served: ServedFile, recheck: Option<Recheck>) -> Result<DiskFile, ServeError> {
+        let file = open(beneath, &served).inspect_err(|_| {
+            if let Some(recheck) = &recheck {
+                recheck.look_at(&served.path);
+            }
+        })?;
+        let version = Version { size_bytes: served.size_bytes, modified: served.modified };
+        Ok(DiskFile { file, version, path: served.path, recheck })
+    }
+
+    fn read(&self, range: &Range<u64>) -> Result<Bytes, ServeError> {
+        let read = self.read_now(range);
+        if let (Err(ServeError::Stale), Some(recheck)) = (&read, &self.recheck) {
+            recheck.look_at(&self.path);
+        }
+        read
+    }
+
     fn read_now(&self, range: &Range<u64>) -> Result<Bytes, ServeError> {
         let len = range.end.saturating_sub(range.start);
         // The size of the file, and so the range, is a peer's word.

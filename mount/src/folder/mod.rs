@@ -28,6 +28,20 @@ pub trait Folder: Send + Sync + 'static {
     /// Opens a file for serving, if it still is what the engine says of it.
     fn open(&self, served: ServedFile) -> BoxFuture<'static, Result<Arc<dyn ServedBytes>, ServeError>>;
 
+    /// Reads files as a whole, each if it still is what the engine says of it, and answers for each in this order. Each
+    /// is at most one chunk long.
+    fn read_whole(&self, files: Vec<ServedFile>) -> BoxFuture<'static, Vec<Result<Bytes, ServeError>>> {
+        let open = |served: ServedFile| (served.size_bytes, self.open(served));
+        let opening: Vec<_> = files.into_iter().map(open).collect();
+        Box::pin(async move {
+            let mut read = Vec::new();
+            for (size_bytes, opening) in opening {
+                read.push(read_opening(opening, size_bytes).await);
+            }
+            read
+        })
+    }
+
     /// Opens a file for programs on this machine, who read it through a mount of the folder. Waits for the disk only.
     ///
     /// # Errors
@@ -49,6 +63,15 @@ pub trait Folder: Send + Sync + 'static {
     fn look_at(&self, path: &RelPath, known: Option<u64>) {
         let _ = (path, known);
     }
+}
+
+/// All of a file of `size_bytes` that is being opened.
+pub(crate) async fn read_opening(
+    opening: BoxFuture<'static, Result<Arc<dyn ServedBytes>, ServeError>>,
+    size_bytes: u64,
+) -> Result<Bytes, ServeError> {
+    let bytes = opening.await?.read(0..size_bytes).await?;
+    if bytes.len() as u64 == size_bytes { Ok(bytes) } else { Err(ServeError::Stale) }
 }
 
 /// An open file that is being served. Keeps its bytes readable while it lives, also when the file loses its name.

@@ -4,7 +4,7 @@
 //! it ends, and somebody else decides whether to dial again.
 
 use super::line::{Line, LineEnd, raised};
-use super::pool::{Pools, StreamHandle};
+use super::pool::Pools;
 use super::transport::{Conn, Role, Transport};
 use super::{CALL_LIMIT, CONNECT_LIMIT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, LINE_END_GRACE};
 use bytes::Bytes;
@@ -13,8 +13,8 @@ use farshore_engine::{ContentId, DialError, FetchError, PeerFault, PeerId, Posit
 use farshore_proto::hello::encode_watch;
 use farshore_proto::v1::farshore_client::FarshoreClient;
 use farshore_proto::{
-    Hello, MAX_HASH_CHUNKS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_WATCH_SILENCE_SECONDS, Welcome, fault_of,
-    parse_batch, v1,
+    Asked, Hello, MAX_HASH_CHUNKS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_WATCH_SILENCE_SECONDS, VERSION_WHOLE,
+    Welcome, fault_of, parse_batch, v1,
 };
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -180,8 +180,16 @@ impl Link {
         cancel: CancelSignal,
         on_frame: impl FnMut(u32, Bytes) + Send,
     ) -> Result<(), FetchError> {
-        let stream = self.stream(wanted, chunk, &cancel)?;
-        stream.fetch(chunk, frames, urgent, cancel, on_frame).await
+        let asked = Asked::new(chunk, frames, wanted.size_bytes);
+        // What somebody waits for does not go behind many others.
+        if !urgent && asked.is_whole_file() && self.welcome.version >= VERSION_WHOLE {
+            let shared = self.with_pools(&cancel, |pools| pools.stream_for_whole(&self.client, &self.line, wanted))?;
+            if let Some(stream) = shared {
+                return stream.whole(wanted, asked, cancel, on_frame).await;
+            }
+        }
+        let stream = self.with_pools(&cancel, |pools| pools.stream(&self.client, &self.line, wanted, chunk))?;
+        stream.fetch(asked, urgent, cancel, on_frame).await
     }
 
     /// The XXH3 of each of `chunks`, in order, as the owner says; how many requests that takes is decided here. Chunks
@@ -201,15 +209,15 @@ impl Link {
         let mut first = chunks.start;
         while first < end {
             let part = first..end.min(first.saturating_add(MAX_HASH_CHUNKS));
-            let stream = self.stream(wanted, first, &cancel)?;
+            let stream = self.with_pools(&cancel, |pools| pools.stream(&self.client, &self.line, wanted, first))?;
             first = part.end;
             hashes.extend(stream.hashes(part, urgent, cancel.clone()).await?);
         }
         Ok(hashes)
     }
 
-    /// The stream on which requests for a chunk travel.
-    fn stream(&self, wanted: &Wanted, chunk: u64, cancel: &CancelSignal) -> Result<StreamHandle, FetchError> {
+    /// Takes a stream for something that is not cancelled yet.
+    fn with_pools<T>(&self, cancel: &CancelSignal, take: impl FnOnce(&mut Pools) -> T) -> Result<T, FetchError> {
         if self.line.is_closed() {
             return Err(FetchError::LinkLost);
         }
@@ -219,7 +227,7 @@ impl Link {
         if cancel.is_cancelled() {
             return Err(FetchError::Cancelled);
         }
-        Ok(pools.stream(&self.client, &self.line, wanted, chunk))
+        Ok(take(&mut pools))
     }
 
     /// Opens a stream for a content, if none is open: from then on the owner keeps its bytes readable for us, until

@@ -17,6 +17,7 @@ mod server_guests;
 mod server_leases;
 mod server_lobby;
 mod server_read;
+mod server_wholes;
 pub mod tls;
 pub mod transport;
 

@@ -3,15 +3,17 @@
 //! The first may be opened before anything is asked for, so that the owner keeps the file open. The others are opened
 //! together, as many of them as the content has chunks for, by the first fetch. A stream that dies later is opened
 //! again, alone, by the next fetch that needs it; if all are dead, they are opened together again.
+//!
+//! Small files that nobody has open and nobody waits for need no stream of their own: one is shared by all of them.
 
 use super::client::{CancelSignal, Lost};
 use super::line::LineEnd;
-use super::pool_stream::{Command, Event, Group, ReadStream};
+use super::pool_stream::{Command, Event, Expected, Group, ReadStream};
 use bytes::Bytes;
 use farshore_engine::chunk::{CHUNK_SIZE, FRAMES_PER_CHUNK, STREAM_POOL_SIZE, stream_of};
 use farshore_engine::{ContentId, FetchError, Wanted};
 use farshore_proto::v1::farshore_client::FarshoreClient;
-use farshore_proto::{Asked, MAX_WAITING_REQUESTS};
+use farshore_proto::{Asked, AskedHashes, Fetch, Hash, MAX_WAITING_REQUESTS, Open, ReadRequest, Whole};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,13 +21,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tonic::transport::Channel;
 
-/// How many streams are open at once: the owner takes 1,024 on one connection, one of which follows its tree.
+/// How many streams are open at once: the owner takes 1,024 on one connection, one of which follows its tree, and one is for
+/// small files.
 const MAX_STREAMS_OPEN: usize = 960;
 
 /// The streams of a link.
 #[derive(Default)]
 pub(super) struct Pools {
     pools: BTreeMap<ContentId, Pool>,
+    /// The one for small files that nobody has open.
+    small: Option<Slot>,
     /// Counts uses, to know which pool was used last.
     uses: u64,
 }
@@ -40,6 +45,25 @@ impl Pools {
         chunk: u64,
     ) -> StreamHandle {
         self.pool(wanted.content, STREAM_POOL_SIZE as usize).stream(client, line, wanted, chunk)
+    }
+
+    /// The stream for small files of which no stream is open, if this is one. Opens it if need be.
+    pub(super) fn stream_for_whole(
+        &mut self,
+        client: &FarshoreClient<Channel>,
+        line: &LineEnd,
+        wanted: &Wanted,
+    ) -> Option<StreamHandle> {
+        if !(1..=CHUNK_SIZE).contains(&wanted.size_bytes) || self.pools.contains_key(&wanted.content) {
+            return None;
+        }
+        match &self.small {
+            Some(slot) if slot.stream.is_alive() => {}
+            Some(_) | None => {
+                self.small = Some(Slot::begin(client.clone(), line.clone(), None, Group::default()));
+            }
+        }
+        self.small.as_ref().map(|slot| slot.stream.clone())
     }
 
     /// Opens the first stream of a content, if none is open.
@@ -163,14 +187,22 @@ impl Pool {
 
 impl Slot {
     fn open(client: FarshoreClient<Channel>, line: LineEnd, wanted: &Wanted, group: Group) -> Slot {
+        Slot::begin(client, line, Some(open_of(wanted)), group)
+    }
+
+    fn begin(client: FarshoreClient<Channel>, line: LineEnd, about: Option<Open>, group: Group) -> Slot {
         // Bounded by `room`: a request sends two commands at most.
         let (commands, received) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(MAX_WAITING_REQUESTS));
-        let stream = ReadStream::new(wanted, received, room.clone(), line.clone());
+        let stream = ReadStream::new(about, received, room.clone(), line.clone());
         let task = tokio::spawn(stream.run(client, group)).abort_handle();
-        let size_bytes = wanted.size_bytes;
-        Slot { stream: StreamHandle { commands, room, line, size_bytes, last: Arc::default() }, task }
+        Slot { stream: StreamHandle { commands, room, line, last: Arc::default() }, task }
     }
+}
+
+/// Which bytes an owner is to open.
+fn open_of(wanted: &Wanted) -> Open {
+    Open { path: wanted.path.clone(), stamp: wanted.stamp, size_bytes: wanted.size_bytes }
 }
 
 /// How a fetch reaches its stream.
@@ -180,7 +212,6 @@ pub(super) struct StreamHandle {
     /// One permit for each request that the peer has not ended.
     room: Arc<Semaphore>,
     line: LineEnd,
-    size_bytes: u64,
     /// The number of the last request. Locked while the request is handed over, so that numbers arrive in order.
     last: Arc<Mutex<u64>>,
 }
@@ -193,20 +224,39 @@ impl StreamHandle {
     /// See [`super::Link::fetch`].
     pub(super) async fn fetch(
         &self,
-        chunk: u64,
-        frames: Range<u32>,
+        asked: Asked,
         urgent: bool,
         cancel: CancelSignal,
         on_frame: impl FnMut(u32, Bytes) + Send,
     ) -> Result<(), FetchError> {
-        let asked = Asked::new(chunk, frames, self.size_bytes);
         if asked.missing().is_empty() {
             return Ok(());
         }
         // All frames and the end: the stream never has to wait for us.
         let (events, received) = mpsc::channel(FRAMES_PER_CHUNK as usize + 1);
         let permit = self.permit(&cancel).await?;
-        let request = self.submit(|request| Command::Fetch { request, chunk, asked, urgent, events, permit })?;
+        let request = self.submit(|request| {
+            let fetch = Fetch { request, chunk: asked.chunk(), frames: asked.missing(), urgent };
+            let (message, expected) = (ReadRequest::Fetch(fetch), Expected::Frames(asked));
+            Command::Ask { request, message, expected, events, permit }
+        })?;
+        self.listen(request, received, cancel, on_frame).await.map(drop)
+    }
+
+    /// All of a small file, over a stream that is not its own.
+    pub(super) async fn whole(
+        &self,
+        wanted: &Wanted,
+        asked: Asked,
+        cancel: CancelSignal,
+        on_frame: impl FnMut(u32, Bytes) + Send,
+    ) -> Result<(), FetchError> {
+        let (events, received) = mpsc::channel(FRAMES_PER_CHUNK as usize + 1);
+        let permit = self.permit(&cancel).await?;
+        let request = self.submit(|request| {
+            let message = ReadRequest::Whole(Whole { request, file: open_of(wanted) });
+            Command::Ask { request, message, expected: Expected::Frames(asked), events, permit }
+        })?;
         self.listen(request, received, cancel, on_frame).await.map(drop)
     }
 
@@ -219,7 +269,16 @@ impl StreamHandle {
     ) -> Result<Vec<u64>, FetchError> {
         let (events, received) = mpsc::channel(1);
         let permit = self.permit(&cancel).await?;
-        let request = self.submit(|request| Command::Hash { request, chunks, urgent, events, permit })?;
+        let request = self.submit(|request| {
+            let expected = Expected::Hashes(AskedHashes::new(chunks.clone()));
+            Command::Ask {
+                request,
+                message: ReadRequest::Hash(Hash { request, chunks, urgent }),
+                expected,
+                events,
+                permit,
+            }
+        })?;
         self.listen(request, received, cancel, |_, _| {}).await
     }
 

@@ -8,14 +8,11 @@ use super::CALL_LIMIT;
 use super::client::Lost;
 use super::line::{LineEnd, raised};
 use bytes::Bytes;
-use farshore_engine::{FetchError, PeerFault, Wanted};
+use farshore_engine::{FetchError, PeerFault};
 use farshore_proto::v1::farshore_client::FarshoreClient;
-use farshore_proto::{
-    Asked, AskedHashes, Fetch, Hash, MAX_WAITING_REQUESTS, Open, ReadReply, ReadRequest, Refusal, v1,
-};
+use farshore_proto::{Asked, AskedHashes, MAX_WAITING_REQUESTS, Open, ReadReply, ReadRequest, Refusal, v1};
 use futures_util::stream;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -29,23 +26,13 @@ const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a fetch tells its stream.
 pub(super) enum Command {
-    /// Ask for frames.
-    Fetch {
+    /// Ask for something.
+    Ask {
         /// More than any before.
         request: u64,
-        chunk: u64,
-        asked: Asked,
-        urgent: bool,
-        /// Has room for all that can be sent.
-        events: mpsc::Sender<Event>,
-        permit: OwnedSemaphorePermit,
-    },
-    /// Ask for hashes.
-    Hash {
-        /// More than any before.
-        request: u64,
-        chunks: Range<u64>,
-        urgent: bool,
+        /// With that number.
+        message: ReadRequest,
+        expected: Expected,
         /// Has room for all that can be sent.
         events: mpsc::Sender<Event>,
         permit: OwnedSemaphorePermit,
@@ -104,7 +91,7 @@ struct Pending {
 }
 
 /// What is still to come for a request.
-enum Expected {
+pub(super) enum Expected {
     Frames(Asked),
     Hashes(AskedHashes),
 }
@@ -117,18 +104,20 @@ impl Drop for ReadStream {
 }
 
 impl ReadStream {
+    /// A stream that is about one file, or, if that is `None`, one for small files.
     pub(super) fn new(
-        wanted: &Wanted,
+        about: Option<Open>,
         commands: mpsc::UnboundedReceiver<Command>,
         room: Arc<Semaphore>,
         line: LineEnd,
     ) -> ReadStream {
-        let open = Open { path: wanted.path.clone(), stamp: wanted.stamp, size_bytes: wanted.size_bytes };
         // The opening, and for each request itself and its cancellation.
         let (requests, outbound) = mpsc::channel(1 + 2 * MAX_WAITING_REQUESTS);
         let mut stream =
             ReadStream { commands, requests, outbound: Some(outbound), pending: BTreeMap::new(), room, line };
-        stream.send(&ReadRequest::Open(open));
+        if let Some(open) = about {
+            stream.send(&ReadRequest::Open(open));
+        }
         stream
     }
 
@@ -199,16 +188,10 @@ impl ReadStream {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Fetch { request, chunk, asked, urgent, events, permit } => {
-                let frames = asked.missing();
-                let asked = Expected::Frames(asked);
-                self.pending.insert(request, Pending { asked, events: Some(events), _permit: permit });
-                self.send(&ReadRequest::Fetch(Fetch { request, chunk, frames, urgent }));
-            }
-            Command::Hash { request, chunks, urgent, events, permit } => {
-                let asked = Expected::Hashes(AskedHashes::new(chunks.clone()));
-                self.pending.insert(request, Pending { asked, events: Some(events), _permit: permit });
-                self.send(&ReadRequest::Hash(Hash { request, chunks, urgent }));
+            Command::Ask { request, message, expected, events, permit } => {
+                let pending = Pending { asked: expected, events: Some(events), _permit: permit };
+                self.pending.insert(request, pending);
+                self.send(&message);
             }
             Command::Cancel { request } => {
                 if self.pending.get_mut(&request).is_some_and(|pending| pending.events.take().is_some()) {

@@ -15,12 +15,13 @@ use super::server_leases::Leases;
 use super::server_lobby::{Lobby, Place, ShownOut};
 use super::transport::{Caller, Conn, Listener, Role};
 use super::{HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
-use crate::folder::{ServeError, ServedBytes};
+use crate::folder::{self, ServeError, ServedBytes};
+use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
 use farshore_engine::{Errno, PeerId, TreeUpdate, WatchCursor};
 use farshore_proto::v1::farshore_server::FarshoreServer;
-use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES};
+use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Open};
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use futures_util::{FutureExt, stream};
 use std::io;
@@ -56,6 +57,21 @@ pub trait Host: Send + Sync + 'static {
         stamp: Stamp,
     ) -> BoxFuture<'static, Result<Arc<dyn ServedBytes>, ServeError>>;
 
+    /// Reads small files of ours for `peer` as a whole, each in the version that its stamp names, and answers for each in
+    /// this order.
+    fn read_whole(&self, peer: PeerId, files: Vec<Open>) -> BoxFuture<'static, Vec<Result<Bytes, ServeError>>> {
+        let open = |file: Open| (self.open(peer, file.path, file.stamp), file.size_bytes);
+        let opening: Vec<_> = files.into_iter().map(open).collect();
+        async move {
+            let mut read = Vec::new();
+            for (opening, size_bytes) in opening {
+                read.push(folder::read_opening(opening, size_bytes).await);
+            }
+            read
+        }
+        .boxed()
+    }
+
     /// Where connections go over which callers can be called; `None` if this host calls nobody.
     fn callbacks(&self) -> Option<Arc<Callbacks>> {
         None
@@ -74,7 +90,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long streams may take to end when the server shuts down.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
-/// Streams of one connection: one to follow the tree, and four for each file that is being read.
+/// Streams of one connection: one to follow the tree, one for small files, and four for each other file that is being read.
 const MAX_STREAMS: u32 = 1024;
 
 /// Chunks of one connection that are read ahead of the network at once, whatever the number of streams.

@@ -5,6 +5,7 @@ use super::line::raised;
 use super::server::{Host, Visitor, denied};
 use super::server_leases::Leases;
 use super::server_read::{self, refusal};
+use super::server_wholes;
 use farshore_engine::{PeerFault, PeerId, WatchCursor};
 use farshore_proto::codec::status_of;
 use farshore_proto::hello::parse_watch;
@@ -77,6 +78,10 @@ impl Farshore for Calls {
         let first = first?.ok_or_else(|| status_of(PeerFault::Missing("open")))?;
         let open = match ReadRequest::parse(first).map_err(|fault| blame(visitor.peer, fault))? {
             ReadRequest::Open(open) => open,
+            ReadRequest::Whole(first) => {
+                let replies = server_wholes::replies(first, inbound, self.host.clone(), visitor);
+                return Ok(Response::new(replies.take_until(raised(self.stopped.clone())).boxed()));
+            }
             ReadRequest::Fetch(_) | ReadRequest::Hash(_) | ReadRequest::Cancel { .. } => {
                 return Err(blame(visitor.peer, PeerFault::Missing("open")));
             }

@@ -174,7 +174,7 @@ impl Reading {
             return Ok(());
         };
         match ReadRequest::parse(message).map_err(|fault| self.blame(fault))? {
-            ReadRequest::Open(_) => Err(self.blame(PeerFault::Missing("fetch"))),
+            ReadRequest::Open(_) | ReadRequest::Whole(_) => Err(self.blame(PeerFault::Missing("fetch"))),
             ReadRequest::Fetch(fetch) => self.enqueue(Task::Fetch(fetch)),
             ReadRequest::Hash(hash) => self.enqueue(Task::Hash(hash, Vec::new())),
             ReadRequest::Cancel { request } => {

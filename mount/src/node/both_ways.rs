@@ -5,10 +5,11 @@ use super::Node;
 use crate::folder::{ServeError, ServedBytes};
 use crate::net::server::Host;
 use crate::net::{BackDoor, Callbacks, Link, server};
+use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
 use farshore_engine::{Command, DialError, Errno, Input, PeerEvent, PeerId, TreeUpdate, WatchCursor};
-use farshore_proto::Hello;
+use farshore_proto::{Hello, Open};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use std::sync::{Arc, Weak};
@@ -120,6 +121,13 @@ impl Host for ForOwners {
         cursor: WatchCursor,
     ) -> BoxFuture<'static, Result<(Vec<TreeUpdate>, WatchCursor), Errno>> {
         self.0.upgrade().map_or_else(|| ready(Err(Errno::Io)).boxed(), |node| Host::watch(&*node, peer, cursor))
+    }
+
+    fn read_whole(&self, peer: PeerId, files: Vec<Open>) -> BoxFuture<'static, Vec<Result<Bytes, ServeError>>> {
+        match self.0.upgrade() {
+            Some(node) => Host::read_whole(&*node, peer, files),
+            None => ready(vec![Err(ServeError::Gone); files.len()]).boxed(),
+        }
     }
 
     fn open(

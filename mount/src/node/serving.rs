@@ -4,10 +4,11 @@ use super::{Answer, Node};
 use crate::folder::{ServeError, ServedBytes};
 use crate::net::Callbacks;
 use crate::net::server::Host;
+use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
-use farshore_engine::{Errno, PeerId, Reply, Request, TreeUpdate, WatchCursor};
-use farshore_proto::Hello;
+use farshore_engine::{Errno, PeerId, Reply, Request, ServedFile, TreeUpdate, WatchCursor};
+use farshore_proto::{Hello, Open};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -49,16 +50,44 @@ impl Host for Node {
         async move {
             let node = node.ok_or(ServeError::Gone)?;
             let folder = node.folder.clone().ok_or(ServeError::Gone)?;
-            match node.ask_and_wait(Request::PeerOpen { peer, path, stamp }).await {
-                Ok(Answer::Reply(Reply::PeerOpened(served))) => folder.open(served).await,
-                Err(Errno::Stale) => Err(ServeError::Stale),
-                Ok(_) | Err(_) => Err(ServeError::Gone),
+            folder.open(node.served(peer, path, stamp).await?).await
+        }
+        .boxed()
+    }
+
+    fn read_whole(&self, peer: PeerId, files: Vec<Open>) -> BoxFuture<'static, Vec<Result<Bytes, ServeError>>> {
+        let (node, count) = (self.this.upgrade(), files.len());
+        async move {
+            let serving = node.and_then(|node| Some((node.folder.clone()?, node)));
+            let Some((folder, node)) = serving else { return vec![Err(ServeError::Gone); count] };
+            let mut found = Vec::with_capacity(count);
+            for Open { path, stamp, size_bytes } in files {
+                let served = node.served(peer, path, stamp).await;
+                // The peer's word on the size counts for nothing.
+                found.push(served.and_then(|served| {
+                    if served.size_bytes == size_bytes { Ok(served) } else { Err(ServeError::Stale) }
+                }));
             }
+            let there = found.iter().filter_map(|served| served.as_ref().ok().cloned()).collect();
+            let mut read = folder.read_whole(there).await.into_iter();
+            let answer = |served: Result<_, _>| served.and_then(|_| read.next().unwrap_or(Err(ServeError::Io)));
+            found.into_iter().map(answer).collect()
         }
         .boxed()
     }
 
     fn callbacks(&self) -> Option<Arc<Callbacks>> {
         self.calling_back.as_ref().map(|calling| calling.callbacks.clone())
+    }
+}
+
+impl Node {
+    /// What `peer` may read at `path`, if that is the version that `stamp` names.
+    async fn served(&self, peer: PeerId, path: RelPath, stamp: Stamp) -> Result<ServedFile, ServeError> {
+        match self.ask_and_wait(Request::PeerOpen { peer, path, stamp }).await {
+            Ok(Answer::Reply(Reply::PeerOpened(served))) => Ok(served),
+            Err(Errno::Stale) => Err(ServeError::Stale),
+            Ok(_) | Err(_) => Err(ServeError::Gone),
+        }
     }
 }

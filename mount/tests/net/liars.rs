@@ -5,13 +5,15 @@ use crate::owner::{content, dial, fetch, until, wanted};
 use bytes::Bytes;
 use farshore::net::transport::{Listener, Transport};
 use farshore::net::{Link, WatchEnd, cancel_pair};
-use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE};
+use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, FRAMES_PER_CHUNK};
 use farshore_engine::path::PathError;
 use farshore_engine::{FetchError, PeerFault, Position};
 use farshore_proto::codec::StrictCodec;
 use farshore_proto::v1::farshore_server::{Farshore, FarshoreServer};
 use farshore_proto::verify::seal;
-use farshore_proto::{Fetch, Frame, Hashes, ReadReply, ReadRequest, UNREADABLE, Welcome, v1};
+use farshore_proto::{
+    Fetch, Frame, Hashes, ReadReply, ReadRequest, UNREADABLE, VERSION_MAX, VERSION_WHOLE, Welcome, Whole, v1,
+};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{self, BoxStream};
@@ -37,6 +39,8 @@ struct Liar {
     /// What it answers to who asks for hashes.
     hashes: Vec<ReadReply>,
     batch: v1::TreeBatch,
+    /// The protocol version that it speaks.
+    version: u32,
 }
 
 impl Liar {
@@ -47,6 +51,7 @@ impl Liar {
             refused: None,
             hashes: Vec::new(),
             batch: v1::TreeBatch::default(),
+            version: VERSION_MAX,
         }
     }
 }
@@ -54,7 +59,7 @@ impl Liar {
 #[tonic::async_trait]
 impl Farshore for Liar {
     async fn hello(&self, _: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
-        Ok(Response::new(Welcome { version: 2, epoch: 1, calls_back: false }.encode()))
+        Ok(Response::new(Welcome { version: self.version, epoch: 1, calls_back: false }.encode()))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::TreeBatch, Status>>;
@@ -79,6 +84,9 @@ impl Farshore for Liar {
             let replies = match ReadRequest::parse(message.unwrap()).unwrap() {
                 ReadRequest::Fetch(fetch) => lie(fetch),
                 ReadRequest::Hash(_) => hashes.iter().cloned().map(Ok).collect(),
+                ReadRequest::Whole(Whole { request, .. }) => {
+                    lie(Fetch { request, chunk: 0, frames: 0..FRAMES_PER_CHUNK, urgent: false })
+                }
                 ReadRequest::Open(_) | ReadRequest::Cancel { .. } => Vec::new(),
             };
             stream::iter(replies.into_iter().map(|reply| reply.map(ReadReply::encode)))
@@ -406,5 +414,60 @@ impl tokio::io::AsyncWrite for Plain {
 
     fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Fetches 50 small files at once from a peer that answers with `lie`; says what each gave, and how many streams that took.
+async fn small_files(
+    version: u32,
+    lie: impl Fn(Fetch) -> Vec<Result<ReadReply, Status>> + Send + Sync + 'static,
+) -> (Vec<Result<Vec<u8>, FetchError>>, u32) {
+    let liar = Liar { version, ..Liar::new(lie) };
+    let opened = liar.opened.clone();
+    let (link, task) = link_to(FarshoreServer::new(liar)).await;
+    let all: Vec<_> = (1..=50).map(|number| wanted(number, "a", number, 5)).collect();
+    let results = within(join_all(all.iter().map(|wanted| fetch(&link, wanted, 0, 0..1, false)))).await;
+    task.abort();
+    let opened = *opened.lock().unwrap();
+    (results, opened)
+}
+
+fn small(request: u64, bytes: std::ops::Range<u64>) -> Vec<Result<ReadReply, Status>> {
+    vec![sent(seal(request, 0, content(bytes))), done(request)]
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_files_share_a_stream_unless_their_owner_is_too_old_for_that() {
+    for (version, streams) in [(VERSION_WHOLE, 1), (VERSION_WHOLE - 1, 50)] {
+        let (results, opened) = small_files(version, |Fetch { request, .. }| small(request, 0..5)).await;
+        assert!(results.iter().all(|result| *result == Ok(content(0..5).to_vec())), "{results:?}");
+        assert_eq!(opened, streams, "version {version}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lie_about_one_small_file_harms_no_other() {
+    for (lie, expected) in [
+        (small as fn(u64, _) -> _, 0..6, PeerFault::TooMuch),
+        (small, 0..4, PeerFault::TooLittle),
+        (|request, _| vec![sent(seal(request, 1, content(0..5))), done(request)], 0..0, PeerFault::WrongRange),
+        (|request, _| vec![done(request)], 0..0, PeerFault::TooLittle),
+        (
+            |request, bytes| vec![sent(Frame { xxh3: 7, ..seal(request, 0, content(bytes)) }), done(request)],
+            0..5,
+            PeerFault::WrongHash,
+        ),
+    ]
+    .map(|(lie, bytes, expected): (fn(u64, std::ops::Range<u64>) -> Vec<_>, _, _)| ((lie, bytes), expected))
+    {
+        let (lie, bytes) = lie;
+        let answer = move |Fetch { request, .. }: Fetch| match request {
+            7 => lie(request, bytes.clone()),
+            _ => small(request, 0..5),
+        };
+        let (results, opened) = small_files(VERSION_WHOLE, answer).await;
+        let wrong: Vec<_> = results.iter().filter(|result| result.is_err()).collect();
+        assert_eq!(wrong, [&Err(FetchError::Fault(expected))]);
+        assert_eq!(opened, 1);
     }
 }

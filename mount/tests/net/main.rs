@@ -17,3 +17,4 @@ mod server;
 mod table;
 mod unsharing;
 mod watch;
+mod wholes;

@@ -8,6 +8,7 @@ mod link;
 mod load;
 mod owner;
 mod restarts;
+mod small;
 mod store;
 
 use crate::folder::SimFolder;
@@ -34,8 +35,18 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const ALL: &[&[Scenario]] =
-    &[basics::ALL, both_ways::ALL, link::ALL, owner::ALL, folder::ALL, lies::ALL, load::ALL, store::ALL, restarts::ALL];
+pub const ALL: &[&[Scenario]] = &[
+    basics::ALL,
+    both_ways::ALL,
+    link::ALL,
+    owner::ALL,
+    folder::ALL,
+    lies::ALL,
+    load::ALL,
+    small::ALL,
+    store::ALL,
+    restarts::ALL,
+];
 
 /// Every scenario, one after the other.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {

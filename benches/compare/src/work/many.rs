@@ -1,6 +1,6 @@
 //! Works on many small files.
 
-use super::{Metric, Values};
+use super::{Metric, Values, used_by_both};
 use crate::contender::Contender;
 use crate::folders::Content;
 use crate::stage::{Stage, drop_caches};
@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-pub(super) const COPY_METRICS: [Metric; 2] = [Metric::higher("files/s"), Metric::lower("KB on the wire per file")];
+pub(super) const COPY_METRICS: [Metric; 3] =
+    [Metric::higher("files/s"), Metric::lower("KB on the wire per file"), Metric::lower("CPU ms per file")];
 
 pub(super) const WALK_METRICS: [Metric; 4] = [
     Metric::lower("s, `find`"),
@@ -27,6 +28,8 @@ pub(super) fn copy(
     drop_caches()?;
     let owner = contender.serve(stage)?;
     let reader = contender.mount(&owner, stage)?;
+    let used = || used_by_both(&owner, Some(&reader));
+    let used_before = used()?;
     let carried = || stage.link.map(|link| link.carried_bytes());
     let before = carried();
     let mut copy = Command::new("cp");
@@ -36,6 +39,7 @@ pub(super) fn copy(
     let ended = stage.start_reader(copy, "cp")?.end(limit);
     let took = begun.elapsed().as_secs_f64();
     let wire = before.zip(carried()).map(|(before, after)| (after - before) as f64 / 1e3);
+    let used_after = used()?;
     let files = copied_files(&to, content)?;
     match ended {
         // A copy that lacks something was not made faster; what was copied until the time was over is a measure.
@@ -46,7 +50,8 @@ pub(super) fn copy(
         ended => drop(ended?),
     }
     let files = files as f64;
-    Ok(vec![Some(files / took), wire.map(|kilobytes| kilobytes / files)])
+    let cpu = used_before.zip(used_after).map(|(before, after)| after.cpu.saturating_sub(before.cpu).as_secs_f64());
+    Ok(vec![Some(files / took), wire.map(|kilobytes| kilobytes / files), cpu.map(|seconds| seconds * 1e3 / files)])
 }
 
 /// How many files were copied whole.

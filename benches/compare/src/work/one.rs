@@ -1,11 +1,11 @@
 //! Works on one large file.
 
-use super::{GIB, Metric, Values};
+use super::{GIB, Metric, Values, used_by_both};
 use crate::contender::{Contender, Owner, Reader};
 use crate::folders::FILE;
 use crate::helpers::{Took, this_program};
 use crate::process::Process;
-use crate::processes::{Usage, usage};
+use crate::processes::Usage;
 use crate::stage::{Stage, drop_caches};
 use crate::stopping::Trouble;
 use serde::de::DeserializeOwned;
@@ -96,10 +96,8 @@ impl<'a> File<'a> {
         answer(self.stage.start_reader(read, "read")?, 2 * limit)
     }
 
-    /// What both sides' processes have used, if both have some that last.
     fn used(&self) -> Result<Option<Usage>, Trouble> {
-        let pids = self.owner.pid().zip(self.reader.as_ref().and_then(Reader::pid));
-        Ok(pids.map(|(owner, reader)| usage(&[owner, reader])).transpose()?)
+        used_by_both(&self.owner, self.reader.as_ref())
     }
 
     fn cpu_per_gib(&self, before: Option<Usage>, took: Took) -> Result<Option<f64>, Trouble> {

@@ -149,3 +149,21 @@ async fn a_stale_file_is_looked_at_again() {
     let farshore_engine::Observation::Found { path, seen: fresh } = &observed[0] else { panic!("{observed:?}") };
     assert_eq!((path, &fresh.kind), (&seen.path, &SeenKind::File { size_bytes: 2 }));
 }
+
+#[tokio::test]
+async fn files_that_are_read_as_a_whole_are_those_that_are_known_each_for_itself() {
+    let rig = Rig::new();
+    let files: Vec<ServedFile> =
+        ["a", "b", "c", "d"].map(|name| rig.write(name, format!("bytes of {name}").as_bytes())).into();
+    fs::write(rig.at("b"), "others").unwrap();
+    fs::remove_file(rig.at("c")).unwrap();
+    let read = rig.folder.read_whole(files).await;
+    let expected = [
+        Ok(Bytes::from_static(b"bytes of a")),
+        Err(ServeError::Stale),
+        Err(ServeError::Gone),
+        Ok(Bytes::from_static(b"bytes of d")),
+    ];
+    assert_eq!(read, expected);
+    assert!(rig.folder.read_whole(Vec::new()).await.is_empty());
+}

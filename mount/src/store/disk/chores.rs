@@ -1,5 +1,6 @@
-//! Disk work that nobody waits for, such as removing what was let go of: done one after the other, in the order in which
-//! it came, on the threads that may wait for a disk.
+//! Disk work of many small pieces, such as removing what was let go of: done one after the other, in the order in which it
+//! came, by one of the threads that may wait for a disk. To have each piece done by a thread of its own would cost more
+//! than the piece.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,16 +14,28 @@ pub(super) struct Chores(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    waiting: Mutex<VecDeque<Chore>>,
+    list: Mutex<List>,
     /// Held by who does them.
     doing: Mutex<()>,
+}
+
+#[derive(Default)]
+struct List {
+    waiting: VecDeque<Chore>,
+    /// Somebody does them, or is about to, until none is left.
+    is_taken: bool,
 }
 
 impl Chores {
     /// Has something done soon; at once if there is no runtime.
     pub(super) fn add(&self, chore: Chore) {
-        lock(&self.0.waiting).push_back(chore);
+        let is_taken = {
+            let mut list = lock(&self.0.list);
+            list.waiting.push_back(chore);
+            std::mem::replace(&mut list.is_taken, true)
+        };
         match tokio::runtime::Handle::try_current() {
+            Ok(_) if is_taken => {}
             Ok(runtime) => {
                 let chores = self.clone();
                 runtime.spawn_blocking(move || chores.finish());
@@ -34,10 +47,27 @@ impl Chores {
     /// Does what is to be done, and waits for who does some of it already.
     pub(super) fn finish(&self) {
         let _doing = lock(&self.0.doing);
+        let _unless_it_panics = GivenBack(&self.0);
         loop {
-            // Not held while it is done.
-            let Some(chore) = lock(&self.0.waiting).pop_front() else { return };
+            let chore = {
+                let mut list = lock(&self.0.list);
+                list.is_taken = !list.waiting.is_empty();
+                list.waiting.pop_front()
+            };
+            // The list is not held while it is done.
+            let Some(chore) = chore else { return };
             chore();
+        }
+    }
+}
+
+/// One that panics takes nobody else's along: whoever adds the next one has the rest done.
+struct GivenBack<'a>(&'a Inner);
+
+impl Drop for GivenBack<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.0.list).is_taken = false;
         }
     }
 }
@@ -48,7 +78,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl std::fmt::Debug for Chores {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} chores", lock(&self.0.waiting).len())
+        write!(f, "{} chores", lock(&self.0.list).waiting.len())
     }
 }
 
@@ -65,6 +95,23 @@ mod tests {
         }
         tokio::task::spawn_blocking(move || chores.finish()).await.unwrap();
         assert_eq!(*done.lock().unwrap(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn one_that_panics_keeps_no_other_from_being_done() {
+        let (chores, (sender, mut done)) = (Chores::default(), tokio::sync::mpsc::unbounded_channel());
+        chores.add(Box::new(|| panic!("on purpose")));
+        // Whether it is added before or after that, it is done at the latest with the next one.
+        let chore = |number: u32| {
+            let sender = sender.clone();
+            Box::new(move || sender.send(number).unwrap())
+        };
+        chores.add(chore(1));
+        while lock(&chores.0.list).is_taken {
+            tokio::task::yield_now().await;
+        }
+        chores.add(chore(2));
+        assert_eq!((done.recv().await, done.recv().await), (Some(1), Some(2)));
     }
 
     #[test]

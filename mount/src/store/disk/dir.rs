@@ -44,6 +44,14 @@ impl Dir {
         Ok(file.into())
     }
 
+    /// The same; if anything has that name, it stays, and [`io::ErrorKind::AlreadyExists`] is what becomes of it.
+    pub(super) fn create_new(&self, name: &str) -> io::Result<File> {
+        self.trouble.meet(Call::CreateNew(name))?;
+        let flags = FLAGS | OFlags::CREATE | OFlags::EXCL;
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR).map_err(full)?;
+        Ok(file.into())
+    }
+
     /// Opens a file, to be read and written.
     pub(super) fn open(&self, name: &str) -> io::Result<File> {
         self.trouble.meet(Call::Open)?;

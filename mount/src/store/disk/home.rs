@@ -1,5 +1,6 @@
 //! The place of a store: its directories, the right to use them, and what is known of what lies there.
 
+use super::chores::Chores;
 use super::descriptors::Descriptors;
 use super::dir::{Dir, full};
 use super::lock::{LOCK, LockError, lock};
@@ -20,10 +21,11 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, UT
 use rustix::io::Errno;
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 /// Files of contents that are open at once.
@@ -43,6 +45,10 @@ pub(super) struct Home {
     numbers: AtomicU64,
     /// Whether the store was closed. Read while the disk is changed, written by who closes.
     gate: RwLock<bool>,
+    /// Writing contents of one chunk: little for each, and all in one directory.
+    pub(super) small_writes: Chores,
+    /// Whether there may be sidecars without their bytes.
+    are_sidecars_left: AtomicBool,
     /// One at a time saves.
     pub(super) saving: Ranked<()>,
     shelf: Ranked<Shelf>,
@@ -123,6 +129,8 @@ impl Home {
             room: Room::default(),
             numbers: AtomicU64::new(0),
             gate: RwLock::new(false),
+            small_writes: Chores::default(),
+            are_sidecars_left: AtomicBool::new(false),
             saving: Ranked::new(Rank::Saving, ()),
             shelf: Ranked::new(Rank::Shelf, Shelf::default()),
             lock,
@@ -394,13 +402,37 @@ impl Home {
 
     /// Removes what lies under a key: what says that it is there first.
     pub(super) fn remove(&self, key: ContentKey) -> io::Result<()> {
-        {
-            let mut shelf = self.shelf();
-            shelf.unsaved.remove(&key);
-            shelf.doubtful.remove(&key);
-        }
+        self.forget(key);
         self.remove_sidecars(key)?;
         self.partial.remove(&names::partial(key))
+    }
+
+    fn forget(&self, key: ContentKey) {
+        let mut shelf = self.shelf();
+        shelf.unsaved.remove(&key);
+        shelf.doubtful.remove(&key);
+    }
+
+    /// Makes the file for the bytes of a content of which nothing is to be there. Removes what was held of it.
+    pub(super) fn create_anew(&self, key: ContentKey) -> io::Result<File> {
+        let name = names::partial(key);
+        // A sidecar goes before its bytes do: where there are none, there is nothing to be removed.
+        if !self.are_sidecars_left.load(Ordering::Acquire) {
+            match self.partial.create_new(&name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => {
+                    self.forget(key);
+                    return created;
+                }
+            }
+        }
+        self.remove(key)?;
+        self.partial.create(&name)
+    }
+
+    /// A sidecar could not be removed, although its bytes are elsewhere now.
+    pub(super) fn note_sidecars_left(&self) {
+        self.are_sidecars_left.store(true, Ordering::Release);
     }
 
     /// Removes what says what lies under a key.

@@ -6,7 +6,7 @@ use super::{KEPT_MODE_BITS, Stored, blocking, names};
 use crate::ranked::{Rank, Ranked, RankedGuard};
 use crate::store::ledger::Ledger;
 use crate::store::publish::{copy_to, publish};
-use crate::store::{check_read, hash_chunk};
+use crate::store::{check_read, closed, hash_chunk};
 use bytes::{Buf, Bytes};
 use farshore_engine::chunk::{CHUNK_SIZE, chunk_range};
 use farshore_engine::path::RelPath;
@@ -24,6 +24,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The most slices that the kernel takes at once.
@@ -201,10 +202,10 @@ impl DiskStored {
         if *is_made {
             return Ok(());
         }
-        if let Some(reserved) = &self.reserved {
-            self.home.remove(reserved.key())?;
-        }
-        let file = self.home.partial.create(&self.name)?;
+        let file = match &self.reserved {
+            Some(reserved) => self.home.create_anew(reserved.key())?,
+            None => self.home.partial.create(&self.name)?,
+        };
         // From here on dropping the content removes it.
         *is_made = true;
         let made = self.home.partial.set_len(&self.name, &file, self.size_bytes);
@@ -398,6 +399,7 @@ impl DiskStored {
     fn remove_sidecars(&self) {
         let Some(reserved) = &self.reserved else { return };
         if let Err(error) = self.home.remove_sidecars(reserved.key()) {
+            self.home.note_sidecars_left();
             tracing::warn!(%error, content = self.name, "a sidecar cannot be removed from the store");
         }
     }
@@ -405,7 +407,18 @@ impl DiskStored {
 
 impl Stored for DiskStored {
     fn write(self: Arc<Self>, chunk: u64, frames: Vec<Bytes>) -> BoxFuture<'static, io::Result<()>> {
-        Box::pin(blocking(move || self.write_now(chunk, frames)))
+        if self.size_bytes > CHUNK_SIZE {
+            return Box::pin(blocking(move || self.write_now(chunk, frames)));
+        }
+        let (sender, written) = oneshot::channel();
+        self.home.clone().small_writes.add(Box::new(move || {
+            let result = self.write_now(chunk, frames);
+            // Whoever hears of it may close the store next, which must not be kept open from here.
+            drop(self);
+            // Nobody may be left to hear of it.
+            let _ = sender.send(result);
+        }));
+        Box::pin(async move { written.await.unwrap_or_else(|_| Err(closed())) })
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {

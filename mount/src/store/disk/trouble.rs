@@ -7,6 +7,7 @@ use std::io::IoSlice;
 #[cfg_attr(not(test), expect(dead_code, reason = "only a plan looks inside"))]
 pub(super) enum Call<'a> {
     Create(&'a str),
+    CreateNew(&'a str),
     Open,
     SetLen(&'a str, u64),
     Write(&'a str, u64, &'a [IoSlice<'a>]),

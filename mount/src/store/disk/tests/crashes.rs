@@ -192,7 +192,9 @@ impl Disk {
 
     fn apply(&mut self, done: &Done) {
         match done {
-            Done::Create(name) => {
+            // It has failed.
+            Done::CreateNew(name) if self.names.contains_key(name) => {}
+            Done::Create(name) | Done::CreateNew(name) => {
                 if let Some(file) = self.names.get(name) {
                     return self.push(Step::SetLen(*file, 0));
                 }

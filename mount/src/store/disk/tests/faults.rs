@@ -7,6 +7,7 @@ use crate::store::suite::{identity, known_tree, path, sample, write};
 use crate::store::{Store, Stored};
 use bytes::Bytes;
 use farshore_engine::chunk::CHUNK_SIZE;
+use farshore_engine::record::FileTime;
 use farshore_engine::{ContentIdentity, PeerId, Trust};
 use farshore_proto::{ShareId, TreeId};
 use rustix::io::Errno;
@@ -167,4 +168,32 @@ async fn short_reads_and_writes_are_gone_on_with() {
     for most in [1, 100, 1_000] {
         every_call(Fault::Short(most), true).await;
     }
+}
+
+/// What was kept has its bytes elsewhere: nothing but its sidecar is left then, if that cannot be removed.
+#[tokio::test]
+async fn a_sidecar_that_could_not_be_removed_goes_before_the_content_is_stored_anew() {
+    let (id, mut was_left) = (identity(1, 40), false);
+    for at in 0.. {
+        let (dir, trouble) = (tempfile::tempdir().unwrap(), Trouble::none());
+        let store = DiskStore::open_with(dir.path(), &trouble).unwrap();
+        let stored = store.create(&id, &path("a")).unwrap();
+        write(&stored, &sample(1, 40), 0).await.unwrap();
+        store.save(vec![stored.clone()]).await.unwrap();
+        trouble.plan(at, Fault::Error(Errno::IO));
+        let kept = stored.clone().keep(dir.path().join("kept"), 0o600, FileTime::default()).await;
+        if !trouble.has_struck() {
+            break;
+        }
+        trouble.heal();
+        drop(stored);
+        let sidecar = dir.path().join(".farshore/partial").join(format!("{}.kdbitmap", id.key()));
+        if kept.is_ok() && sidecar.exists() {
+            was_left = true;
+            let again = store.create(&id, &path("a")).unwrap();
+            write(&again, &sample(1, 40), 0).await.unwrap();
+            assert!(!sidecar.exists(), "it says of bytes that were not there when it was written");
+        }
+    }
+    assert!(was_left, "no call left a sidecar");
 }

@@ -16,6 +16,7 @@ pub(in super::super) enum Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) enum Done {
     Create(String),
+    CreateNew(String),
     SetLen(String, u64),
     Write(String, u64, Vec<u8>),
     Sync(String),
@@ -81,6 +82,7 @@ impl Trouble {
                     Call::Sync(name) => plan.done.push(Done::SyncFailed(Some(name.to_owned()))),
                     Call::SyncAll => plan.done.push(Done::SyncFailed(None)),
                     Call::Create(_)
+                    | Call::CreateNew(_)
                     | Call::Open
                     | Call::SetLen(..)
                     | Call::Write(..)
@@ -98,6 +100,7 @@ impl Trouble {
         let owned = str::to_owned;
         plan.done.extend(match call {
             Call::Create(name) => Some(Done::Create(owned(name))),
+            Call::CreateNew(name) => Some(Done::CreateNew(owned(name))),
             Call::SetLen(name, len) => Some(Done::SetLen(owned(name), len)),
             Call::Write(name, offset, slices) => {
                 let slices = if most.is_some() { &slices[..1] } else { slices };

@@ -1,0 +1,167 @@
+//! What a device remembers of a share that it has in a folder of its own, as a file; `docs/TREE.md` has it byte by byte.
+//!
+//! Reading is strict: nothing is allocated on the word of a count before the checksum of the whole was right, and after that
+//! every message keeps the limits that it has on the wire.
+
+use crate::codec::decode;
+use crate::frames::{is_checksum, put_checksum, put_message, split_checksum, take_message};
+use crate::tree::{batches, encode_record, parse_batch, parse_record};
+use crate::tree_file::MAX_TREE_BYTES;
+use crate::{MAX_BATCH_UPDATES, MAX_REPLY_BYTES, ShareId, path, v1};
+use farshore_engine::path::RelPath;
+use farshore_engine::record::{Facts, FileTime};
+use farshore_engine::version::MAX_COUNTER;
+use farshore_engine::{DeviceTag, Dot, InFolder, Memory, PeerFault, TreeUpdate};
+use prost::Message;
+
+/// The version of the format that is written.
+pub const MEMORY_VERSION: u8 = 1;
+
+const MAGIC: [u8; 4] = *b"FSMR";
+/// Bytes before the first message: magic, version and three zero bytes, the share, and the number of messages of the tree.
+const HEADER_BYTES: usize = 4 + 4 + SHARE_BYTES + 8;
+const SHARE_BYTES: usize = size_of::<ShareId>();
+
+/// Why bytes are not what is remembered of a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryFileError {
+    /// It has no room for a header and a checksum.
+    #[error("it is cut off: {0} bytes are fewer than any such file has")]
+    TooShort(u64),
+    /// It is larger than [`MAX_TREE_BYTES`].
+    #[error("it has {0} bytes, and the most there can be is {MAX_TREE_BYTES}")]
+    TooLong(u64),
+    /// It is something else.
+    #[error("it does not begin as the memory of a share does")]
+    Magic,
+    /// It is of another version.
+    #[error("it is in version {0} of the format, and this program reads version {MEMORY_VERSION}")]
+    Version(u8),
+    /// Its bytes are not those that were written.
+    #[error("its checksum is wrong")]
+    Checksum,
+    /// It is the memory of another share.
+    #[error("it is the memory of share {0}")]
+    WrongShare(ShareId),
+    /// A message is longer than any is, or than what is left of the file.
+    #[error("a message of {0} bytes does not fit")]
+    MessageLength(u32),
+    /// What it says is no share.
+    #[error("what it says makes no share: {0}")]
+    Share(#[from] PeerFault),
+}
+
+/// The bytes of the file.
+///
+/// # Errors
+/// [`MemoryFileError::TooLong`] if they would be too many to be read again.
+pub fn encode_memory(share: ShareId, memory: &Memory) -> Result<Vec<u8>, MemoryFileError> {
+    let removed = memory.removed().iter().cloned();
+    let mut updates: Vec<TreeUpdate> = removed.map(|(path, revision)| TreeUpdate::Removed { path, revision }).collect();
+    let entries = memory.entries().iter().cloned();
+    updates.extend(entries.map(|(path, record, revision)| TreeUpdate::Entry { path, record, revision }));
+    let tree = batches(&updates);
+    let mut bytes = Vec::new();
+    bytes.extend(MAGIC);
+    bytes.extend([MEMORY_VERSION, 0, 0, 0]);
+    bytes.extend(share.0);
+    bytes.extend((tree.len() as u64).to_le_bytes());
+    tree.iter().for_each(|batch| put_message(&mut bytes, batch));
+    let mut batch = v1::InFolderBatch::default();
+    let mut batch_bytes = 0;
+    for (path, in_folder) in memory.held() {
+        let held = encode_held(path, in_folder);
+        // Its key, its length, itself.
+        let held_bytes = 1 + prost::length_delimiter_len(held.encoded_len()) + held.encoded_len();
+        if batch.held.len() == MAX_BATCH_UPDATES || batch_bytes + held_bytes > MAX_REPLY_BYTES {
+            put_message(&mut bytes, &core::mem::take(&mut batch));
+            batch_bytes = 0;
+        }
+        batch_bytes += held_bytes;
+        batch.held.push(held);
+    }
+    put_message(&mut bytes, &batch);
+    put_checksum(&mut bytes);
+    check_len(&bytes)?;
+    Ok(bytes)
+}
+
+/// What these bytes say is remembered of `share`.
+///
+/// # Errors
+/// The first rule that they break.
+pub fn decode_memory(bytes: &[u8], share: ShareId) -> Result<Memory, MemoryFileError> {
+    check_len(bytes)?;
+    let short = MemoryFileError::TooShort(bytes.len() as u64);
+    let (body, checksum) = split_checksum(bytes).ok_or(short)?;
+    let (header, mut messages) = body.split_first_chunk::<HEADER_BYTES>().ok_or(short)?;
+    if header[..4] != MAGIC {
+        return Err(MemoryFileError::Magic);
+    }
+    if header[4] != MEMORY_VERSION || header[5..8] != [0; 3] {
+        return Err(MemoryFileError::Version(header[4]));
+    }
+    if !is_checksum(body, checksum) {
+        return Err(MemoryFileError::Checksum);
+    }
+    let found = ShareId(core::array::from_fn(|byte| header[8 + byte]));
+    if found != share {
+        return Err(MemoryFileError::WrongShare(found));
+    }
+    let tree = u64::from_le_bytes(core::array::from_fn(|byte| header[8 + SHARE_BYTES + byte]));
+    let (mut entries, mut removed, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    let mut count = 0;
+    while !messages.is_empty() {
+        let message = take_message(&mut messages).map_err(MemoryFileError::MessageLength)?;
+        if count < tree {
+            for update in parse_batch(decode::<v1::TreeBatch>(message)?)? {
+                match update {
+                    TreeUpdate::Removed { path, revision } => removed.push((path, revision)),
+                    TreeUpdate::Entry { path, record, revision } => entries.push((path, record, revision)),
+                    TreeUpdate::Begin { .. }
+                    | TreeUpdate::End { .. }
+                    | TreeUpdate::Event { .. }
+                    | TreeUpdate::Skip { .. } => return Err(PeerFault::OutOfPlace.into()),
+                }
+            }
+        } else {
+            for in_folder in decode::<v1::InFolderBatch>(message)?.held {
+                held.push(parse_held(in_folder)?);
+            }
+        }
+        count += 1;
+    }
+    Ok(Memory::new(entries, removed, held)?)
+}
+
+fn check_len(bytes: &[u8]) -> Result<(), MemoryFileError> {
+    let len = bytes.len() as u64;
+    if len > MAX_TREE_BYTES { Err(MemoryFileError::TooLong(len)) } else { Ok(()) }
+}
+
+fn encode_held(path: &RelPath, in_folder: &InFolder) -> v1::InFolder {
+    let InFolder { record, dot, facts } = in_folder;
+    v1::InFolder {
+        path: path::encode(path),
+        record: record.as_ref().map(encode_record),
+        author: dot.author.0,
+        change: dot.counter,
+        inode: facts.inode,
+        changed_seconds: facts.changed.seconds,
+        changed_nanos: facts.changed.nanos,
+    }
+}
+
+fn parse_held(held: v1::InFolder) -> Result<(RelPath, InFolder), PeerFault> {
+    let v1::InFolder { path, record, author, change, inode, changed_seconds, changed_nanos } = held;
+    if !(1..=MAX_COUNTER).contains(&change) {
+        return Err(PeerFault::Version);
+    }
+    if changed_nanos >= 1_000_000_000 {
+        return Err(PeerFault::OutOfRange("changed_nanos"));
+    }
+    let record = record.map(|record| parse_record(Some(record))).transpose()?;
+    let dot = Dot { author: DeviceTag(author), counter: change };
+    let facts = Facts { inode, changed: FileTime { seconds: changed_seconds, nanos: changed_nanos } };
+    Ok((path::parse(&path)?, InFolder { record, dot, facts }))
+}
