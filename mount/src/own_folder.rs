@@ -102,8 +102,9 @@ impl OwnFolder {
     pub(crate) fn live(&self) -> Result<Arc<Live>, FolderError> {
         // It is taken away only at the end.
         let order = self.watcher.as_ref().map(Watcher::order).unwrap_or_default();
+        let away = self.ears.node.get().and_then(Node::away);
         let ears = self.ears.clone();
-        let live = Arc::new(Live::open(&self.path, order, move |seen| ears.hear(seen))?);
+        let live = Live::open(&self.path, order, away, move |seen| ears.hear(seen))?;
         assert!(self.live.0.set(Arc::downgrade(&live)).is_ok(), "the folder is mounted once");
         Ok(live)
     }
@@ -144,6 +145,10 @@ struct LateNode(Arc<OnceLock<Option<Arc<Node>>>>);
 impl LateNode {
     fn set(&self, node: Arc<Node>) {
         assert!(self.0.set(Some(node)).is_ok(), "it is set once");
+    }
+
+    fn get(&self) -> Option<&Arc<Node>> {
+        self.0.get().and_then(Option::as_ref)
     }
 
     /// There will be none, if there is none.
@@ -190,9 +195,14 @@ fn withhold(observation: &mut Observation) {
 struct LateLive(Arc<OnceLock<Weak<Live>>>);
 
 impl LateLive {
-    fn heard(&self, observations: &[Observation]) {
-        if let Some(live) = self.0.get().and_then(Weak::upgrade) {
-            live.heard(observations);
+    /// Has `hear` told first, and then the mount, if there is one.
+    fn hear_after(&self, observations: Vec<Observation>, hear: impl FnOnce(Vec<Observation>)) {
+        match self.0.get().and_then(Weak::upgrade) {
+            Some(live) => {
+                hear(observations.clone());
+                live.heard(&observations);
+            }
+            None => hear(observations),
         }
     }
 }
@@ -210,8 +220,8 @@ fn folder_sink(
         FolderEvent::Observed(mut observations) => {
             // The watcher does not tell by itself of the folder, whose time changes with what is in it.
             observations.extend(look_at_root(&folder));
-            live.heard(&observations);
-            ears.hear(observations);
+            // What is away shows where there is nothing any more, so who knows of it hears first.
+            live.hear_after(observations, |seen| ears.hear(seen));
         }
         FolderEvent::Skipped(skipped) => tracing::warn!("{skipped}"),
         FolderEvent::Ready => {

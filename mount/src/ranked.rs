@@ -62,17 +62,18 @@ impl<T> Ranked<T> {
         self.guard(self.value.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The lock, if nobody has it.
+    /// The lock, if nobody has it, this thread included.
     ///
     /// # Panics
-    /// As [`Ranked::lock`].
+    /// As [`Ranked::lock`], unless somebody has it.
     pub(crate) fn try_lock(&self) -> Option<RankedGuard<'_, T>> {
+        let value = match self.value.try_lock() {
+            Ok(value) => value,
+            Err(TryLockError::Poisoned(left)) => left.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         self.check();
-        match self.value.try_lock() {
-            Ok(value) => Some(self.guard(value)),
-            Err(TryLockError::Poisoned(left)) => Some(self.guard(left.into_inner())),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        Some(self.guard(value))
     }
 
     fn check(&self) {

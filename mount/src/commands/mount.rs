@@ -8,11 +8,13 @@ use crate::control::{Control, Part, Process};
 use crate::fuse::{self, Ended, MountOptions, Mounted};
 use crate::joining::{Absence, Bridged, Joined, join};
 use crate::kernel_host::KernelHost;
+use crate::live;
+use crate::node::Node;
 use crate::sharing::fresh_config;
 use crate::store::{DiskStore, Store};
 use clap::{Args, ValueEnum};
 use farshore_engine::{Config, OnDisconnect};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +31,8 @@ pub(super) struct MountArgs {
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Have the share in the directory of --store, as a folder of plain files that you can change, too: what you change in it
-    /// is changed for everybody, and the reverse. All that lies in that directory already becomes part of the share.
-    /// The owner has to share it with --writable. The mount itself is read-only in this version
+    /// or on the mount is changed for everybody, and the reverse. All that lies in that directory already becomes part of the
+    /// share. The owner has to share it with --writable
     #[arg(long, conflicts_with = "read_only")]
     writable: bool,
     /// Mount read-only, as without --writable
@@ -73,12 +75,14 @@ impl MountArgs {
 
 pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), Failure> {
     let (ticket, state, transport) = prepare(state, &args.ticket)?;
-    let mut options = MountOptions::default();
+    let mut options = MountOptions { read_only: !args.writable, ..MountOptions::default() };
     for list in &args.options {
         options.apply(list)?;
     }
-    if !options.read_only {
-        return Err(Failure::usage("this version of Farshore mounts read-only; leave out `-o rw`"));
+    if !options.read_only && !args.writable {
+        return Err(Failure::usage(
+            "a share is mounted read-only unless it is to be changed: add `--writable`, or leave out `-o rw`",
+        ));
     }
     // Before anything else is set up: a bad mountpoint is the most likely slip.
     fuse::prepare(&args.mountpoint)?;
@@ -117,14 +121,11 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
             return Err(failure);
         }
     };
-    let host = Arc::new(KernelHost::new(node.clone(), store_dir.clone()));
-    let mountpoint = args.mountpoint.clone();
-    let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, options)).await;
-    let mounted = match mounted.map_err(Failure::failed)? {
+    let mounted = match mount(&node, writing.as_ref(), &store_dir, &args.mountpoint, options).await {
         Ok(mounted) => mounted,
-        Err(error) => {
+        Err(failure) => {
             node.shut_down().await;
-            return Err(error.into());
+            return Err(failure);
         }
     };
     let process = Process::new(node.clone(), Part::Mount { ticket: ticket.clone(), store: store_dir.clone() });
@@ -167,6 +168,26 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
     }
     unmounted.map_err(Failure::failed)??;
     result
+}
+
+/// Mounts what `node` follows: the folder in which the share is changed, if there is one, and otherwise what peers have.
+async fn mount(
+    node: &Arc<Node>,
+    writing: Option<&Writing>,
+    store: &Path,
+    mountpoint: &Path,
+    options: MountOptions,
+) -> Result<Mounted, Failure> {
+    let mountpoint = mountpoint.to_owned();
+    let mounted = match writing.map(Writing::live).transpose()?.flatten() {
+        Some(folder) => tokio::task::spawn_blocking(move || live::mount(folder, &mountpoint, options)),
+        None => {
+            let host = Arc::new(KernelHost::new(node.clone(), store.to_owned()));
+            let options = MountOptions { read_only: true, ..options };
+            tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, options))
+        }
+    };
+    Ok(mounted.await.map_err(Failure::failed)??)
 }
 
 /// Waits until the folder is gone in which a share is changed, if it is.

@@ -33,13 +33,28 @@ impl std::fmt::Debug for Order {
 }
 
 impl Order {
-    /// Waits for its turn, and does what was left to it meanwhile at the end.
+    /// Waits for its turn. What was left to it before is done first, and what is left meanwhile at the end.
     pub(crate) fn wait_for<T>(&self, work: impl FnOnce() -> T) -> T {
         let turn = self.turn.lock();
+        while let Some(job) = self.next() {
+            job();
+        }
         let done = work();
         drop(turn);
         self.catch_up();
         done
+    }
+
+    /// Does `work` now, after what was left to whoever has the turn, if nobody has it.
+    pub(crate) fn at_once<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let turn = self.turn.try_lock()?;
+        while let Some(job) = self.next() {
+            job();
+        }
+        let done = work();
+        drop(turn);
+        self.catch_up();
+        Some(done)
     }
 
     /// Does `job` now, or, if somebody else has the turn, leaves it to them. Jobs are done in the order in which they came.
@@ -48,7 +63,8 @@ impl Order {
         self.catch_up();
     }
 
-    /// Does what waits, unless somebody has the turn: they will, because they look again after they have given it back.
+    /// Does what waits, unless somebody has the turn, be it this thread: they will, because they look again after they have
+    /// given it back.
     fn catch_up(&self) {
         while !self.waiting().is_empty() {
             let Some(_turn) = self.turn.try_lock() else { return };

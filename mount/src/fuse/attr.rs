@@ -18,7 +18,7 @@ pub(crate) const GENERATION: Generation = Generation(0);
 const STAT_BLOCK_BYTES: u64 = 512;
 
 /// What the kernel is told of an entry.
-pub(super) fn file_attr(attr: &Attr, owner: Owner) -> FileAttr {
+pub(crate) fn file_attr(attr: &Attr, owner: Owner) -> FileAttr {
     let modified = system_time(attr.modified);
     FileAttr {
         ino: INodeNo(attr.ino.0),

@@ -4,7 +4,7 @@ use farshore_engine::Errno;
 use farshore_engine::path::PathError;
 
 /// The number for an error of the engine.
-pub(super) fn errno(error: Errno) -> fuser::Errno {
+pub(crate) fn errno(error: Errno) -> fuser::Errno {
     match error {
         Errno::NoEntry => fuser::Errno::ENOENT,
         // The bytes cannot be had now: EIO is what programs expect from a disk that does not deliver. EAGAIN would

@@ -472,7 +472,7 @@ thread_local! {
 
 /// Answers a read of `wanted` bytes: with all of `bytes` or with an error, because a short answer would be taken for
 /// the end of the file.
-fn send_bytes(reply: Pending<ReplyData>, bytes: &impl Readable, wanted: u32, stats: &Stats) {
+pub(crate) fn send_bytes(reply: Pending<ReplyData>, bytes: &dyn Readable, wanted: u32, stats: &Stats) {
     let len = bytes.len();
     if len > wanted as usize {
         tracing::error!(len, wanted, "the answer to a read is longer than the read; the program gets EIO");

@@ -21,6 +21,7 @@ mod probe;
 mod session;
 mod stats;
 
+pub(crate) use errno::errno;
 pub use error::MountError;
 pub use host::{Answer, Host, Readable, StatFs};
 pub use mountpoint::{prepare, unmount};

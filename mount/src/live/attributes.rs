@@ -1,10 +1,16 @@
 //! What `stat` shows of a file, and setting it.
 
-use super::volume::{Caller, Live, Outcome, Seen, path_to};
+use super::away::{Absent, Found};
+use super::volume::{Caller, Live, Look, Outcome, Seen, open_in, path_to};
+use super::waiting::{Tried, Turn};
+use farshore_engine::Observation;
+use farshore_engine::record::FileTime;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, RawMode, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
 };
+use rustix::io::Errno;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A time to be set.
@@ -27,6 +33,17 @@ impl NewTime {
             NewTime::At(time) => timespec(time),
         }
     }
+
+    /// What peers are told of it; `None` if it stays.
+    fn to_file_time(self) -> Option<FileTime> {
+        let spec = match self {
+            NewTime::Omitted => return None,
+            NewTime::Now => timespec(SystemTime::now()),
+            NewTime::At(time) => timespec(time),
+        };
+        // Nanoseconds of a time within its second fit.
+        Some(FileTime { seconds: spec.tv_sec, nanos: spec.tv_nsec as u32 })
+    }
 }
 
 /// What is to be set; the rest stays.
@@ -44,15 +61,31 @@ pub(super) struct NewAttributes {
 
 impl Live {
     pub(super) fn attributes(&self, number: u64) -> Outcome<Seen> {
-        let stat = rustix::fs::fstat(&*self.anchor(number)?)?;
-        self.inodes.told(number, &stat);
-        Ok(Seen { number, stat })
+        match self.find(number)? {
+            Found::Here(anchor) => {
+                let stat = rustix::fs::fstat(&*anchor)?;
+                self.inodes.told(number, &stat);
+                Ok(self.seen(number, Look::Here(stat)))
+            }
+            Found::Away(absent) => {
+                self.inodes.told_away(number, &absent.attr);
+                Ok(self.seen_away(number, &absent))
+            }
+        }
     }
 
     /// Sets one after the other. The kernel has checked that it may be done, and asks for all that follows from it (the
     /// loss of set-id bits, for one).
-    pub(super) fn set_attributes(&self, number: u64, new: NewAttributes) -> Outcome<Seen> {
-        let anchor = self.anchor(number)?;
+    pub(super) fn set_attributes(&self, number: u64, new: NewAttributes, turn: Turn) -> Tried<Seen> {
+        let anchor = match self.find(number)? {
+            Found::Here(anchor) => anchor,
+            Found::Away(absent) if new.size == Some(0) => self.make_empty(number, &absent, turn)?,
+            Found::Away(absent) if new.size.is_some() || new.uid.is_some() || new.gid.is_some() => {
+                return Err(absent.is_needed());
+            }
+            Found::Away(absent) => return self.amend(number, &absent, new, turn),
+        };
+        self.inodes.changes(number);
         if let Some(size) = new.size {
             self.truncate(&anchor, new.handle, size)?;
         }
@@ -72,10 +105,42 @@ impl Live {
         Ok(seen)
     }
 
+    /// Sets the mode and the time of a file that is away. When it was last read is not kept of it.
+    fn amend(&self, number: u64, absent: &Absent, new: NewAttributes, turn: Turn) -> Tried<Seen> {
+        let (place, path) = absent.named()?;
+        let mode = new.mode.map(|mode| (mode & 0o7777) as u16);
+        let modified = new.modified.to_file_time();
+        if mode.is_some() || modified.is_some() {
+            turn.must_be_ours()?;
+            self.teller.hear(vec![Observation::Amended { path: path.clone(), mode, modified }]);
+        }
+        let (_, attr) = self.away_at(place).ok_or(Errno::STALE)?;
+        self.inodes.amended_away(number, &attr);
+        Ok(self.seen_away(number, &Absent { attr, ..absent.clone() }))
+    }
+
+    /// Puts an empty file where one is away: whoever cuts it wants nothing of it. Returns it.
+    pub(super) fn make_empty(&self, number: u64, absent: &Absent, turn: Turn) -> Tried<Arc<OwnedFd>> {
+        let (place, path) = absent.named()?;
+        turn.must_be_ours()?;
+        let directory = self.directory(place.parent, &place.name)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&directory, &*place.name, flags, Mode::RUSR | Mode::WUSR)?;
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(absent.attr.mode.into()))?;
+        let stat = rustix::fs::fstat(&made)?;
+        if !self.inodes.came(number, &stat) {
+            return Err(Errno::STALE.into());
+        }
+        self.inodes.told(number, &stat);
+        let anchor = self.inodes.keep(number, open_in(&directory, &place.name)?);
+        self.teller.tell_now(vec![Observation::Sighted { path: path.clone() }], [path]);
+        Ok(anchor)
+    }
+
     fn truncate(&self, anchor: &OwnedFd, handle: Option<u64>, size: u64) -> Outcome<()> {
         let open = handle.and_then(|handle| self.files.get(handle).ok()).filter(|file| file.is_writable);
-        match open {
-            Some(file) => rustix::fs::ftruncate(&file.file, size),
+        match open.as_ref().and_then(|open| self.here(open).ok().flatten()) {
+            Some(file) => rustix::fs::ftruncate(file, size),
             None => {
                 let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
                 rustix::fs::ftruncate(rustix::fs::open(path_to(anchor), flags, Mode::empty())?, size)

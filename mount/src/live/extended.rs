@@ -2,7 +2,9 @@
 //!
 //! Access control lists are not offered: the kernel would keep them without obeying them.
 
+use super::away::Found;
 use super::volume::{Live, Outcome, path_to};
+use super::waiting::Tried;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -17,19 +19,28 @@ const MOST_BYTES: usize = 65_536;
 impl Live {
     pub(super) fn extended(&self, number: u64, name: &OsStr) -> Outcome<Vec<u8>> {
         check(name)?;
-        let path = path_to(&*self.anchor(number)?);
+        // What is away has none: they are not told.
+        let Found::Here(anchor) = self.find(number)? else { return Err(Errno::NODATA) };
+        let path = path_to(&anchor);
         read(|buffer| rustix::fs::getxattr(&path, name, buffer))
     }
 
-    pub(super) fn set_extended(&self, number: u64, name: &OsStr, value: &[u8], flags: i32) -> Outcome<()> {
+    pub(super) fn set_extended(&self, number: u64, name: &OsStr, value: &[u8], flags: i32) -> Tried<()> {
         check(name)?;
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
-        rustix::fs::setxattr(path_to(&*self.anchor(number)?), name, value, flags)
+        match self.find(number)? {
+            Found::Here(anchor) => {
+                self.inodes.changes(number);
+                Ok(rustix::fs::setxattr(path_to(&anchor), name, value, flags)?)
+            }
+            Found::Away(absent) => Err(absent.is_needed()),
+        }
     }
 
     /// The names, each with a zero byte behind it.
     pub(super) fn list_extended(&self, number: u64) -> Outcome<Vec<u8>> {
-        let path = path_to(&*self.anchor(number)?);
+        let Found::Here(anchor) = self.find(number)? else { return Ok(Vec::new()) };
+        let path = path_to(&anchor);
         let names = read(|buffer| rustix::fs::listxattr(&path, buffer))?;
         let offered = names.split_inclusive(|byte| *byte == 0).filter(|name| !name.starts_with(LISTS));
         Ok(offered.flatten().copied().collect())
@@ -37,7 +48,9 @@ impl Live {
 
     pub(super) fn remove_extended(&self, number: u64, name: &OsStr) -> Outcome<()> {
         check(name)?;
-        rustix::fs::removexattr(path_to(&*self.anchor(number)?), name)
+        let Found::Here(anchor) = self.find(number)? else { return Err(Errno::NODATA) };
+        self.inodes.changes(number);
+        rustix::fs::removexattr(path_to(&anchor), name)
     }
 }
 

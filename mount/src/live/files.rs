@@ -1,21 +1,47 @@
 //! Open files: reading, writing, and making it last.
 
-use super::volume::{Live, Outcome, path_to};
+use super::away::{Absent, AwayHandle, Found};
+use super::volume::{Live, Look, Outcome, path_to};
+use super::waiting::Tried;
 use crate::fuse::Invalidation;
 use farshore_engine::Ino;
 use rustix::fd::OwnedFd;
-use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::io::IoSlice;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A file that a program has opened. Each open has its own, with the flags that make a difference to the disk.
 pub(super) struct OpenFile {
     pub(super) number: u64,
-    pub(super) file: OwnedFd,
+    bytes: Bytes,
     pub(super) is_writable: bool,
     /// It was made or written to, and peers have not been told of that.
     is_untold: AtomicBool,
+}
+
+/// Where the bytes of an open file are.
+enum Bytes {
+    Here(OwnedFd),
+    /// It was away when it was opened.
+    Away(OpenAway),
+}
+
+/// A file that was away when it was opened. It comes when it is written to, and when it has come it is opened in the folder.
+struct OpenAway {
+    handle: AwayHandle,
+    /// How a program wants to have it open.
+    flags: OFlags,
+    /// How often peers had edited it.
+    edits: u64,
+    come: OnceLock<OwnedFd>,
+}
+
+/// Where bytes are to be read.
+pub(super) enum Readable<'a> {
+    Here(&'a OwnedFd),
+    Away(&'a AwayHandle),
 }
 
 impl OpenFile {
@@ -35,58 +61,121 @@ pub(super) struct Part {
 }
 
 impl Live {
-    /// Opens a file. Returns its handle, and whether what the kernel has cached of it is still good.
+    /// Opens a file. Returns its handle, and whether what the kernel has cached of it is still good. What is away is opened where
+    /// it is.
     ///
     /// # Errors
     /// `ESTALE` if others may open it than when the kernel was told: it asks, checks that, and tries again.
     pub(super) fn open_file(&self, number: u64, flags: OFlags) -> Outcome<(u64, bool)> {
         // Pinned first: from now on its anchor stays.
         self.inodes.pin(number);
-        match self.open_anew(number, flags) {
-            Ok((file, stat)) => {
-                let is_good = !self.inodes.has_other_bytes(number, &stat);
-                if !is_good {
-                    // The kernel cuts what it reads at the size that it remembers.
-                    self.send(Invalidation::Inode { ino: Ino(number), data: true });
-                }
-                let handle = self.opened(number, file, flags, false);
-                self.inodes.unpin(number);
-                Ok((handle, is_good))
+        let opened = self.open_anew(number, flags).map(|(bytes, is_good)| {
+            if !is_good {
+                // The kernel cuts what it reads at the size that it remembers.
+                self.send(Invalidation::Inode { ino: Ino(number), data: true });
             }
-            Err(error) => {
-                self.inodes.unpin(number);
-                Err(error)
+            (self.keep_open(number, bytes, flags, false), is_good)
+        });
+        self.inodes.unpin(number);
+        opened
+    }
+
+    fn open_anew(&self, number: u64, flags: OFlags) -> Outcome<(Bytes, bool)> {
+        match self.find(number)? {
+            Found::Here(anchor) => {
+                let file = self.open_here(number, &anchor, flags)?;
+                let stat = rustix::fs::fstat(&file)?;
+                if !self.inodes.knows_rights(number, &stat) {
+                    return Err(Errno::STALE);
+                }
+                Ok((Bytes::Here(file), !self.inodes.has_other_bytes(number, &stat)))
+            }
+            Found::Away(Absent { attr, .. }) => {
+                if !self.inodes.knows_rights_of_away(number, &attr) {
+                    return Err(Errno::STALE);
+                }
+                let is_good = !self.inodes.has_other_bytes_away(number, &attr);
+                let (handle, edits) = (self.open_away(&attr)?, self.inodes.edits(number));
+                Ok((Bytes::Away(OpenAway { handle, flags, edits, come: OnceLock::new() }), is_good))
             }
         }
     }
 
-    fn open_anew(&self, number: u64, flags: OFlags) -> Outcome<(OwnedFd, Stat)> {
-        let anchor = self.anchor(number)?;
+    fn open_here(&self, number: u64, anchor: &OwnedFd, flags: OFlags) -> Outcome<OwnedFd> {
+        if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+            self.inodes.changes(number);
+        }
         // The path is a link itself, and its last part must be followed.
         let flags = OpenFile::flags(flags).difference(OFlags::NOFOLLOW);
-        let file = match rustix::fs::open(path_to(&anchor), flags, Mode::empty()) {
+        match rustix::fs::open(path_to(anchor), flags, Mode::empty()) {
             Err(Errno::PERM) if flags.contains(OFlags::NOATIME) => {
-                rustix::fs::open(path_to(&anchor), flags.difference(OFlags::NOATIME), Mode::empty())?
+                rustix::fs::open(path_to(anchor), flags.difference(OFlags::NOATIME), Mode::empty())
             }
-            opened => opened?,
-        };
-        let stat = rustix::fs::fstat(&file)?;
-        if self.inodes.knows_rights(number, &stat) { Ok((file, stat)) } else { Err(Errno::STALE) }
+            opened => opened,
+        }
     }
 
     /// A file is open for a program: it stays within reach until it is closed. `is_new` if nobody has been told of it.
     pub(super) fn opened(&self, number: u64, file: OwnedFd, flags: OFlags, is_new: bool) -> u64 {
+        self.keep_open(number, Bytes::Here(file), flags, is_new)
+    }
+
+    fn keep_open(&self, number: u64, bytes: Bytes, flags: OFlags, is_new: bool) -> u64 {
         self.inodes.pin(number);
         let is_writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        self.files.add(OpenFile { number, file, is_writable, is_untold: AtomicBool::new(is_new) })
+        self.files.add(OpenFile { number, bytes, is_writable, is_untold: AtomicBool::new(is_new) })
+    }
+
+    /// An open file in the folder; `None` if it is away, as far as is known.
+    ///
+    /// # Errors
+    /// `ESTALE` if it is neither, or if it is open to be written and peers have edited it since: what a program has read of it
+    /// and what it writes would not fit.
+    pub(super) fn here<'a>(&self, open: &'a OpenFile) -> Outcome<Option<&'a OwnedFd>> {
+        let away = match &open.bytes {
+            Bytes::Here(file) => return Ok(Some(file)),
+            Bytes::Away(away) => away,
+        };
+        if let Some(file) = away.come.get() {
+            return Ok(Some(file));
+        }
+        if self.inodes.is_away(open.number) {
+            return Ok(None);
+        }
+        if open.is_writable && self.inodes.edits(open.number) != away.edits {
+            return Err(Errno::STALE);
+        }
+        let file = self.open_here(open.number, &*self.anchor(open.number)?, away.flags)?;
+        Ok(Some(away.come.get_or_init(|| file)))
+    }
+
+    /// Where to read the bytes of an open file now.
+    pub(super) fn readable<'a>(&self, open: &'a OpenFile) -> Outcome<Readable<'a>> {
+        match (self.here(open), &open.bytes) {
+            (Ok(Some(file)), _) => Ok(Readable::Here(file)),
+            // It may have come and gone, while nobody had it open to write.
+            (Ok(None) | Err(Errno::STALE), Bytes::Away(away)) => Ok(Readable::Away(&away.handle)),
+            (Ok(None), Bytes::Here(_)) => Err(Errno::STALE),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// The file to write to.
+    fn writable<'a>(&self, open: &'a OpenFile) -> Tried<&'a OwnedFd> {
+        if let Some(file) = self.here(open)? {
+            return Ok(file);
+        }
+        match self.find(open.number)? {
+            Found::Here(_) => Ok(self.here(open)?.ok_or(Errno::STALE)?),
+            Found::Away(absent) => Err(absent.is_needed()),
+        }
     }
 
     /// Reads until `into` is full or the file ends. Returns how much it was.
-    pub(super) fn read(&self, part: Part, into: &mut [u8]) -> Outcome<usize> {
-        let open = self.files.get(part.handle)?;
+    pub(super) fn read(file: &OwnedFd, offset: u64, into: &mut [u8]) -> Outcome<usize> {
         let mut done = 0;
         while done < into.len() {
-            match rustix::io::pread(&open.file, &mut into[done..], part.offset + done as u64) {
+            match rustix::io::pread(file, &mut into[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
@@ -98,40 +187,47 @@ impl Live {
 
     /// Writes all of `bytes`, at the end of the file if `append`. Returns how much was written; less than everything if
     /// the disk took no more.
-    pub(super) fn write(&self, part: Part, bytes: &[u8], append: bool) -> Outcome<usize> {
+    pub(super) fn write(&self, part: Part, bytes: &[u8], append: bool) -> Tried<usize> {
         let open = self.files.get(part.handle)?;
+        let file = self.writable(&open)?;
         open.is_untold.store(true, Ordering::Relaxed);
         let flags = if append { ReadWriteFlags::APPEND } else { ReadWriteFlags::empty() };
         let mut done = 0;
         while done < bytes.len() {
             let rest = [IoSlice::new(&bytes[done..])];
-            match rustix::io::pwritev2(&open.file, &rest, part.offset + done as u64, flags) {
+            match rustix::io::pwritev2(file, &rest, part.offset + done as u64, flags) {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
                 // What was written stays written; the program hears of the error with its next write.
                 Err(_) if done > 0 => break,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(done)
     }
 
-    pub(super) fn allocate(&self, part: Part, len: u64, mode: i32) -> Outcome<()> {
+    pub(super) fn allocate(&self, part: Part, len: u64, mode: i32) -> Tried<()> {
         let open = self.files.get(part.handle)?;
+        let file = self.writable(&open)?;
         open.is_untold.store(true, Ordering::Relaxed);
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
-        rustix::fs::fallocate(&open.file, mode, part.offset, len)
+        Ok(rustix::fs::fallocate(file, mode, part.offset, len)?)
     }
 
     /// Copies within the disk. Returns how much it was.
-    pub(super) fn copy(&self, from: Part, to: Part, len: u64) -> Outcome<usize> {
+    pub(super) fn copy(&self, from: Part, to: Part, len: u64) -> Tried<usize> {
         let (source, target) = (self.files.get(from.handle)?, self.files.get(to.handle)?);
+        let Readable::Here(bytes) = self.readable(&source)? else {
+            // The kernel reads and writes then.
+            return Err(Errno::XDEV.into());
+        };
+        let file = self.writable(&target)?;
         target.is_untold.store(true, Ordering::Relaxed);
         let (mut offset_in, mut offset_out) = (from.offset, to.offset);
         // The answer has 32 bits.
         let len = usize::try_from(len.min(1 << 30)).map_err(|_| Errno::INVAL)?;
-        rustix::fs::copy_file_range(&source.file, Some(&mut offset_in), &target.file, Some(&mut offset_out), len)
+        Ok(rustix::fs::copy_file_range(bytes, Some(&mut offset_in), file, Some(&mut offset_out), len)?)
     }
 
     /// Where the next data or the next hole begins.
@@ -145,7 +241,18 @@ impl Live {
             libc::SEEK_HOLE => SeekFrom::Hole(part.offset),
             _ => return Err(Errno::INVAL),
         };
-        rustix::fs::seek(&open.file, to)
+        match self.readable(&open)? {
+            Readable::Here(file) => rustix::fs::seek(file, to),
+            Readable::Away(_) => {
+                // As far as is known it has no holes but the one at its end.
+                let end = match self.attributes(open.number)?.look {
+                    Look::Here(stat) => stat.st_size.cast_unsigned(),
+                    Look::Away(attr) => attr.size_bytes,
+                };
+                let is_inside = part.offset < end;
+                is_inside.then_some(if whence == libc::SEEK_DATA { part.offset } else { end }).ok_or(Errno::NXIO)
+            }
+        }
     }
 
     /// A program has closed the file. Every write has been answered with what the disk said to it, so there is no error
@@ -158,9 +265,11 @@ impl Live {
     /// Makes what was written last, with the attributes, or without those that reading it does not need.
     pub(super) fn sync(&self, handle: u64, is_data_only: bool) -> Outcome<()> {
         let open = self.files.get(handle)?;
-        let synced = match is_data_only {
-            true => rustix::fs::fdatasync(&open.file),
-            false => rustix::fs::fsync(&open.file),
+        let synced = match (self.readable(&open)?, is_data_only) {
+            (Readable::Here(file), true) => rustix::fs::fdatasync(file),
+            (Readable::Here(file), false) => rustix::fs::fsync(file),
+            // Nothing of it was written here.
+            (Readable::Away(_), _) => Ok(()),
         };
         self.tell_if_untold(&open);
         synced
@@ -176,7 +285,9 @@ impl Live {
 
     fn tell_if_untold(&self, open: &OpenFile) {
         if open.is_untold.swap(false, Ordering::Relaxed) {
-            if let Ok(stat) = rustix::fs::fstat(&open.file) {
+            if let Ok(Some(file)) = self.here(open)
+                && let Ok(stat) = rustix::fs::fstat(file)
+            {
                 self.inodes.written(open.number, &stat);
             }
             self.tell_of(open.number);

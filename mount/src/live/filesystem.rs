@@ -1,24 +1,24 @@
 //! The kernel's calls, one by one: each is done in the folder before it is answered.
 
 use super::attributes::{NewAttributes, NewTime};
-use super::files::Part;
+use super::files::{Part, Readable};
 use super::inodes::Place;
 use super::listing::{Entry, OpenDir};
 use super::names::New;
+use super::stat::{file_attr, file_type};
 use super::volume::{Caller, Live, Outcome, Seen};
-use crate::fuse::attr::{GENERATION, TTL, no_entry, system_time};
-use crate::fuse::filesystem::{MAX_BACKGROUND, MAX_READ_BYTES, NAME_MAX, refused};
+use super::waiting::{Held, Tried, Turn, settle};
+use crate::fuse::attr::{GENERATION, TTL, no_entry};
+use crate::fuse::filesystem::{MAX_BACKGROUND, MAX_READ_BYTES, NAME_MAX, refused, send_bytes};
 use crate::fuse::pending::{Pending, Refuse};
 use crate::fuse::{MountError, MountOptions, Mounted, Operation, Stats};
-use farshore_engine::chunk::FILESYSTEM_BLOCK_SIZE;
-use farshore_engine::record::FileTime;
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, FopenFlags, INodeNo, InitFlags, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{AtFlags, OFlags, Stat};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -26,7 +26,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// What the kernel is asked to do, as far as it can:
 ///  - several reads and writes of one file, and several calls in one directory, at once;
@@ -35,7 +35,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 ///  - cached bytes dropped when a new size or modification time is seen.
 ///
 /// It is not asked to leave locks to us: it keeps them itself, which is right among the programs of one machine. Nor to
-/// leave the mask of a program to us, nor the loss of set-id bits: it takes care of both before it asks.
+/// leave the mask of a program to us, nor the loss of set-id bits: it takes care of both before it asks. Nor to tell with an
+/// open that the file is to be cut: it asks for that afterwards, when it has seen that this may be (no program runs from it).
 const CAPABILITIES: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_ASYNC_DIO)
     .union(InitFlags::FUSE_BIG_WRITES)
@@ -79,6 +80,24 @@ impl FileSystem {
     ) {
         let reply = Pending::new(operation, reply, &self.stats);
         end(reply, call(&self.folder), send);
+    }
+
+    /// Answers with what comes of a call that may have to wait.
+    fn answer_in_time<R: Refuse + Send + 'static, T: Send + 'static>(
+        &self,
+        operation: Operation,
+        reply: R,
+        call: impl Fn(&Live, Turn) -> Tried<T> + Send + 'static,
+        send: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        let reply = Pending::new(operation, reply, &self.stats);
+        settle(&self.folder, Box::new(call), Box::new(move |outcome| end(reply, outcome, send)));
+    }
+
+    fn remove(&self, parent: INodeNo, name: &OsStr, flags: AtFlags, reply: ReplyEmpty) {
+        let place = Place::new(parent.0, name.as_bytes());
+        let remove = move |folder: &Live, turn| folder.remove(&place, flags, turn);
+        self.answer_in_time(Operation::Remove, reply, remove, done);
     }
 
     fn make(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, new: New<'_>, reply: ReplyEntry) {
@@ -138,7 +157,8 @@ impl fuser::Filesystem for FileSystem {
         let (accessed, modified) = (new_time(accessed), new_time(modified));
         let handle = handle.map(|handle| handle.0);
         let new = NewAttributes { mode, uid, gid, size, accessed, modified, handle };
-        self.answer(Operation::Setattr, reply, |folder| folder.set_attributes(ino.0, new), attributes);
+        let set = move |folder: &Live, turn| folder.set_attributes(ino.0, new, turn);
+        self.answer_in_time(Operation::Setattr, reply, set, attributes);
     }
 
     fn readlink(&self, _: &fuser::Request, ino: INodeNo, reply: ReplyData) {
@@ -176,17 +196,16 @@ impl fuser::Filesystem for FileSystem {
     }
 
     fn link(&self, _: &fuser::Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer(Operation::Link, reply, |folder| folder.link(ino.0, parent.0, name.as_bytes()), entry);
+        let place = Place::new(parent.0, name.as_bytes());
+        self.answer_in_time(Operation::Link, reply, move |folder, _| folder.link(ino.0, &place), entry);
     }
 
     fn unlink(&self, _: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let remove = |folder: &Live| folder.remove(parent.0, name.as_bytes(), AtFlags::empty());
-        self.answer(Operation::Remove, reply, remove, done);
+        self.remove(parent, name, AtFlags::empty(), reply);
     }
 
     fn rmdir(&self, _: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let remove = |folder: &Live| folder.remove(parent.0, name.as_bytes(), AtFlags::REMOVEDIR);
-        self.answer(Operation::Remove, reply, remove, done);
+        self.remove(parent, name, AtFlags::REMOVEDIR, reply);
     }
 
     fn rename(
@@ -201,7 +220,8 @@ impl fuser::Filesystem for FileSystem {
     ) {
         let (from, to) = (Place::new(parent.0, name.as_bytes()), Place::new(new_parent.0, new_name.as_bytes()));
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        self.answer(Operation::Rename, reply, |folder| folder.rename(&from, &to, flags), done);
+        let rename = move |folder: &Live, turn| folder.rename(&from, &to, flags, turn);
+        self.answer_in_time(Operation::Rename, reply, rename, done);
     }
 
     fn create(
@@ -244,19 +264,23 @@ impl fuser::Filesystem for FileSystem {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        BUFFER.with_borrow_mut(|buffer| {
-            // The kernel asks for no more than it was told that it may.
-            let wanted = size.min(MAX_READ_BYTES) as usize;
-            if buffer.len() < wanted {
-                buffer.resize(wanted, 0);
+        let reply = Pending::new(Operation::Read, reply, &self.stats);
+        let open = match self.folder.files.get(handle.0) {
+            Ok(open) => open,
+            Err(error) => return refuse(reply, error),
+        };
+        match self.folder.readable(&open) {
+            Ok(Readable::Here(file)) => self.read_here(file, offset, size, reply),
+            Ok(Readable::Away(away)) => {
+                let stats = Arc::clone(&self.stats);
+                let read = move |read: super::Read| match read {
+                    Ok(bytes) => send_bytes(reply, &*bytes, size, &stats),
+                    Err(error) => reply.refuse(crate::fuse::errno(error)),
+                };
+                away.read(offset, size, Box::new(read));
             }
-            let reply = Pending::new(Operation::Read, reply, &self.stats);
-            let read = self.folder.read(Part { handle: handle.0, offset }, &mut buffer[..wanted]);
-            end(reply, read, |reply, len| {
-                self.stats.has_read(len);
-                reply.data(&buffer[..len]);
-            });
-        });
+            Err(error) => refuse(reply, error),
+        }
     }
 
     fn write(
@@ -273,8 +297,18 @@ impl fuser::Filesystem for FileSystem {
     ) {
         // What the kernel writes by itself, from a memory map, has its place.
         let append = open_flags(flags.0).contains(OFlags::APPEND) && !how.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let write = |folder: &Live| folder.write(Part { handle: handle.0, offset }, data, append);
-        self.answer(Operation::Write, reply, write, written);
+        let part = Part { handle: handle.0, offset };
+        let reply = Pending::new(Operation::Write, reply, &self.stats);
+        match self.folder.write(part, data, append) {
+            Ok(bytes) => end(reply, Ok(bytes), written),
+            Err(Held::Failed(error)) => refuse(reply, error),
+            // The kernel's own buffer is needed for what it asks next.
+            Err(Held::ForTurn | Held::ForFile(_)) => {
+                let data = data.to_vec();
+                let write = move |folder: &Live, _| folder.write(part, &data, append);
+                settle(&self.folder, Box::new(write), Box::new(move |outcome| end(reply, outcome, written)));
+            }
+        }
     }
 
     fn flush(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -312,7 +346,7 @@ impl fuser::Filesystem for FileSystem {
     fn readdir(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
         let mut reply = Pending::new(Operation::Readdir, reply, &self.stats);
         let listed = self.folder.list(handle.0, offset, |open, entry| {
-            let number = INodeNo(open.number_of(&self.folder.inodes, entry));
+            let number = INodeNo(self.folder.number_of(open, entry));
             let (kind, name) = (file_type(entry.kind), OsStr::from_bytes(&entry.name));
             reply.edit(|reply| reply.add(number, entry.cookie, kind, name)) == Some(false)
         });
@@ -361,7 +395,9 @@ impl fuser::Filesystem for FileSystem {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        self.answer(Operation::Xattr, reply, |folder| folder.set_extended(ino.0, name, value, flags), done);
+        let (name, value) = (name.to_owned(), value.to_vec());
+        let set = move |folder: &Live, _| folder.set_extended(ino.0, &name, &value, flags);
+        self.answer_in_time(Operation::Xattr, reply, set, done);
     }
 
     fn getxattr(&self, _: &fuser::Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -387,7 +423,7 @@ impl fuser::Filesystem for FileSystem {
         reply: ReplyEmpty,
     ) {
         let part = Part { handle: handle.0, offset };
-        self.answer(Operation::Write, reply, |folder| folder.allocate(part, len, mode), done);
+        self.answer_in_time(Operation::Write, reply, move |folder, _| folder.allocate(part, len, mode), done);
     }
 
     fn lseek(&self, _: &fuser::Request, _: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -413,7 +449,7 @@ impl fuser::Filesystem for FileSystem {
         reply: ReplyWrite,
     ) {
         let (from, to) = (Part { handle: from.0, offset: from_offset }, Part { handle: to.0, offset: to_offset });
-        self.answer(Operation::Write, reply, |folder| folder.copy(from, to, len), written);
+        self.answer_in_time(Operation::Write, reply, move |folder, _| folder.copy(from, to, len), written);
     }
 
     /// No file here knows any; ENOTTY is how a file says so.
@@ -437,6 +473,22 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+impl FileSystem {
+    fn read_here(&self, file: &OwnedFd, offset: u64, size: u32, reply: Pending<ReplyData>) {
+        BUFFER.with_borrow_mut(|buffer| {
+            // The kernel asks for no more than it was told that it may.
+            let wanted = size.min(MAX_READ_BYTES) as usize;
+            if buffer.len() < wanted {
+                buffer.resize(wanted, 0);
+            }
+            end(reply, Live::read(file, offset, &mut buffer[..wanted]), |reply, len| {
+                self.stats.has_read(len);
+                reply.data(&buffer[..len]);
+            });
+        });
+    }
+}
+
 impl Live {
     /// Adds an entry to a listing with attributes. Returns whether there was room.
     fn add(&self, reply: &mut ReplyDirectoryPlus, open: &OpenDir, entry: &Entry) -> bool {
@@ -444,8 +496,8 @@ impl Live {
         // The kernel takes no attributes of these two, and does not count them as known.
         let is_dot = matches!(&*entry.name, b"." | b"..");
         let seen = match self.look_at(open, entry) {
-            Some(stat) if is_dot => Seen { number: open.number_of(&self.inodes, entry), stat },
-            Some(stat) => self.met(Live::place_of(open, entry), stat),
+            Some(look) if is_dot => self.seen(self.number_of(open, entry), look),
+            Some(look) => self.met(Live::place_of(open, entry), look),
             None => return true,
         };
         let is_full = reply.add(INodeNo(seen.number), entry.cookie, name, &TTL, &file_attr(&seen), GENERATION);
@@ -459,8 +511,12 @@ impl Live {
 fn end<R: Refuse, T>(reply: Pending<R>, result: Outcome<T>, send: impl FnOnce(R, T)) {
     match result {
         Ok(done) => reply.send(|reply| send(reply, done)),
-        Err(error) => reply.refuse(fuser::Errno::from_i32(error.raw_os_error())),
+        Err(error) => refuse(reply, error),
     }
+}
+
+fn refuse<R: Refuse>(reply: Pending<R>, error: Errno) {
+    reply.refuse(fuser::Errno::from_i32(error.raw_os_error()));
 }
 
 fn entry(reply: ReplyEntry, seen: Seen) {
@@ -523,50 +579,5 @@ fn new_time(time: Option<TimeOrNow>) -> NewTime {
         None => NewTime::Omitted,
         Some(TimeOrNow::Now) => NewTime::Now,
         Some(TimeOrNow::SpecificTime(time)) => NewTime::At(time),
-    }
-}
-
-/// What the kernel is told of a file: what the disk says, but for the number.
-#[allow(clippy::unnecessary_cast, reason = "the widths of these fields differ between architectures")]
-fn file_attr(seen: &Seen) -> FileAttr {
-    let Seen { number, stat } = seen;
-    FileAttr {
-        ino: INodeNo(*number),
-        size: stat.st_size.cast_unsigned(),
-        blocks: stat.st_blocks.cast_unsigned(),
-        atime: time(stat.st_atime, stat.st_atime_nsec as u32),
-        mtime: time(stat.st_mtime, stat.st_mtime_nsec as u32),
-        ctime: time(stat.st_ctime, stat.st_ctime_nsec as u32),
-        crtime: UNIX_EPOCH,
-        kind: file_type(rustix::fs::FileType::from_raw_mode(stat.st_mode)),
-        perm: (stat.st_mode & 0o7777) as u16,
-        nlink: stat.st_nlink as u32,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        rdev: kernel_device(stat),
-        blksize: FILESYSTEM_BLOCK_SIZE,
-        flags: 0,
-    }
-}
-
-/// The number of a device as the kernel writes it in 32 bits.
-fn kernel_device(stat: &Stat) -> u32 {
-    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
-}
-
-fn time(seconds: i64, nanos: u32) -> SystemTime {
-    system_time(FileTime { seconds, nanos })
-}
-
-fn file_type(kind: rustix::fs::FileType) -> FileType {
-    match kind {
-        rustix::fs::FileType::Directory => FileType::Directory,
-        rustix::fs::FileType::Symlink => FileType::Symlink,
-        rustix::fs::FileType::Fifo => FileType::NamedPipe,
-        rustix::fs::FileType::Socket => FileType::Socket,
-        rustix::fs::FileType::CharacterDevice => FileType::CharDevice,
-        rustix::fs::FileType::BlockDevice => FileType::BlockDevice,
-        rustix::fs::FileType::RegularFile | rustix::fs::FileType::Unknown => FileType::RegularFile,
     }
 }

@@ -7,8 +7,15 @@
 //! file whatever is renamed meanwhile. There are more files than descriptors, so only those used last are kept. A file
 //! whose anchor was given up is found again by a name that it had, if it is still there. Files that are open, and those
 //! that lost their last name, keep their anchor for as long as the kernel knows them.
+//!
+//! A file that peers have and the folder has not yet (it is away) has a number of our own, by the engine's number. It keeps
+//! that when it comes: whoever has it open, or has remembered its number, goes on with the same file.
+
+mod away;
 
 use crate::folder::beneath::InodeId;
+use crate::fuse::Owner;
+use farshore_engine::Attr;
 use farshore_engine::path::{Name, RelPath};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Stat};
@@ -64,6 +71,20 @@ impl Told {
             is_symlink: FileType::from_raw_mode(stat.st_mode) == FileType::Symlink,
         }
     }
+
+    /// Whether the bytes are the same, as far as attributes tell.
+    fn has_bytes_of(self, other: Told) -> bool {
+        self.modified == other.modified && self.size == other.size
+    }
+}
+
+/// When a file was last changed, as programs are shown it although the disk says otherwise: what is away comes without
+/// having changed, and so has the directory into which it comes. True for as long as nothing else is different.
+#[derive(Debug, Clone, Copy)]
+struct Unchanged {
+    since: (i64, i64),
+    modified: (i64, i64),
+    rights: Rights,
 }
 
 /// What the kernel must be told to forget of a file, because it has changed behind its back.
@@ -84,12 +105,23 @@ pub(super) enum Reach {
     Anchor(Arc<OwnedFd>),
     /// It is looked for under these names; the last one is the most likely.
     Names(InodeId, Vec<Place>),
+    /// It is away, or was when it was last looked at; it had these names.
+    Away(Attr, Vec<Place>),
+}
+
+/// Where a file is.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    /// In the folder.
+    Here(InodeId),
+    /// Away, as it was when it was last looked at.
+    Away(Attr),
 }
 
 /// A file that the kernel knows.
 #[derive(Debug)]
 struct Known {
-    id: InodeId,
+    origin: Origin,
     /// The names under which it was met and that it may still have; the last one met is last.
     places: Vec<Place>,
     /// What is known in it, if it is a directory.
@@ -103,12 +135,16 @@ struct Known {
     told: Told,
     /// What an answer said last. Unlike the rest, not what the kernel was asked to forget.
     rights: Rights,
+    unchanged: Option<Unchanged>,
+    /// How often peers have edited it while it was away.
+    edits: u64,
 }
 
 /// All that the kernel knows.
 #[derive(Debug)]
 pub(super) struct Inodes {
     table: Mutex<Table>,
+    owner: Owner,
 }
 
 #[derive(Debug)]
@@ -122,22 +158,20 @@ struct Table {
     anchors: usize,
     /// How many anchors are kept of those that can be given up.
     budget: usize,
+    /// Whom files belong to that are away.
+    owner: Owner,
 }
 
 impl Inodes {
     /// Knows the folder itself, open as `root`. Keeps about `budget` descriptors.
-    pub(super) fn new(root: OwnedFd, stat: &Stat, budget: usize) -> Inodes {
+    pub(super) fn new(root: OwnedFd, stat: &Stat, budget: usize, owner: Owner) -> Inodes {
         let id = InodeId::of(stat);
         let root = Known {
-            id,
-            places: Vec::new(),
-            children: HashMap::new(),
             lookups: 1,
             pins: 1,
             anchor: Some(Arc::new(root)),
             is_used: true,
-            told: Told::of(stat),
-            rights: Rights::of(stat),
+            ..Known::new(Origin::Here(id), Told::of(stat), Rights::of(stat))
         };
         let table = Table {
             known: HashMap::from([(ROOT, root)]),
@@ -147,21 +181,39 @@ impl Inodes {
             anchored: VecDeque::new(),
             anchors: 0,
             budget,
+            owner,
         };
-        Inodes { table: Mutex::new(table) }
+        Inodes { table: Mutex::new(table), owner }
     }
 
     /// The kernel is about to hear that `stat` is what has this name: it knows it once more. Returns its number.
     pub(super) fn met(&self, place: Place, stat: &Stat) -> u64 {
         let mut table = self.lock();
+        table.come(&place, stat);
         let number = table.number_for(stat);
         if let Some(known) = table.known.get_mut(&number) {
             known.lookups += 1;
-            known.told = Told::of(stat);
-            known.rights = Rights::of(stat);
+            known.tell(stat);
         }
         table.put(number, place);
         number
+    }
+
+    /// When a file shows to have been changed last, if that is not what the disk says.
+    pub(super) fn unchanged_since(&self, number: u64, stat: &Stat) -> Option<(i64, i64)> {
+        self.lock().known.get(&number)?.unchanged_since(stat)
+    }
+
+    /// A file is about to be changed by a program.
+    pub(super) fn changes(&self, number: u64) {
+        if let Some(known) = self.lock().known.get_mut(&number) {
+            known.unchanged = None;
+        }
+    }
+
+    /// Whether a program has a file open, or a call is about it.
+    pub(super) fn is_pinned(&self, number: u64) -> bool {
+        self.lock().known.get(&number).is_some_and(|known| known.pins > 0)
     }
 
     /// The number that a file has, or would have if the kernel came to know it now.
@@ -173,8 +225,7 @@ impl Inodes {
     /// The kernel hears these attributes.
     pub(super) fn told(&self, number: u64, stat: &Stat) {
         if let Some(known) = self.lock().known.get_mut(&number) {
-            known.told = Told::of(stat);
-            known.rights = Rights::of(stat);
+            known.tell(stat);
         }
     }
 
@@ -193,7 +244,8 @@ impl Inodes {
         let before = std::mem::replace(&mut known.told, now);
         match () {
             () if before == now => Stale::Nothing,
-            () if before.modified == now.modified && before.size == now.size && !now.is_symlink => Stale::Attributes,
+            () if before.has_bytes_of(now) && known.unchanged_since(stat).is_some() => Stale::Nothing,
+            () if before.has_bytes_of(now) && !now.is_symlink => Stale::Attributes,
             () => Stale::Bytes,
         }
     }
@@ -205,9 +257,7 @@ impl Inodes {
 
     /// Whether a file's bytes may be other than the kernel was told.
     pub(super) fn has_other_bytes(&self, number: u64, stat: &Stat) -> bool {
-        let now = Told::of(stat);
-        let is_same = |known: &Known| known.told.modified == now.modified && known.told.size == now.size;
-        !self.lock().known.get(&number).is_some_and(is_same)
+        !self.lock().known.get(&number).is_some_and(|known| known.told.has_bytes_of(Told::of(stat)))
     }
 
     /// The kernel has forgotten `lookups` of the times that it heard of a file.
@@ -223,9 +273,10 @@ impl Inodes {
         let mut table = self.lock();
         let known = table.known.get_mut(&number)?;
         known.is_used = true;
-        Some(match &known.anchor {
-            Some(anchor) => Reach::Anchor(Arc::clone(anchor)),
-            None => Reach::Names(known.id, known.places.clone()),
+        Some(match (&known.anchor, known.origin) {
+            (Some(anchor), _) => Reach::Anchor(Arc::clone(anchor)),
+            (None, Origin::Here(id)) => Reach::Names(id, known.places.clone()),
+            (None, Origin::Away(attr)) => Reach::Away(attr, known.places.clone()),
         })
     }
 
@@ -259,11 +310,11 @@ impl Inodes {
         table.reap(number);
     }
 
-    /// What is known to have this name.
-    pub(super) fn child(&self, parent: u64, name: &[u8]) -> Option<(u64, InodeId)> {
+    /// What is known to have this name; with what it is in the folder, unless it is away.
+    pub(super) fn child(&self, parent: u64, name: &[u8]) -> Option<(u64, Option<InodeId>)> {
         let table = self.lock();
         let number = *table.known.get(&parent)?.children.get(name)?;
-        Some((number, table.known.get(&number)?.id))
+        Some((number, table.known.get(&number)?.id()))
     }
 
     /// What is known to be at a path.
@@ -320,6 +371,14 @@ impl Inodes {
         RelPath::new(names).ok()
     }
 
+    /// The path of a directory, by its names and those above it; as [`Inodes::path`].
+    pub(super) fn path_of_dir(&self, number: u64) -> Option<RelPath> {
+        if number == ROOT {
+            return Some(RelPath::ROOT);
+        }
+        self.path(self.places(number).last()?)
+    }
+
     /// The names of a file.
     pub(super) fn places(&self, number: u64) -> Vec<Place> {
         self.lock().known.get(&number).map_or_else(Vec::new, |known| known.places.clone())
@@ -327,6 +386,44 @@ impl Inodes {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn new(origin: Origin, told: Told, rights: Rights) -> Known {
+        Known {
+            origin,
+            places: Vec::new(),
+            children: HashMap::new(),
+            lookups: 0,
+            pins: 0,
+            anchor: None,
+            is_used: false,
+            told,
+            rights,
+            unchanged: None,
+            edits: 0,
+        }
+    }
+
+    /// When it was last changed, if that is not what the disk says.
+    fn unchanged_since(&self, stat: &Stat) -> Option<(i64, i64)> {
+        let is_so = |kept: &Unchanged| kept.modified == Told::of(stat).modified && kept.rights == Rights::of(stat);
+        self.unchanged.filter(is_so).map(|kept| kept.since)
+    }
+
+    /// The kernel hears of this.
+    fn tell(&mut self, stat: &Stat) {
+        self.told = Told::of(stat);
+        self.rights = Rights::of(stat);
+    }
+
+    /// What it is in the folder.
+    fn id(&self) -> Option<InodeId> {
+        match self.origin {
+            Origin::Here(id) => Some(id),
+            Origin::Away(_) => None,
+        }
     }
 }
 
@@ -346,18 +443,7 @@ impl Table {
             self.last_own_number += 1;
             self.last_own_number
         };
-        let known = Known {
-            id,
-            places: Vec::new(),
-            children: HashMap::new(),
-            lookups: 0,
-            pins: 0,
-            anchor: None,
-            is_used: false,
-            told: Told::of(stat),
-            rights: Rights::of(stat),
-        };
-        self.known.insert(number, known);
+        self.known.insert(number, Known::new(Origin::Here(id), Told::of(stat), Rights::of(stat)));
         self.numbers.insert(id, number);
         number
     }
@@ -395,7 +481,9 @@ impl Table {
         }
         let Some(known) = self.known.remove(&number) else { return };
         self.anchors -= usize::from(known.anchor.is_some());
-        self.numbers.remove(&known.id);
+        if let Some(id) = known.id() {
+            self.numbers.remove(&id);
+        }
         for place in known.places {
             if let Some(parent) = self.known.get_mut(&place.parent)
                 && parent.children.get(&place.name) == Some(&number)
@@ -438,7 +526,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let root: OwnedFd = File::open(dir.path()).unwrap().into();
             let stat = rustix::fs::fstat(&root).unwrap();
-            Rig { dir, inodes: Inodes::new(root, &stat, budget) }
+            Rig { dir, inodes: Inodes::new(root, &stat, budget, Owner { uid: 7, gid: 8 }) }
         }
 
         fn meet(&self, name: &str) -> u64 {

@@ -1,11 +1,12 @@
 //! Names: making, removing and renaming what has one.
 
+use super::away::Found;
 use super::files::OpenFile;
 use super::inodes::Place;
-use super::volume::{Caller, Live, Outcome, Seen, open_in, path_to};
-use crate::folder::beneath::stat_in;
-use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawMode, RenameFlags, makedev};
+use super::volume::{Caller, Live, Look, Outcome, Seen, open_in, path_to};
+use super::waiting::{Tried, Turn};
+use farshore_engine::Observation;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawMode, makedev};
 use rustix::io::Errno;
 
 /// What is to be made.
@@ -27,7 +28,8 @@ pub(super) enum New<'a> {
 impl Live {
     /// Makes something that is not an open file.
     pub(super) fn make(&self, parent: u64, name: &[u8], new: New<'_>, caller: Caller) -> Outcome<Seen> {
-        let directory = self.anchor(parent)?;
+        let (directory, place) = (self.directory(parent, name)?, Place::new(parent, name));
+        self.nothing_is_away(&place)?;
         let mode = match new {
             New::Directory { mode } => {
                 rustix::fs::mkdirat(&directory, name, permissions(mode))?;
@@ -44,9 +46,8 @@ impl Live {
             }
         };
         let stat = self.hand_over(&open_in(&directory, name)?, &directory, caller, mode)?;
-        let place = Place::new(parent, name);
         self.tell(&place);
-        Ok(self.met(place, stat))
+        Ok(self.met(place, Look::Here(stat)))
     }
 
     /// Makes a file and opens it.
@@ -62,72 +63,77 @@ impl Live {
         flags: OFlags,
         caller: Caller,
     ) -> Outcome<(Seen, u64)> {
-        let directory = self.anchor(parent)?;
+        let (directory, place) = (self.directory(parent, name)?, Place::new(parent, name));
         let wanted = OpenFile::flags(flags) | OFlags::CREATE | OFlags::EXCL;
-        let file = match rustix::fs::openat(&directory, name, wanted, permissions(mode)) {
+        let made = self.nothing_is_away(&place);
+        let file = match made.and_then(|()| rustix::fs::openat(&directory, name, wanted, permissions(mode))) {
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => return Err(Errno::STALE),
             opened => opened?,
         };
         let stat = self.hand_over(&file, &directory, caller, Some(mode))?;
-        let seen = self.met(Place::new(parent, name), stat);
+        let seen = self.met(place, Look::Here(stat));
         // Peers hear of it when it is closed, or as soon as the watcher has noticed it.
         Ok((seen, self.opened(seen.number, file, flags, true)))
     }
 
     /// Gives a file one more name.
-    pub(super) fn link(&self, number: u64, parent: u64, name: &[u8]) -> Outcome<Seen> {
-        let (anchor, directory) = (self.anchor(number)?, self.anchor(parent)?);
+    pub(super) fn link(&self, number: u64, place: &Place) -> Tried<Seen> {
+        let (parent, name) = (place.parent, &*place.name);
+        let directory = self.directory(parent, name)?;
+        self.nothing_is_away(place)?;
+        let anchor = match self.find(number)? {
+            Found::Here(anchor) => anchor,
+            Found::Away(absent) => return Err(absent.is_needed()),
+        };
+        self.inodes.changes(number);
         rustix::fs::linkat(CWD, path_to(&anchor), &directory, name, AtFlags::SYMLINK_FOLLOW)?;
-        let place = Place::new(parent, name);
-        let seen = self.met(place.clone(), rustix::fs::fstat(&*anchor)?);
-        self.tell(&place);
+        let seen = self.met(place.clone(), Look::Here(rustix::fs::fstat(&*anchor)?));
+        self.tell(place);
         Ok(seen)
     }
 
+    /// What is away has its name, as if it was here.
+    fn nothing_is_away(&self, place: &Place) -> Outcome<()> {
+        if self.away_at(place).is_some() { Err(Errno::EXIST) } else { Ok(()) }
+    }
+
     /// Takes a name away, of a directory if `flags` say so.
-    pub(super) fn remove(&self, parent: u64, name: &[u8], flags: AtFlags) -> Outcome<()> {
-        let directory = self.anchor(parent)?;
-        let removed = self.holding(parent, name, |_| rustix::fs::unlinkat(&directory, name, flags));
-        if removed.is_ok() {
-            self.inodes.unlinked(parent, name);
-            self.tell(&Place::new(parent, name));
+    pub(super) fn remove(&self, place: &Place, flags: AtFlags, turn: Turn) -> Tried<()> {
+        let directory = self.directory(place.parent, &place.name)?;
+        if flags.contains(AtFlags::REMOVEDIR) && self.holds_away(place) {
+            return Err(Errno::NOTEMPTY.into());
         }
-        removed
-    }
-
-    pub(super) fn rename(&self, from: &Place, to: &Place, flags: RenameFlags) -> Outcome<()> {
-        let (source, target) = (self.anchor(from.parent)?, self.anchor(to.parent)?);
-        self.holding(from.parent, &from.name, |moved| {
-            self.holding(to.parent, &to.name, |_| {
-                let paths = (self.inodes.path(from), self.inodes.path(to));
-                rustix::fs::renameat_with(&source, &*from.name, &target, &*to.name, flags)?;
-                if flags.contains(RenameFlags::EXCHANGE) {
-                    self.inodes.exchanged(from, to);
-                    self.tell(from);
-                    self.tell(to);
-                } else if !self.is_one_file(from, to) {
-                    self.inodes.renamed(moved, from, to.clone());
-                    self.tell_rename(paths.0, paths.1);
-                }
+        let remove = |_| rustix::fs::unlinkat(&directory, &*place.name, flags);
+        match self.holding(place, remove) {
+            Ok(()) => {
+                self.inodes.unlinked(place.parent, &place.name);
+                self.tell(place);
                 Ok(())
-            })
-        })
+            }
+            Err(Errno::NOENT) => self.remove_away(place, turn),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Whether a rename has done nothing, because both are names of one file.
-    fn is_one_file(&self, from: &Place, to: &Place) -> bool {
-        let (from_id, to_id) = (self.inodes.child(from.parent, &from.name), self.inodes.child(to.parent, &to.name));
-        from_id.is_some()
-            && from_id == to_id
-            && self.anchor(from.parent).is_ok_and(|parent| stat_in(parent.as_fd(), &*from.name).is_ok())
+    fn remove_away(&self, place: &Place, turn: Turn) -> Tried<()> {
+        let (path, _) = self.away_at(place).ok_or(Errno::NOENT)?;
+        turn.must_be_ours()?;
+        self.inodes.unlinked(place.parent, &place.name);
+        self.teller.hear(vec![Observation::Sighted { path: path.clone() }, Observation::Missing { path }]);
+        Ok(())
     }
 
     /// Does something to a name, while what has it can be reached without it. `change` hears what has it, if the kernel
     /// knows it.
-    fn holding<T>(&self, parent: u64, name: &[u8], change: impl FnOnce(Option<u64>) -> Outcome<T>) -> Outcome<T> {
-        let held = self.inodes.child(parent, name).map(|(number, _)| number);
+    pub(super) fn holding<T, E>(
+        &self,
+        place: &Place,
+        change: impl FnOnce(Option<u64>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let held = self.inodes.child(place.parent, &place.name).map(|(number, _)| number);
         if let Some(number) = held {
             self.inodes.pin(number);
+            self.inodes.changes(number);
             // If it is not to be found, its name is another's, who is not known.
             let _ = self.anchor(number);
         }

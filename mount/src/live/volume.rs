@@ -1,14 +1,15 @@
 //! The folder that is mounted: how its files are reached, and what is read off them.
 
+use super::away::{Absent, Away, Found};
 use super::files::OpenFile;
 use super::inodes::{Inodes, Place, ROOT, Reach};
 use super::listing::OpenDir;
 use super::news::Teller;
 use crate::folder::FolderError;
-use crate::folder::beneath::{Beneath, InodeId, stat_in};
+use crate::folder::beneath::{Beneath, InodeId};
 use crate::folder::order::Order;
-use crate::fuse::{Notifier, StatFs};
-use farshore_engine::Observation;
+use crate::fuse::{Notifier, Owner, StatFs};
+use farshore_engine::{Attr, Observation};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -16,7 +17,7 @@ use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 /// The most anchors that are kept, if the system allows so many open files.
 const MOST_ANCHORS: u64 = 65_536;
@@ -37,13 +38,30 @@ pub struct Live {
     pub(super) notifier: OnceLock<Notifier>,
     /// Whether files can be given to other users.
     pub(super) is_root: bool,
+    /// What peers have and the folder has not, if anybody is asked for that.
+    pub(super) away: Option<Arc<dyn Away>>,
+    /// Held while a directory gets another path.
+    pub(super) moving: RwLock<()>,
 }
 
 /// What has a number, and what it looks like.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     pub(super) number: u64,
-    pub(super) stat: Stat,
+    pub(super) look: Look,
+    /// When it was last changed, if that is not what the disk says.
+    pub(super) changed: Option<(i64, i64)>,
+    /// Whose it is, if it is away.
+    pub(super) owner: Owner,
+}
+
+/// What something looks like.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Look {
+    /// As the disk says.
+    Here(Stat),
+    /// As peers say.
+    Away(Attr),
 }
 
 /// Who asks.
@@ -54,15 +72,30 @@ pub(super) struct Caller {
 }
 
 impl Live {
+    /// Opens the folder `root`, which nobody watches. What is done on the mount, with the files of the folder and with those
+    /// that are `away`, is told to `hear`.
+    ///
+    /// # Errors
+    /// [`FolderError::Open`]: it is not there, not a directory, or may not be read.
+    pub fn over(
+        root: &Path,
+        away: Arc<dyn Away>,
+        hear: impl Fn(Vec<Observation>) + Send + Sync + 'static,
+    ) -> Result<Arc<Live>, FolderError> {
+        Live::open(root, Arc::default(), Some(away), hear)
+    }
+
     /// Opens the folder `root`. What is seen in it after a change is told to `hear`, in the order that is kept by `order`.
+    /// What is `away` is shown as if it was in the folder.
     ///
     /// # Errors
     /// [`FolderError::Open`]: it is not there, not a directory, or may not be read.
     pub(crate) fn open(
         root: &Path,
         order: Arc<Order>,
+        away: Option<Arc<dyn Away>>,
         hear: impl Fn(Vec<Observation>) + Send + Sync + 'static,
-    ) -> Result<Live, FolderError> {
+    ) -> Result<Arc<Live>, FolderError> {
         let failed = |error: Errno| FolderError::Open { path: root.to_owned(), source: error.into() };
         let beneath = Beneath::open(root).map_err(failed)?;
         let anchor = beneath.parent(&farshore_engine::path::RelPath::ROOT).map_err(failed)?;
@@ -70,14 +103,25 @@ impl Live {
         let allowed = getrlimit(Resource::Nofile).current.unwrap_or(MOST_ANCHORS);
         // The other files that are open need room too.
         let budget = (allowed / 4).min(MOST_ANCHORS) as usize;
-        Ok(Live {
-            inodes: Inodes::new(anchor, &stat, budget),
+        let live = Arc::new(Live {
+            inodes: Inodes::new(anchor, &stat, budget, Owner::current()),
             files: Handles::default(),
             dirs: Handles::default(),
             teller: Arc::new(Teller::new(beneath, order, hear)),
             notifier: OnceLock::new(),
             is_root: rustix::process::geteuid().is_root(),
-        })
+            away,
+            moving: RwLock::default(),
+        });
+        if let Some(away) = &live.away {
+            let weak: Weak<Live> = Arc::downgrade(&live);
+            away.listen(Box::new(move |path| {
+                if let Some(live) = weak.upgrade() {
+                    live.heard_of_away(path);
+                }
+            }));
+        }
+        Ok(live)
     }
 
     /// How full the folder's disk is.
@@ -96,23 +140,62 @@ impl Live {
     /// Opens what a number stands for, without the right to read or write it.
     ///
     /// # Errors
-    /// `ESTALE` if it is not to be found any more.
+    /// `ESTALE` if it is not to be found any more, or is away.
     pub(super) fn anchor(&self, number: u64) -> Outcome<Arc<OwnedFd>> {
+        match self.find(number)? {
+            Found::Here(anchor) => Ok(anchor),
+            Found::Away(_) => Err(Errno::STALE),
+        }
+    }
+
+    /// Finds what a number stands for, and opens it without the right to read or write it if it is in the folder.
+    ///
+    /// # Errors
+    /// `ESTALE` if it is not to be found any more.
+    pub(super) fn find(&self, number: u64) -> Outcome<Found> {
         for _ in 0..SEARCHES {
             let (id, places) = match self.inodes.reach(number).ok_or(Errno::STALE)? {
-                Reach::Anchor(anchor) => return Ok(anchor),
+                Reach::Anchor(anchor) => return Ok(Found::Here(anchor)),
                 Reach::Names(id, places) => (id, places),
+                Reach::Away(attr, places) => match self.find_away(number, attr, places)? {
+                    Some(found) => return Ok(found),
+                    None => continue,
+                },
             };
             for place in places.iter().rev() {
-                if let Ok(anchor) = self.find(place, id) {
-                    return Ok(self.inodes.keep(number, anchor));
+                if let Ok(anchor) = self.find_in(place, id) {
+                    return Ok(Found::Here(self.inodes.keep(number, anchor)));
                 }
             }
         }
-        Err(Errno::STALE)
+        // Whoever has it open goes on with what it was.
+        match self.inodes.reach(number) {
+            Some(Reach::Away(attr, _)) if self.inodes.is_pinned(number) => Ok(Found::Away(Absent { at: None, attr })),
+            _ => Err(Errno::STALE),
+        }
     }
 
-    fn find(&self, place: &Place, id: InodeId) -> Outcome<OwnedFd> {
+    /// Finds what was away: it may have come. `None` if there is something else by its name, or nothing.
+    fn find_away(&self, number: u64, attr: Attr, places: Vec<Place>) -> Outcome<Option<Found>> {
+        let Some(place) = places.into_iter().next_back() else {
+            return Ok(Some(Found::Away(Absent { at: None, attr })));
+        };
+        match open_in(self.anchor(place.parent)?, &place.name) {
+            Ok(anchor) => {
+                let is_it = self.came(number, &rustix::fs::fstat(&anchor)?);
+                Ok(is_it.then(|| Found::Here(self.inodes.keep(number, anchor))))
+            }
+            Err(Errno::NOENT) => Ok(match self.away_at(&place) {
+                Some((path, now)) if now.ino == attr.ino => {
+                    Some(Found::Away(Absent { at: Some((place, path)), attr: now }))
+                }
+                Some(_) | None => None,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn find_in(&self, place: &Place, id: InodeId) -> Outcome<OwnedFd> {
         let found = open_in(self.anchor(place.parent)?, &place.name)?;
         let is_it = InodeId::of(&rustix::fs::fstat(&found)?) == id;
         if is_it { Ok(found) } else { Err(Errno::STALE) }
@@ -120,12 +203,20 @@ impl Live {
 
     /// What has a name, which the kernel is about to hear.
     pub(super) fn lookup(&self, parent: u64, name: &[u8]) -> Outcome<Seen> {
-        let stat = stat_in((*self.anchor(parent)?).as_fd(), name)?;
-        Ok(self.met(Place::new(parent, name), stat))
+        if self.is_private(parent, name) {
+            return Err(Errno::NOENT);
+        }
+        let (directory, place) = (self.anchor(parent)?, Place::new(parent, name));
+        let look = self.look(&directory, &place)?;
+        Ok(self.met(place, look))
     }
 
-    pub(super) fn met(&self, place: Place, stat: Stat) -> Seen {
-        Seen { number: self.inodes.met(place, &stat), stat }
+    pub(super) fn seen(&self, number: u64, look: Look) -> Seen {
+        let changed = match &look {
+            Look::Here(stat) if self.away.is_some() => self.inodes.unchanged_since(number, stat),
+            Look::Here(_) | Look::Away(_) => None,
+        };
+        Seen { number, look, changed, owner: self.inodes.owner() }
     }
 }
 

@@ -5,6 +5,7 @@
 //! released. The same node runs under the FUSE mount, under `farshore get`, as the sharing side, and in the simulator.
 
 mod answers;
+mod away;
 mod both_ways;
 mod contents;
 mod core;
@@ -89,6 +90,8 @@ pub struct Node {
     /// How those call us whom we have dialled, if there is anything to call for.
     callable: Option<Callable>,
     epoch: u64,
+    /// Whether the folder is kept the same as those of peers.
+    keeps_folder: bool,
     remembering: Option<Remembering>,
     /// When what the store remembered of the tree was so, if it did.
     recalled_at_unix_seconds: OnceLock<u64>,
@@ -103,7 +106,7 @@ impl Node {
     /// Starts a node on the current runtime. It follows its peers until [`Node::shut_down`].
     #[must_use]
     pub fn start(parts: Parts) -> Arc<Node> {
-        let epoch = parts.config.epoch;
+        let (epoch, keeps_folder) = (parts.config.epoch, parts.config.keeps_folder);
         let node = Arc::new_cyclic(|this| Node {
             core: Ranked::new(Rank::Node, Core::new(Engine::new(parts.config, parts.seed, Time::ZERO))),
             started_at: Instant::now(),
@@ -118,6 +121,7 @@ impl Node {
             admission: parts.admission,
             peers: parts.peers,
             epoch,
+            keeps_folder,
             remembering: parts.remembered.map(Remembering::new),
             recalled_at_unix_seconds: OnceLock::new(),
             this: this.clone(),

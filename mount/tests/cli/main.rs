@@ -11,6 +11,7 @@ mod copies;
 mod demo;
 mod doctor;
 mod fetching;
+mod joined;
 mod kills;
 #[path = "../shared/mapping.rs"]
 mod mapping;

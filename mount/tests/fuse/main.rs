@@ -3,7 +3,9 @@
 //! Without /dev/fuse each test says loudly that it was skipped. The tests run one after the other: each one checks
 //! that it leaves no mount and no thread behind.
 
+mod away;
 mod ending;
+mod far;
 mod fixture;
 mod invalidating;
 mod looking;

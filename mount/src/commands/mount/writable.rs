@@ -2,15 +2,22 @@
 
 use crate::commands::Failure;
 use crate::joining::{JoinError, Joined, PATIENCE, REACH_LIMIT, join_with_folder, takes_changes};
+use crate::live::Live;
 use crate::net::transport::Transport;
+use crate::node::Node;
 use crate::own_folder::{OwnFolder, Writers};
 use crate::sharing::Unshared;
 use crate::state::{Replica, State};
 use crate::store::Store;
 use crate::ticket::Ticket;
-use farshore_engine::{Config, PeerId};
+use farshore_engine::record::Kind;
+use farshore_engine::{Config, PeerId, View};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often is looked whether all directories are in the folder.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The right to change a share, and the folder in which it is, once it is known that its owner wants to hear of changes.
 pub(super) struct Writing {
@@ -56,7 +63,16 @@ impl Writing {
             joined.node.shut_down().await;
             return Err(Failure::failed(error));
         }
+        laid_out(&joined.node).await;
         Ok(Some(joined))
+    }
+
+    /// The folder as a file system, with what is not in it yet; `None` if nothing is to be changed.
+    ///
+    /// # Panics
+    /// If it is asked for twice.
+    pub(super) fn live(&self) -> Result<Option<Arc<Live>>, Failure> {
+        self.folder.as_ref().map(OwnFolder::live).transpose().map_err(Failure::failed)
     }
 
     /// Waits until the folder is gone, if there is one; an error then.
@@ -75,5 +91,22 @@ impl Writing {
         if let Some(folder) = self.folder {
             folder.stop().await;
         }
+    }
+}
+
+/// Waits, for a while, until all directories and symlinks that peers have are in the folder: files are shown where their
+/// directory is.
+async fn laid_out(node: &Node) {
+    let is_missing = |view: View<'_>| {
+        let mut dirs = view.tree().filter(|(_, record)| !matches!(record.kind, Kind::File { .. }));
+        dirs.any(|(path, _)| view.own_inode(&path).is_none())
+    };
+    let laid_out = async {
+        while node.view(is_missing) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, laid_out).await.is_err() {
+        tracing::info!("not all directories are in the folder yet; what is in the others shows when they are");
     }
 }
