@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::event::{Change, Position, Seen, SeenKind, TreeUpdate};
 use crate::ids::{Ino, PeerId, ReqId};
 use crate::input::{ToldUpTo, WatchCursor};
+use crate::merge::Stated;
 use crate::output::{Errno, Notice, Output, Reply, ServedFile};
 use crate::path::{Name, RelPath};
 use crate::reads::Waiting;
@@ -299,9 +300,11 @@ impl Engine {
         if path.is_root() {
             return;
         }
+        // What others have too cannot be taken from them: it would be removed there.
         if self.config.keeps_folder {
-            self.merge_missing(&path, out);
-        } else if let Some(ino) = self.tree.resolve(path.names())
+            return;
+        }
+        if let Some(ino) = self.tree.resolve(path.names())
             && self.tree.get(ino).is_some_and(|node| matches!(node.origin, Origin::Local(_)))
         {
             self.lose(ino, out);
@@ -441,12 +444,11 @@ impl Engine {
         if cursor.listing.is_none() {
             for (seq, change) in self.share.events_after(cursor.position.seq, peer) {
                 let is_full = updates.len() >= batch;
-                let change = change.filter(|change| !self.is_superseded(change));
-                match (change, updates.last_mut()) {
+                match (change.and_then(|change| self.as_of_now(change)), updates.last_mut()) {
                     (None, Some(TreeUpdate::Skip { seq: skipped })) => *skipped = seq,
                     _ if is_full => break,
                     (None, _) => updates.push(TreeUpdate::Skip { seq }),
-                    (Some(change), _) => updates.push(TreeUpdate::Event { seq, change: change.clone() }),
+                    (Some(change), _) => updates.push(TreeUpdate::Event { seq, change }),
                 }
                 cursor.position.seq = seq;
             }
@@ -454,11 +456,23 @@ impl Engine {
         (updates, cursor)
     }
 
-    /// Whether a later event says something else of the same path, so that this one is better not told: what it says was
-    /// written over, and may be nowhere any more.
-    fn is_superseded(&self, change: &Change) -> bool {
-        let (Change::Put { path, revision, .. } | Change::Remove { path, revision }) = change else { return false };
-        self.config.keeps_folder && self.stated_at(path).is_none_or(|stated| stated.revision != *revision)
+    /// What an event says by now. Of a path of which a later one says something else, that is told at once: what this one said
+    /// was written over, and may be nowhere any more. What comes after it may need that something is there.
+    fn as_of_now(&self, change: &Change) -> Option<Change> {
+        if !self.config.keeps_folder {
+            return Some(change.clone());
+        }
+        match change {
+            Change::Put { path, replaced, .. } => {
+                let Stated { record, revision } = self.stated_at(path)?;
+                Some(Change::Put { path: path.clone(), record: record?, revision, replaced: *replaced })
+            }
+            Change::Remove { path, revision } => {
+                let is_so = self.stated_at(path).is_some_and(|stated| stated.revision == *revision);
+                is_so.then(|| change.clone())
+            }
+            Change::Rename { .. } => Some(change.clone()),
+        }
     }
 
     /// How an entry is listed. Who only shows what a peer has does not tell it on: perhaps it is the very one who asks.

@@ -143,6 +143,9 @@ impl Sharing {
         };
         let unshared = Unshared::new(entry.unshared.clone());
         let share = entry.share;
+        if let (true, Some(path)) = (options.writable, entry.unshared.first()) {
+            return Err(StateError::Writable { path: folder.join(path.to_string()) }.into());
+        }
         let mut own = OwnFolder::open(&folder, writers, unshared.clone())?;
         let node = Node::start(Parts {
             config: Config { keeps_folder: options.writable, fetches_all: options.writable, ..fresh_config(&owner) },
@@ -168,7 +171,7 @@ impl Sharing {
         let leases = Arc::new(Leases::default());
         let guests = Arc::new(Guests::new(leases.clone()));
         let server = server::serve_with(listener, node.clone(), guests.clone(), stopped.map(|_| ()));
-        let offer = Offer::new(node.clone(), state, ticket.share(), unshared);
+        let offer = Offer::new(node.clone(), state, ticket.share(), unshared, options.writable);
         Ok(Sharing {
             node,
             own,

@@ -321,6 +321,16 @@ pub enum StateError {
         /// The shared folder.
         path: PathBuf,
     },
+    /// A path cannot be left out of a share that others hold as well.
+    #[error(
+        "{} cannot be left out of a share that is writable: the others hold it too; take that back with \
+         `farshore unshare --undo`, or share the folder without --writable",
+        path.display()
+    )]
+    Writable {
+        /// What is left out, or was to be.
+        path: PathBuf,
+    },
     /// Another process changes the same share from this device.
     #[error(
         "this device has mounted this share writable already{}; unmount that, or mount without --writable",

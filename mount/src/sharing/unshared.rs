@@ -83,11 +83,13 @@ pub struct Offer {
     state: State,
     share: ShareId,
     unshared: Unshared,
+    /// Peers hold all of it as we do.
+    is_writable: bool,
 }
 
 impl Offer {
-    pub(super) fn new(node: Arc<Node>, state: State, share: ShareId, unshared: Unshared) -> Offer {
-        Offer { node, state, share, unshared }
+    pub(super) fn new(node: Arc<Node>, state: State, share: ShareId, unshared: Unshared, is_writable: bool) -> Offer {
+        Offer { node, state, share, unshared, is_writable }
     }
 
     /// Does not offer `path` any more, now and after a restart; see [`State::unshare`]. Who has files of it open reads on.
@@ -96,6 +98,9 @@ impl Offer {
     /// # Errors
     /// Those of [`State::unshare`].
     pub async fn unshare(&self, path: PathBuf) -> Result<Vec<InShare>, StateError> {
+        if self.is_writable {
+            return Err(StateError::Writable { path });
+        }
         let changed = self.blocking(move |state, _| state.unshare(&path)).await?;
         self.reload().await?;
         Ok(changed)
@@ -118,6 +123,9 @@ impl Offer {
     pub async fn reload(&self) -> Result<(), StateError> {
         let _turn = self.unshared.0.reloading.lock().await;
         let now = self.blocking(|state, share| state.unshared_of(share)).await?;
+        if let (true, Some(path)) = (self.is_writable, now.first()) {
+            return Err(StateError::Writable { path: PathBuf::from(path.to_string()) });
+        }
         self.unshared.become_paths(now, &self.node);
         Ok(())
     }

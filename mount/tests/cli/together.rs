@@ -304,6 +304,65 @@ fn who_begins_anew_finds_that_nothing_has_changed() {
 }
 
 #[test]
+fn what_is_done_while_nobody_runs_is_done_on_the_other_side_later() {
+    let fill = |folder: &Path| {
+        for name in ["kept", "edited here", "edited there", "removed here", "removed there", "renamed here"] {
+            fs::write(folder.join(name), name).unwrap();
+        }
+        fs::create_dir_all(folder.join("dir/inner")).unwrap();
+        fs::write(folder.join("dir/inner/file"), "inner").unwrap();
+    };
+    let Some(mut both) = Both::with(fill, |_| {}) else { return };
+    both.come_to_rest();
+    for round in 0..2 {
+        both.stop_guest();
+        both.stop_owner();
+        // On both sides, and nobody sees it happen.
+        match round {
+            0 => {
+                fs::write(both.ours("edited here"), "by the guest").unwrap();
+                fs::write(both.theirs("edited there"), "by the owner").unwrap();
+                fs::remove_file(both.ours("removed here")).unwrap();
+                fs::remove_file(both.theirs("removed there")).unwrap();
+                fs::rename(both.ours("renamed here"), both.ours("renamed")).unwrap();
+                fs::write(both.theirs("made there"), "made").unwrap();
+            }
+            _ => fs::remove_dir_all(both.theirs("dir")).unwrap(),
+        }
+        both.start_owner();
+        both.start_guest();
+        both.come_to_rest();
+        assert_eq!(text(&both.theirs("edited here")), "by the guest", "round {round}");
+        assert_eq!(text(&both.ours("edited there")), "by the owner", "round {round}");
+        assert_eq!(text(&both.theirs("renamed")), "renamed here", "round {round}");
+        assert_eq!(text(&both.ours("made there")), "made", "round {round}");
+        assert_eq!(text(&both.ours("kept")), "kept", "round {round}");
+        for gone in ["removed here", "removed there", "renamed here"] {
+            assert!(!both.ours(gone).exists() && !both.theirs(gone).exists(), "{gone} is back in round {round}");
+        }
+        assert!(copies(&both.folder).is_empty(), "{:?}", copies(&both.folder));
+    }
+    assert!(!both.ours("dir").exists(), "a directory is back");
+}
+
+#[test]
+fn nothing_can_be_left_out_of_what_others_hold_too() {
+    let Some(mut both) = Both::with(|folder| fs::write(folder.join("file"), "kept").unwrap(), |_| {}) else { return };
+    both.become_same();
+    let mut unshare = both.world.farshore("owner", &["unshare"]);
+    unshare.arg(both.theirs("file"));
+    let refused = Process::run(unshare);
+    assert!(!refused.status.success() && refused.stderr.contains("the others hold it too"), "{refused:?}");
+    assert_eq!(text(&both.ours("file")), "kept");
+    both.stop_guest();
+    both.stop_owner();
+    let mut share = both.world.farshore("owner", &["share", "--writable", "--listen", "127.0.0.1:0"]);
+    share.arg(&both.folder);
+    let refused = Process::run(share);
+    assert!(!refused.status.success() && refused.stderr.contains("farshore unshare --undo"), "{refused:?}");
+}
+
+#[test]
 fn who_has_been_there_before_begins_while_the_owner_is_away() {
     let Some(mut both) = Both::with(|folder| fs::write(folder.join("file"), "theirs").unwrap(), |_| {}) else { return };
     both.become_same();
