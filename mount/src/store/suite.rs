@@ -5,10 +5,10 @@ use bytes::Bytes;
 use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, chunk_range};
 use farshore_engine::event::Position;
 use farshore_engine::path::RelPath;
-use farshore_engine::record::{FileTime, Kind, Record, Stamp};
+use farshore_engine::record::{Facts, FileTime, Kind, Record, Stamp};
 use farshore_engine::{
-    Command, Config, ContentIdentity, ContentKey, DeviceTag, Dot, Engine, Input, PeerId, Remembered, Resumed, Time,
-    Trust,
+    Command, Config, ContentIdentity, ContentKey, DeviceTag, Dot, Engine, InFolder, Input, Memory, PeerId, Remembered,
+    Resumed, Time, Trust,
 };
 use farshore_proto::{ShareId, TreeId};
 use rustix::fs::{Mode, OFlags};
@@ -72,6 +72,7 @@ macro_rules! store_laws {
             what_is_pinned_is_remembered,
             after_the_end_nothing_is_changed,
             the_tree_that_was_known_last_is_there_in_the_next_life,
+            what_is_remembered_of_a_share_is_there_in_the_next_life,
         );
     };
     (@each $subjects:path: $($law:ident),* $(,)?) => {
@@ -694,6 +695,39 @@ pub fn known_tree(id: TreeId, seq: u64, files: u64) -> KnownTree {
 
 fn record(number: u64) -> Record {
     Record { kind: Kind::File { size_bytes: number, stamp: Stamp(number) }, mode: 0o644, modified: MODIFIED }
+}
+
+/// What is remembered of a share with as many files.
+fn memory_of(files: u64) -> Memory {
+    let dot = |counter| Dot { author: DeviceTag(7), counter };
+    let facts = Facts { inode: 5, changed: MODIFIED };
+    let path = |number: u64| RelPath::parse(format!("f{number:06}").as_bytes()).expect("it is short");
+    let entries = (0..files).map(|number| (path(number), record(number), dot(number + 1).into()));
+    let dir = Record { kind: Kind::Dir, ..record(0) };
+    let entries = core::iter::once((RelPath::ROOT, dir, dot(1).into())).chain(entries).collect();
+    let held =
+        (0..files).map(|number| (path(number), InFolder { record: None, dot: dot(number + 1), facts })).collect();
+    Memory::new(entries, Vec::new(), held).expect("it is a share")
+}
+
+/// Also in one that begins after a crash.
+pub async fn what_is_remembered_of_a_share_is_there_in_the_next_life(subject: &mut dyn Subject) {
+    let (share, other) = (ShareId([1; 16]), ShareId([2; 16]));
+    assert_eq!(subject.store().memory(share), None);
+    for (files, ends_well) in [(3, false), (0, true), (2_000, false)] {
+        let store = subject.store();
+        store.save_memory(share, memory_of(files + 1)).await.unwrap();
+        store.save_memory(share, memory_of(files)).await.unwrap();
+        assert_eq!(store.memory(share), Some(memory_of(files)));
+        if ends_well {
+            store.close().await.unwrap();
+            assert!(store.save_memory(share, memory_of(9)).await.is_err(), "the store is closed");
+        }
+        drop(store);
+        subject.restart();
+        assert_eq!(subject.store().memory(share), Some(memory_of(files)));
+        assert_eq!(subject.store().memory(other), None, "it is the memory of one share");
+    }
 }
 
 /// Also in one that begins after a crash.
