@@ -358,7 +358,8 @@ impl Engine {
         revision.check()?;
         let gone = Stated { record: None, revision: Revision::removed(left) };
         if record.kind == Kind::Dir {
-            if self.version_at(to.names()).covers(dot) {
+            // What came to the new place may be known already, and what left the old one not yet.
+            if [to, from].iter().all(|path| self.version_at(path.names()).covers(dot)) {
                 return Ok(Renamed::Known);
             }
             let parent = to.split_last().and_then(|(parents, _)| self.directory(parents).ok());
