@@ -43,7 +43,8 @@ pub(crate) struct FolderState {
     pub(crate) changes: u64,
     /// Contents whose files are in our folder now.
     landed: Vec<ContentId>,
-    /// When what the disk refused is tried again.
+    /// What the disk refused, and when that is tried again. Everything else goes on.
+    refused: BTreeSet<RelPath>,
     pub(crate) retry_at: Option<Time>,
 }
 
@@ -100,9 +101,15 @@ impl FolderState {
         self.behind.get(path).map(|held| held.record.clone()).filter(|record| record.kind == Kind::Dir)
     }
 
+    /// What the disk refused is tried again.
+    pub(crate) fn try_again(&mut self) {
+        self.retry_at = None;
+        self.due.append(&mut self.refused);
+    }
+
     /// Nothing is under way or left to do but what waits for bytes.
     pub(crate) fn is_idle(&self) -> bool {
-        self.batch.is_none() && self.due.is_empty() && self.unclear.is_empty()
+        self.batch.is_none() && self.due.is_empty() && self.unclear.is_empty() && self.refused.is_empty()
     }
 }
 
@@ -158,7 +165,7 @@ impl Engine {
             self.let_go_of_local(content, out);
         }
         let folder = &self.replica.folder;
-        if !self.config.keeps_folder || self.stopping || folder.batch.is_some() || folder.retry_at.is_some() {
+        if !self.config.keeps_folder || self.stopping || folder.batch.is_some() {
             return;
         }
         // What a listing has not come to yet may want what the folder would lose.
@@ -197,7 +204,8 @@ impl Engine {
     /// The operations that can be done now, in an order in which they can.
     fn plan(&mut self) -> Vec<Planned> {
         let mut due = std::mem::take(&mut self.replica.folder.due);
-        due.retain(|path| !self.replica.folder.unclear.contains(path));
+        let folder = &self.replica.folder;
+        due.retain(|path| !folder.unclear.contains(path) && !folder.refused.contains(path));
         let mut left = BTreeSet::new();
         let mut plan = Plan::default();
         // Bytes that the folder is about to lose may be wanted elsewhere.
@@ -572,7 +580,7 @@ impl Engine {
                 self.replica.folder.unclear.extend(op.paths().cloned());
             }
             ApplyError::NoSpace | ApplyError::Io => {
-                op.paths().for_each(|path| self.replica.folder.note_due(path.clone()));
+                self.replica.folder.refused.extend(op.paths().cloned());
                 out.push(Output::Notice(Notice::ApplyFailed { path: op.target().clone(), error }));
                 if self.replica.folder.retry_at.is_none() && !self.stopping {
                     let at = self.now + self.config.retry_cap;
@@ -608,6 +616,7 @@ impl Engine {
             folder.due.contains(path)
                 || folder.in_flight.contains(path)
                 || folder.unclear.contains(path)
+                || folder.refused.contains(path)
                 || self.stopping
         };
         for (path, held) in folder.behind.iter() {

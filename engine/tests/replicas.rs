@@ -41,7 +41,7 @@ fn any_ops() -> impl Strategy<Value = Vec<ReplicaOp>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_devices_do_to_each_other_all_hold_the_same_and_nothing_is_lost(
