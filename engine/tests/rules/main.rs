@@ -10,6 +10,7 @@
 mod cache;
 mod contract;
 mod disconnect;
+mod folders;
 mod frames;
 mod handles;
 mod kernel_notices;

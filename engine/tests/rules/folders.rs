@@ -1,0 +1,180 @@
+//! A folder of our own that is a replica of the share: what peers change is done there, and what is done there is told.
+
+use farshore_engine::event::{Change, Observation};
+use farshore_engine::path::RelPath;
+use farshore_engine::record::{Facts, FileTime, Kind, Record};
+use farshore_engine::testing::{Hand, dir_record, file_record, path};
+use farshore_engine::*;
+
+const FILE: SeenKind = SeenKind::File { size_bytes: 10 };
+
+/// A follower with a folder, which was told of these files and of a directory.
+fn with_folder(files: &[(&str, u64)]) -> (Hand, EffectId) {
+    let mut hand = Hand::new(Config { keeps_folder: true, ..Config::default() });
+    observe(&mut hand, Observation::ScanBegin { path: RelPath::ROOT });
+    hand.found("", SeenKind::Dir, 0o755, 1, (1, 1));
+    observe(&mut hand, Observation::ScanEnd { path: RelPath::ROOT });
+    let out = hand.give(Input::Command(Command::Follow { peer: Hand::PEER }));
+    hand.connect(&out);
+    hand.tell(vec![TreeUpdate::Begin { position: Position { epoch: 1, seq: 0 } }, Hand::entry("d", dir_record())]);
+    let entries = files.iter().map(|(at, size_bytes)| Hand::entry(at, file_record(*size_bytes, 1)));
+    let out = hand.tell(entries.chain([TreeUpdate::End { settled: 0 }]).collect());
+    let (effect, ops) = applied(&out).unwrap_or_else(|| panic!("nothing is done: {out:?}"));
+    assert!(matches!(&ops[0], Apply::MakeDir { path: at, .. } if *at == path("d")), "{ops:?}");
+    (hand, effect)
+}
+
+/// The same, with everything done that there is to be done.
+fn at_rest(files: &[(&str, u64)]) -> Hand {
+    let (mut hand, effect) = with_folder(files);
+    let done = [(); 2].map(|()| Ok(facts(40)));
+    assert_eq!(applied(&end(&mut hand, effect, done.to_vec())), None);
+    hand
+}
+
+fn observe(hand: &mut Hand, observation: Observation) -> Vec<Output> {
+    hand.give(Input::Observed(observation))
+}
+
+fn facts(inode: u64) -> Facts {
+    Facts { inode, changed: FileTime { seconds: 50, nanos: 0 } }
+}
+
+/// What is to be done in the folder.
+fn applied(out: &[Output]) -> Option<(EffectId, Vec<Apply>)> {
+    out.iter().find_map(|output| match output {
+        Output::Effect(effect, Effect::Apply { ops }) => Some((*effect, ops.clone())),
+        _ => None,
+    })
+}
+
+fn end(hand: &mut Hand, effect: EffectId, results: Vec<Result<Facts, ApplyError>>) -> Vec<Output> {
+    hand.give(Input::Done(effect, Done::Applied(results)))
+}
+
+/// What was announced last of a path.
+fn announced(out: &[Output], at: &str) -> Option<Option<Record>> {
+    let of = path(at);
+    out.iter().rev().find_map(|output| match output {
+        Output::Notice(Notice::Announced { path, record }) if *path == of => Some(record.clone()),
+        _ => None,
+    })
+}
+
+/// Another device says that it made a file of its own at a path, at this time.
+fn made_by_another(hand: &mut Hand, at: &str, seconds: i64) -> Vec<Output> {
+    let record = Record { modified: FileTime { seconds, nanos: 0 }, ..file_record(700, 77) };
+    let revision = Dot { author: DeviceTag(3), counter: 5 }.into();
+    hand.event(Change::Put { path: path(at), record, revision, replaced: false })
+}
+
+#[test]
+fn directories_come_at_once_and_files_are_away_until_they_are_wanted() {
+    let mut hand = at_rest(&[("f", 700), ("d/g", 5)]);
+    let view = hand.engine.view();
+    assert_eq!(view.away(&path("f")).map(|attr| attr.size_bytes), Some(700));
+    assert_eq!(view.away(&path("d")), None);
+    let inner: Vec<String> = view.away_in(&path("d")).map(|(name, _)| format!("{name:?}")).collect();
+    assert_eq!(inner, ["\"g\""]);
+    // What is not there was not taken away.
+    let out = observe(&mut hand, Observation::Missing { path: path("f") });
+    assert_eq!(announced(&out, "f"), None);
+    assert!(hand.engine.view().away(&path("f")).is_some());
+}
+
+#[test]
+fn a_file_that_is_brought_is_fetched_and_put_into_the_folder() {
+    let mut hand = at_rest(&[("f", 700)]);
+    let (id, out) = hand.ask(Request::Bring { path: path("f") });
+    let fetches = Hand::fetches(&out);
+    let out = hand.bring(&fetches[0]);
+    let (store, _) = Hand::stores(&out)[0];
+    let out = hand.give(Input::Done(store, Done::Stored(Ok(()))));
+    assert_eq!(Hand::reply(&out, id), None, "not before it is there");
+    let (effect, ops) = applied(&out).unwrap();
+    assert!(matches!(&ops[0], Apply::Publish { path: at, expect: None, .. } if *at == path("f")), "{ops:?}");
+    let results = ops.iter().map(|_| Ok(facts(41))).collect();
+    let out = end(&mut hand, effect, results);
+    assert_eq!(Hand::reply(&out, id), Some(Ok(Reply::Brought)));
+    assert_eq!(hand.engine.view().away(&path("f")), None);
+    assert_eq!(hand.ask_now(Request::Bring { path: path("f") }), Ok(Reply::Brought));
+    assert_eq!(hand.ask_now(Request::Bring { path: path("nothing") }), Err(Errno::NoEntry));
+}
+
+#[test]
+fn who_saw_what_is_away_can_remove_it_and_write_over_it() {
+    let mut hand = at_rest(&[("f", 700), ("g", 700)]);
+    observe(&mut hand, Observation::Sighted { path: path("f") });
+    let out = observe(&mut hand, Observation::Missing { path: path("f") });
+    assert_eq!(announced(&out, "f"), Some(None), "it is removed");
+    observe(&mut hand, Observation::Sighted { path: path("g") });
+    // Older than what it was written over.
+    let out = hand.found("g", FILE, 0o644, -9, (60, 60));
+    assert_eq!(announced(&out, "g").flatten().map(|record| record.size_bytes()), Some(10));
+    assert_eq!(applied(&out), None, "nobody needs a copy");
+}
+
+#[test]
+fn attributes_of_what_is_away_cost_no_bytes() {
+    let mut hand = at_rest(&[("f", 700)]);
+    let modified = Some(FileTime { seconds: 77, nanos: 0 });
+    let out = observe(&mut hand, Observation::Amended { path: path("f"), mode: Some(0o600), modified });
+    let record = announced(&out, "f").flatten().unwrap();
+    assert_eq!((record.mode, Some(record.modified)), (0o600, modified));
+    assert!(matches!(record.kind, Kind::File { size_bytes: 700, .. }));
+    assert!(Hand::fetches(&out).is_empty());
+    assert!(hand.engine.view().away(&path("f")).is_some());
+}
+
+#[test]
+fn of_two_that_did_not_know_of_each_other_the_earlier_gets_another_name_where_it_is() {
+    let mut hand = at_rest(&[]);
+    hand.found("f", FILE, 0o644, 100, (60, 60));
+    let out = made_by_another(&mut hand, "f", 200);
+    let (effect, ops) = applied(&out).unwrap();
+    let Apply::KeepCopy { path: at, to, unless: None, .. } = &ops[0] else { panic!("{ops:?}") };
+    assert_eq!(*at, path("f"));
+    assert!(to.to_string().starts_with("f.conflict-"), "{to}");
+    assert_eq!(announced(&out, &to.to_string()), None, "not before it has that name");
+    let (copy, results) = (to.to_string(), ops.iter().map(|_| Ok(facts(60))).collect());
+    let out = end(&mut hand, effect, results);
+    assert_eq!(announced(&out, &copy).flatten().map(|record| record.size_bytes()), Some(10));
+}
+
+#[test]
+fn the_later_of_two_stays_and_the_other_is_for_its_holder_to_keep() {
+    let mut hand = at_rest(&[]);
+    hand.found("f", FILE, 0o644, 300, (60, 60));
+    let out = made_by_another(&mut hand, "f", 200);
+    assert_eq!(applied(&out), None);
+    let record = announced(&out, "f").flatten().unwrap();
+    assert_eq!(record.size_bytes(), 10, "whoever has the other hears of it");
+}
+
+#[test]
+fn what_the_disk_refuses_holds_up_nothing_else_and_is_tried_again() {
+    let (mut hand, effect) = with_folder(&[]);
+    let out = end(&mut hand, effect, vec![Err(ApplyError::Io), Ok(facts(1))]);
+    assert!(Hand::notices(&out).iter().any(|notice| matches!(notice, Notice::ApplyFailed { .. })));
+    assert_eq!(applied(&out), None, "not at once");
+    let out = hand.put("e", dir_record(), false);
+    let (effect, ops) = applied(&out).unwrap();
+    assert!(matches!(&ops[0], Apply::MakeDir { path: at, .. } if *at == path("e")), "{ops:?}");
+    let results = ops.iter().map(|_| Ok(facts(42))).collect();
+    assert_eq!(applied(&end(&mut hand, effect, results)), None);
+    let out = hand.pass(Config::default().retry_cap);
+    let (_, ops) = applied(&out).unwrap();
+    assert!(matches!(&ops[0], Apply::MakeDir { path: at, .. } if *at == path("d")), "{ops:?}");
+}
+
+#[test]
+fn where_something_else_was_found_nothing_is_done_before_somebody_has_looked() {
+    let (mut hand, effect) = with_folder(&[]);
+    let out = end(&mut hand, effect, vec![Err(ApplyError::Changed), Ok(facts(1))]);
+    assert!(Hand::notices(&out).contains(&&Notice::LookAt { path: path("d") }));
+    assert_eq!(applied(&hand.pass(Config::default().retry_cap)), None);
+    // A program has put a file there: the directory keeps the name, and the file gets another one.
+    let out = hand.found("d", FILE, 0o644, 5, (60, 60));
+    let (_, ops) = applied(&out).unwrap();
+    assert!(matches!(&ops[0], Apply::KeepCopy { path: at, .. } if *at == path("d")), "{ops:?}");
+}
