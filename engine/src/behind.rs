@@ -81,6 +81,12 @@ impl Behind {
         Some((path, self.by_path.get(path)?))
     }
 
+    /// What it holds at and below a path counts as seen.
+    pub(crate) fn mark_below(&mut self, path: &RelPath, mark: u64) {
+        let below = self.by_path.range_mut(path.clone()..).take_while(|(inner, _)| path.is_prefix_of(inner));
+        below.for_each(|(_, held)| held.mark = mark);
+    }
+
     pub(crate) fn has_files(&self) -> bool {
         !self.by_stamp.is_empty()
     }

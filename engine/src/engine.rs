@@ -262,6 +262,7 @@ impl Engine {
             Observation::Found { path, seen } => self.on_found(&path, seen, out),
             Observation::Missing { path } => self.on_missing(path, out),
             Observation::Moved { from, to } => self.on_moved(from, to, out),
+            Observation::Unknown { path } => self.on_unknown(&path),
             Observation::Sighted { path } => self.replica.folder.note_sighted(path),
             Observation::Amended { path, mode, modified } => self.merge_amended(&path, mode, modified, out),
             Observation::ScanBegin { path } => self.on_scan_begin(path),

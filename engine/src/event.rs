@@ -141,6 +141,11 @@ pub enum Observation {
         /// When it was last modified, if that changes.
         modified: Option<crate::record::FileTime>,
     },
+    /// This could not be looked at: what was known of it, and of all below it, is taken to be so still.
+    Unknown {
+        /// Where.
+        path: RelPath,
+    },
     /// From here on until [`Observation::ScanEnd`], everything below `path` is being told by `Found`.
     ScanBegin {
         /// The directory that is read.

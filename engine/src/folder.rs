@@ -19,6 +19,9 @@ use crate::tree::{Node, Origin};
 use crate::version::Dot;
 use std::collections::BTreeSet;
 
+/// How many names are tried for a conflict copy. Somebody would have to use all of them on purpose.
+const MOST_NAMES: u32 = 1_000;
+
 /// The most operations in one batch.
 const MAX_BATCH: usize = 256;
 
@@ -329,16 +332,14 @@ impl Engine {
     /// The name of a conflict copy: that which follows from what it holds, unless something else has it already.
     fn free_name_for(&self, path: &RelPath, held: &Held) -> Option<RelPath> {
         let (parents, name) = path.split_last()?;
-        let mut name = name.clone();
-        loop {
-            name = conflict_name(&name, &held.record, held.dot.author);
+        (0..MOST_NAMES).find_map(|nth| {
+            let name = conflict_name(name, &held.record, held.dot.author, nth);
             // Where a longer name makes a path that is too long, there is room at the top.
             let beside = RelPath::new([parents, core::slice::from_ref(&name)].concat());
-            let to = beside.or_else(|_| RelPath::new(vec![name.clone()])).ok()?;
-            if self.tree.resolve(to.names()).is_none() && !self.replica.folder.behind.contains(&to) {
-                return Some(to);
-            }
-        }
+            let to = beside.or_else(|_| RelPath::new(vec![name])).ok()?;
+            let is_free = self.tree.resolve(to.names()).is_none() && !self.replica.folder.behind.contains(&to);
+            is_free.then_some(to)
+        })
     }
 
     /// Bytes that were in the folder are not there any more: who was to get them by a rename has to fetch them.
@@ -567,8 +568,10 @@ impl Engine {
             Telling { origin: Origin::Local(held.facts), from: None, seen: Some(dot), replaced, mark: held.mark };
         self.replica.folder.behind.insert(path.clone(), Held { dot, ..held });
         self.replica.folder.note_due(path.clone());
-        // Only what peers say can break a rule; beyond the most entries there is no place for it.
-        let _set = self.set_state(path, after, telling, out);
+        // Only what peers say can break a rule; beyond the most entries there is no place for it, and it stays as it is.
+        if self.set_state(path, after, telling, out).is_err() {
+            self.replica.folder.behind.remove(path);
+        }
         self.settle(path);
         self.drop_behind_if_local(path);
     }

@@ -187,6 +187,9 @@ impl Engine {
         if let Some(listing) = self.peers.get_mut(&id).and_then(|peer| peer.listing.as_mut()) {
             let before = listing.last.range(..&path).next_back();
             if replaces || before.is_some_and(|(above, _)| above.is_prefix_of(&path)) {
+                if listing.last.len() as u64 >= self.config.max_entries {
+                    return Err(PeerFault::TooManyEntries(self.config.max_entries));
+                }
                 listing.last.insert(path, stated);
                 return Ok(());
             }

@@ -149,6 +149,8 @@ impl Engine {
             return;
         }
         let Memory { entries, removed, held } = memory;
+        entries.iter().for_each(|(_, _, revision)| self.clock.note(&revision.version));
+        removed.iter().for_each(|(_, revision)| self.clock.note(&revision.version));
         let mut held: BTreeMap<RelPath, InFolder> = held.into_iter().collect();
         let mark = self.last_mark;
         for (path, record, revision) in entries {

@@ -136,11 +136,16 @@ fn number_of(kind: &Kind) -> u8 {
 
 /// The name of a conflict copy, beside the name that it lost: who made it, when it was last modified, and six digits that
 /// follow from what it holds, before the end of the name that says what kind of file it is. Cut so that it is a name.
+///
+/// If `nth` is not zero, the digits are others: for when something else has that name already.
 #[must_use]
-pub fn conflict_name(name: &Name, record: &Record, author: DeviceTag) -> Name {
+pub fn conflict_name(name: &Name, record: &Record, author: DeviceTag, nth: u32) -> Name {
     let (date, digest) = (date_of(record.modified), digest_of(&record.kind));
     let with_digest = |digest: u64| with_mark(name, format!(".conflict-{author}-{date}-{:06x}", digest >> 40));
-    let copy = with_digest(digest);
+    let copy = match nth {
+        0 => with_digest(digest),
+        nth => with_digest(xxh3_64(&[digest.to_le_bytes(), u64::from(nth).to_le_bytes()].concat())),
+    };
     // A name that is as long as names may be can be cut to what it was.
     if copy == *name { with_digest(!digest) } else { copy }
 }
@@ -278,7 +283,7 @@ mod tests {
     #[test]
     fn a_copy_is_named_after_who_made_it_and_when() {
         let copy = |name: &[u8]| {
-            let name = conflict_name(&Name::new(name).unwrap(), &file(1, 1_700_000_000), DeviceTag(0xab));
+            let name = conflict_name(&Name::new(name).unwrap(), &file(1, 1_700_000_000), DeviceTag(0xab), 0);
             name.as_bytes().escape_ascii().to_string()
         };
         assert_eq!(copy(b"a.txt"), "a.conflict-00000000000000ab-20231114-221320-6ca7f9.txt");
@@ -294,15 +299,15 @@ mod tests {
     #[test]
     fn a_long_name_is_cut_between_characters() {
         let long = Name::new("ü".repeat(126).as_bytes()).unwrap();
-        let copy = conflict_name(&long, &file(1, 0), DeviceTag(1));
+        let copy = conflict_name(&long, &file(1, 0), DeviceTag(1), 0);
         let text = core::str::from_utf8(copy.as_bytes()).unwrap();
         assert!(
             text.ends_with(".conflict-0000000000000001-19700101-000000-6ca7f9") && text.len() <= NAME_MAX_BYTES,
             "{text}"
         );
         // A copy of a copy of that name, with other bytes of the same second, is still another name.
-        let again = conflict_name(&copy, &file(2, 0), DeviceTag(1));
-        assert_ne!(conflict_name(&again, &file(0x99, 0), DeviceTag(1)), again);
+        let again = conflict_name(&copy, &file(2, 0), DeviceTag(1), 0);
+        assert_ne!(conflict_name(&again, &file(0x99, 0), DeviceTag(1), 0), again);
     }
 
     #[test]
@@ -359,7 +364,7 @@ mod tests {
         #[test]
         fn a_conflict_copy_always_has_a_name(name in proptest::collection::vec(1..=255_u8, 1..=255), seconds: i64) {
             if let Ok(name) = Name::new(&name) {
-                prop_assert_ne!(conflict_name(&name, &file(7, seconds), DeviceTag(1)), name);
+                prop_assert_ne!(conflict_name(&name, &file(7, seconds), DeviceTag(1), 0), name);
             }
         }
     }

@@ -185,6 +185,21 @@ impl Engine {
         self.look_at_both(from, to, out);
     }
 
+    /// Something in our folder could not be looked at. That is no reason to take it from others.
+    pub(crate) fn on_unknown(&mut self, path: &RelPath) {
+        if !self.config.keeps_folder {
+            return;
+        }
+        let mark = self.last_mark;
+        let within = self.tree.resolve(path.names()).map(|top| self.tree.within(top)).unwrap_or_default();
+        for ino in within {
+            if let Some(node) = self.tree.get_mut(ino) {
+                node.mark = mark;
+            }
+        }
+        self.replica.folder.behind.mark_below(path, mark);
+    }
+
     /// A file that is not in our folder yet was given other attributes.
     pub(crate) fn merge_amended(
         &mut self,

@@ -17,6 +17,10 @@ use crate::tree::{Known, Node, Origin};
 use crate::version::{DeviceTag, Dot, Revision, Version};
 use core::ops::Bound;
 
+/// How far the numbers of a peer may be ahead of ours: as many as there are microseconds in 35 years. Who was at the end of
+/// all numbers could not be told from who comes after.
+const FARTHEST_AHEAD: u64 = 1 << 50;
+
 /// Who has what no peer is known to have.
 pub(crate) const NOBODY: PeerId = PeerId([0; 32]);
 
@@ -86,6 +90,9 @@ impl Engine {
             record.check()?;
             theirs.revision.check()?;
         }
+        if theirs.revision.version.highest() > self.config.version_base.saturating_add(FARTHEST_AHEAD) {
+            return Err(PeerFault::Version);
+        }
         if path.is_root() && theirs.record.as_ref().is_none_or(|record| record.kind != Kind::Dir) {
             return Err(PeerFault::Root);
         }
@@ -100,6 +107,7 @@ impl Engine {
         telling: Telling,
         out: &mut Vec<Output>,
     ) -> Result<(), PeerFault> {
+        self.renumber(path, &theirs.revision.version, out);
         let Some(ours) = self.stated_at(path) else { return self.set_state(path, theirs, telling, out) };
         let merged = merge(&ours, &theirs);
         if merged == ours {
@@ -162,6 +170,17 @@ impl Engine {
             node.origin = Origin::Peer(by);
         }
         node.mark = telling.mark;
+    }
+
+    /// A version names a change that we made in a life of which we have no memory, with a number as high as those that we give
+    /// in this one: what our folder holds gets a new number, or it would be taken for what was written over.
+    fn renumber(&mut self, path: &RelPath, theirs: &Version, out: &mut Vec<Output>) {
+        let held = self.held_at(path).filter(|held| self.clock.is_overtaken(held.dot, theirs));
+        self.clock.note(theirs);
+        if let Some(held) = held {
+            let dot = held.dot;
+            self.tell_found(path, held, &[dot], out);
+        }
     }
 
     /// This is said of a path from now on.

@@ -6,17 +6,20 @@ use crate::ids::PeerId;
 use crate::path::{Name, RelPath};
 use crate::version::Revision;
 use core::ops::Bound;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The most that are kept. Beyond that the oldest go: a peer that was away since then may bring back what it has.
 const MAX_TOMBSTONES: usize = 1 << 20;
+
+/// So many are kept although everybody who is known in this life has heard of them: somebody who is not may come back.
+const KEPT_ANYWAY: usize = 1 << 16;
 
 /// What was removed, by path and by when.
 #[derive(Debug, Default)]
 pub(crate) struct Tombstones {
     by_path: BTreeMap<RelPath, Tombstone>,
     /// By the numbers of the events that told of them.
-    by_event: BTreeMap<u64, Vec<RelPath>>,
+    by_event: BTreeMap<u64, BTreeSet<RelPath>>,
     /// The last event that each follower is known to have applied.
     heard: BTreeMap<PeerId, u64>,
 }
@@ -37,7 +40,7 @@ impl Tombstones {
     /// Something was removed, as event number `event` tells.
     pub(crate) fn insert(&mut self, path: RelPath, revision: Revision, event: u64) {
         self.remove(&path);
-        self.by_event.entry(event).or_default().push(path.clone());
+        self.by_event.entry(event).or_default().insert(path.clone());
         self.by_path.insert(path, Tombstone { revision, event });
         while self.by_path.len() > MAX_TOMBSTONES {
             let Some((_, oldest)) = self.by_event.pop_first() else { break };
@@ -49,7 +52,7 @@ impl Tombstones {
     pub(crate) fn remove(&mut self, path: &RelPath) {
         let Some(Tombstone { event, .. }) = self.by_path.remove(path) else { return };
         if let Some(paths) = self.by_event.get_mut(&event) {
-            paths.retain(|of| of != path);
+            paths.remove(path);
             if paths.is_empty() {
                 self.by_event.remove(&event);
             }
@@ -70,7 +73,7 @@ impl Tombstones {
 
     /// For [`Engine::check`].
     pub(crate) fn check(&self) {
-        let by_event: usize = self.by_event.values().map(Vec::len).sum();
+        let by_event: usize = self.by_event.values().map(BTreeSet::len).sum();
         assert_eq!(
             by_event,
             self.by_path.len(),
@@ -94,7 +97,9 @@ impl Engine {
         tombstones.heard.insert(peer, heard);
         let all = self.peers.keys().all(|peer| tombstones.heard.contains_key(peer));
         let least = tombstones.heard.values().copied().min().filter(|_| all).unwrap_or(0);
-        while let Some(entry) = tombstones.by_event.first_entry().filter(|entry| *entry.key() <= least) {
+        while tombstones.by_path.len() > KEPT_ANYWAY
+            && let Some(entry) = tombstones.by_event.first_entry().filter(|entry| *entry.key() <= least)
+        {
             entry.remove().iter().for_each(|path| _ = tombstones.by_path.remove(path));
         }
     }

@@ -9,6 +9,7 @@ use crate::ids::PeerId;
 use crate::record::Record;
 use core::cmp::Ordering;
 use core::fmt;
+use core::ops::RangeInclusive;
 
 /// The highest number that a change may have. Numbers follow the time of day in microseconds, which gets there in a hundred
 /// thousand years.
@@ -207,20 +208,46 @@ pub(crate) struct Clock {
     author: DeviceTag,
     /// At least this was used.
     last: u64,
+    /// The numbers that were given in this life, in their order, as ranges.
+    given: Vec<RangeInclusive<u64>>,
 }
+
+/// How many ranges of numbers are remembered. Beyond that the first two are taken for one, with what is between them.
+const MOST_RANGES: usize = 1_024;
 
 impl Clock {
     /// The numbers of `author` that are higher than `base`. A base that follows the time of day makes a device which lost
     /// its memory give higher numbers than before.
     pub(crate) fn new(author: DeviceTag, base: u64) -> Clock {
-        Clock { author, last: base.min(MAX_COUNTER) }
+        Clock { author, last: base.min(MAX_COUNTER), given: Vec::new() }
     }
 
     /// The dot of a change of what has version `before`. Its number is higher than any in that, so that it is the highest
     /// of the version after it.
     pub(crate) fn dot_after(&mut self, before: &Version) -> Dot {
         self.last = (self.last.max(before.highest()) + 1).min(MAX_COUNTER);
+        match self.given.last_mut() {
+            Some(range) if *range.end() + 1 == self.last => *range = *range.start()..=self.last,
+            _ => self.given.push(self.last..=self.last),
+        }
+        if self.given.len() > MOST_RANGES {
+            let (first, second) = (self.given.remove(0), self.given.remove(0));
+            self.given.insert(0, *first.start()..=*second.end());
+        }
         Dot { author: self.author, counter: self.last }
+    }
+
+    /// A version names changes of this device: no number up to those is given any more.
+    pub(crate) fn note(&mut self, version: &Version) {
+        self.last = self.last.max(version.counter_of(self.author));
+    }
+
+    /// Whether a version names a change of this device that was made in an earlier life, and of which this one did not know
+    /// when it gave `dot`: the version would be taken for one that knows of that, too.
+    pub(crate) fn is_overtaken(&self, dot: Dot, version: &Version) -> bool {
+        let named = version.counter_of(self.author);
+        let is_ours = |counter: u64| self.given.iter().any(|range| range.contains(&counter));
+        dot.author == self.author && is_ours(dot.counter) && named >= dot.counter && !is_ours(named)
     }
 }
 

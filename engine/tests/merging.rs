@@ -118,15 +118,17 @@ impl World {
     }
 
     fn keep_copy(&mut self, at: usize, name: &Name, lost: &Sibling) {
-        let mut name = conflict_name(name, &lost.record, lost.dot.author);
-        let before = loop {
-            let before = self.replicas[at].get(&name).cloned().unwrap_or_default();
-            match &before.record {
-                Some(there) if there.kind == lost.record.kind => return,
-                Some(_) => name = conflict_name(&name, &lost.record, lost.dot.author),
-                None => break before,
-            }
+        let copy = |nth| conflict_name(name, &lost.record, lost.dot.author, nth);
+        let said = |name: &Name| self.replicas[at].get(name).cloned().unwrap_or_default();
+        let mut names = (0..).map(copy).map(|name| (said(&name), name));
+        let Some((before, name)) =
+            names.find(|(before, _)| before.record.as_ref().is_none_or(|there| there.kind == lost.record.kind))
+        else {
+            return;
         };
+        if before.record.is_some() {
+            return;
+        }
         self.last += 1;
         let dot = Dot { author: DeviceTag(at as u64 + 1), counter: self.last };
         self.replicas[at].insert(name, before.after(dot, lost.record.clone(), &[]));

@@ -185,6 +185,7 @@ fn withhold(observation: &mut Observation) {
         Observation::Missing { .. }
         | Observation::Moved { .. }
         | Observation::Sighted { .. }
+        | Observation::Unknown { .. }
         | Observation::ScanBegin { .. }
         | Observation::ScanEnd { .. } => {}
     }

@@ -178,3 +178,41 @@ fn where_something_else_was_found_nothing_is_done_before_somebody_has_looked() {
     let (_, ops) = applied(&out).unwrap();
     assert!(matches!(&ops[0], Apply::KeepCopy { path: at, .. } if *at == path("d")), "{ops:?}");
 }
+
+#[test]
+fn a_change_of_a_forgotten_life_is_not_taken_for_one_of_this() {
+    let mut hand = at_rest(&[]);
+    hand.found("f", FILE, 0o644, 100, (60, 60));
+    // In another life this device made a change with a higher number, and somebody has written over that.
+    let ours = Dot { author: Config::default().device, counter: 1 << 40 };
+    let record = Record { modified: FileTime { seconds: 200, nanos: 0 }, ..file_record(700, 77) };
+    let revision = Revision::after(&ours.into(), Dot { author: DeviceTag(3), counter: (1 << 40) + 1 });
+    let out = hand.event(Change::Put { path: path("f"), record, revision, replaced: false });
+    let (_, ops) = applied(&out).unwrap();
+    assert!(matches!(&ops[0], Apply::KeepCopy { path: at, .. } if *at == path("f")), "{ops:?}");
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_taken_from_nobody() {
+    let mut hand = at_rest(&[]);
+    hand.found("d", SeenKind::Dir, 0o755, 1, (40, 50));
+    hand.found("d/f", FILE, 0o644, 100, (60, 60));
+    hand.found("g", FILE, 0o644, 100, (61, 61));
+    observe(&mut hand, Observation::ScanBegin { path: RelPath::ROOT });
+    hand.found("d", SeenKind::Dir, 0o755, 1, (40, 50));
+    observe(&mut hand, Observation::Unknown { path: path("d") });
+    let out = observe(&mut hand, Observation::ScanEnd { path: RelPath::ROOT });
+    assert_eq!(announced(&out, "d/f"), None);
+    assert_eq!(announced(&out, "g"), Some(None), "and what is not there is gone");
+}
+
+#[test]
+fn what_there_is_no_room_for_stays_where_it_is() {
+    let mut hand = Hand::new(Config { keeps_folder: true, max_entries: 2, ..Config::default() });
+    hand.found("", SeenKind::Dir, 0o755, 1, (1, 1));
+    for (at, inode) in [("a", 60), ("b", 61), ("c", 62)] {
+        let out = hand.found(at, FILE, 0o644, 100, (inode, 60));
+        assert_eq!(applied(&out), None, "{at} is left alone");
+    }
+    assert_eq!(applied(&hand.pass(Config::default().retry_cap)), None);
+}

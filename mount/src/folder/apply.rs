@@ -105,6 +105,12 @@ impl Place<'_> {
         stat_in(self.directory.as_fd(), self.name())
     }
 
+    /// Whether a socket, a pipe or a device stands there.
+    fn is_taken_by_what_is_not_shared(&self) -> bool {
+        let is_shared = |kind| matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Symlink);
+        self.stat().is_ok_and(|stat| !is_shared(FileType::from_raw_mode(stat.st_mode)))
+    }
+
     /// What is there, if it is what is expected: the same file, unchanged, or the same directory.
     fn expect(&self, expected: Facts) -> Outcome<Stat> {
         let stat = self.stat()?;
@@ -308,7 +314,13 @@ impl Applier {
         let made = set_attributes(&item.open()?, wanted)?;
         meanwhile();
         match &before {
-            None => item.give_name(place)?,
+            None => match item.give_name(place) {
+                // Nobody is ever told of that: it would be looked at again and again.
+                Err(Refusal::Changed) if place.is_taken_by_what_is_not_shared() => {
+                    return Err(Refusal::Disk(Errno::EXIST));
+                }
+                given => given?,
+            },
             Some(before) => self.replace(item, &made, place, before)?,
         }
         meanwhile();

@@ -39,6 +39,13 @@ pub enum SkipReason {
     Loop,
 }
 
+impl SkipReason {
+    /// Whether it is not known what is there.
+    pub(crate) fn is_trouble(&self) -> bool {
+        matches!(self, SkipReason::Attributes(_) | SkipReason::Unreadable(_))
+    }
+}
+
 /// Something in the folder that is not shared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not shared: {}: {reason}", .path.display())]

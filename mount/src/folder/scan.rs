@@ -180,7 +180,7 @@ impl<V: Visitor> Scan<'_, V> {
     }
 
     fn list(&mut self, path: &RelPath, directory: BorrowedFd<'_>) -> Vec<(Name, There)> {
-        let mut entries = Vec::new();
+        let (mut entries, mut troubled, mut unreadable) = (Vec::new(), Vec::new(), None);
         let mut names = RawDir::new(directory, &mut self.names);
         while let Some(entry) = names.next() {
             let entry = match entry {
@@ -189,7 +189,7 @@ impl<V: Visitor> Scan<'_, V> {
                 // It was removed while it was read.
                 Err(Errno::NOENT) => break,
                 Err(error) => {
-                    self.visitor.skipped(Skipped::new(path, SkipReason::Unreadable(error.raw_os_error())));
+                    unreadable = Some(SkipReason::Unreadable(error.raw_os_error()));
                     break;
                 }
             };
@@ -203,15 +203,27 @@ impl<V: Visitor> Scan<'_, V> {
                     entries.push((name, there));
                     continue;
                 }
-                (Ok(_), Sight::Skip(reason)) => reason,
+                (Ok(name), Sight::Skip(reason)) => {
+                    if let (true, Ok(path)) = (reason.is_trouble(), path.join(name)) {
+                        troubled.push(path);
+                    }
+                    reason
+                }
                 (Err(error), Sight::There(_) | Sight::Skip(_)) => SkipReason::Path(error),
             };
             self.visitor.skipped(Skipped { path: native(path).join(OsStr::from_bytes(bytes)), reason });
         }
+        if let Some(reason) = unreadable {
+            self.skip(path, reason);
+        }
+        troubled.into_iter().for_each(|path| self.tell(Observation::Unknown { path }));
         entries
     }
 
     fn skip(&mut self, path: &RelPath, reason: SkipReason) {
+        if reason.is_trouble() {
+            self.tell(Observation::Unknown { path: path.clone() });
+        }
         self.visitor.skipped(Skipped::new(path, reason));
     }
 

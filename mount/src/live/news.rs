@@ -57,6 +57,7 @@ impl Teller {
         let directory = self.beneath.parent(path).ok()?;
         Some(match look_in(directory.as_fd(), name.as_bytes()) {
             Sight::There(there) => Observation::Found { path: path.clone(), seen: there.seen },
+            Sight::Skip(reason) if reason.is_trouble() => Observation::Unknown { path: path.clone() },
             Sight::Nothing | Sight::Skip(_) => Observation::Missing { path: path.clone() },
         })
     }
@@ -97,7 +98,10 @@ impl Live {
                     self.review(to);
                     self.review_away_in(to);
                 }
-                Observation::ScanBegin { .. } | Observation::Sighted { .. } | Observation::Amended { .. } => {}
+                Observation::ScanBegin { .. }
+                | Observation::Sighted { .. }
+                | Observation::Amended { .. }
+                | Observation::Unknown { .. } => {}
                 // What was not found again was told by nobody.
                 Observation::ScanEnd { path } => self.review_all_in(path),
             }

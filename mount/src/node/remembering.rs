@@ -91,7 +91,10 @@ impl Node {
             return false;
         }
         let Some(known) = self.known(remembering.what, &mut written) else { return false };
-        self.write_down(known).await;
+        if !self.write_down(known).await {
+            // It is tried again, also if nothing else changes.
+            *written = Written::default();
+        }
         true
     }
 
@@ -146,21 +149,16 @@ impl Node {
         remembering.note_news();
     }
 
-    async fn write_down(&self, known: Known) {
-        match known {
-            Known::Tree(tree) => {
-                if let Err(error) = self.store.save_tree(tree).await {
-                    tracing::warn!(
-                        "what is known of the share's tree cannot be written down for a later start: {error}"
-                    );
-                }
-            }
-            Known::Folder(share, memory) => {
-                if let Err(error) = self.store.save_memory(share, memory).await {
-                    tracing::warn!("what is known of the share cannot be written down for a later start: {error}");
-                }
-            }
+    /// Says whether it is written down.
+    async fn write_down(&self, known: Known) -> bool {
+        let written = match known {
+            Known::Tree(tree) => self.store.save_tree(tree).await,
+            Known::Folder(share, memory) => self.store.save_memory(share, memory).await,
+        };
+        if let Err(error) = &written {
+            tracing::warn!("what is known of the share cannot be written down for a later start: {error}");
         }
+        written.is_ok()
     }
 }
 

@@ -94,9 +94,12 @@ fn an_edit_while_the_mount_was_down_costs_the_chunk_that_it_touches() {
     let mount = place.mount(&[]);
     assert_same(&place.folder, mount.root());
     mount.stop();
+    let listed = || place.world.run("asker", &["ls", "--json", &place.share.ticket]).went_well().text().to_owned();
+    let before = listed();
     let file = File::options().write(true).open(place.folder.join("0")).unwrap();
     file.write_all_at(b"edited", 5 * CHUNK_SIZE + 1000).unwrap();
     drop(file);
+    eventually("the owner has noticed", || listed() != before);
     // The owner has noticed it when somebody who asks anew hears of it.
     let again = place.passing(|| {
         let mount = place.mount(&[]);

@@ -203,7 +203,9 @@ impl Far {
                 Observation::Moved { from, to } => format!("moved {from} to {to}"),
                 Observation::Sighted { path } => format!("sighted {path}"),
                 Observation::Amended { path, .. } => format!("amended {path}"),
-                Observation::ScanBegin { .. } | Observation::ScanEnd { .. } => panic!("nobody scans"),
+                Observation::ScanBegin { .. } | Observation::ScanEnd { .. } | Observation::Unknown { .. } => {
+                    panic!("nobody scans")
+                }
             });
             state.take(observation);
         }
@@ -250,7 +252,7 @@ impl State {
                 file.mode = mode.unwrap_or(file.mode);
                 file.modified = modified.unwrap_or(file.modified);
             }
-            Observation::ScanBegin { .. } | Observation::ScanEnd { .. } => {}
+            Observation::ScanBegin { .. } | Observation::ScanEnd { .. } | Observation::Unknown { .. } => {}
         }
     }
 }

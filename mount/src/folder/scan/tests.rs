@@ -74,6 +74,7 @@ impl Notes {
             | Observation::Moved { .. }
             | Observation::Sighted { .. }
             | Observation::Amended { .. }
+            | Observation::Unknown { .. }
             | Observation::ScanBegin { .. }
             | Observation::ScanEnd { .. } => None,
         });
@@ -173,7 +174,7 @@ fn a_directory_is_told_as_it_is_once_the_visitor_knows_of_it() {
     let modes = notes.told.iter().filter_map(|told| match told {
         Observation::Found { seen, .. } => Some((seen.kind.clone(), seen.mode)),
         Observation::Missing { .. } | Observation::Moved { .. } => None,
-        Observation::Sighted { .. } | Observation::Amended { .. } => None,
+        Observation::Sighted { .. } | Observation::Amended { .. } | Observation::Unknown { .. } => None,
         Observation::ScanBegin { .. } | Observation::ScanEnd { .. } => None,
     });
     assert_eq!(modes.collect::<Vec<_>>(), [(SeenKind::Dir, 0o711)]);

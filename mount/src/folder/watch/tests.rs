@@ -82,6 +82,7 @@ impl Heard {
                     self.tree.insert(RelPath::new(names).unwrap(), seen);
                 }
             }
+            Observation::Unknown { .. } => {}
             Observation::Sighted { .. } | Observation::Amended { .. } => panic!("a watcher sees no more than a folder"),
             Observation::ScanBegin { path } => assert!(self.scan.replace((path, BTreeSet::new())).is_none()),
             Observation::ScanEnd { path } => {
@@ -251,6 +252,7 @@ impl Rig {
             | Observation::Missing { .. }
             | Observation::Sighted { .. }
             | Observation::Amended { .. }
+            | Observation::Unknown { .. }
             | Observation::ScanBegin { .. }
             | Observation::ScanEnd { .. } => None,
         });

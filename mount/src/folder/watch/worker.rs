@@ -390,7 +390,11 @@ impl Worker {
             }
             Some(Sight::Skip(reason)) => {
                 self.forget(path);
-                self.tell(Observation::Missing { path: path.clone() });
+                let path_of = || path.clone();
+                self.tell(match reason.is_trouble() {
+                    true => Observation::Unknown { path: path_of() },
+                    false => Observation::Missing { path: path_of() },
+                });
                 self.skip(Skipped::new(path, reason));
             }
             Some(Sight::There(there)) if there.is_directory() => {

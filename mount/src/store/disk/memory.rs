@@ -29,5 +29,7 @@ pub(super) fn load(home: &Home, share: ShareId) -> Result<Option<Memory>, LoadEr
 /// Replaces what was written down. Durable when it returns: there is always a whole one, this one or the one before.
 pub(super) fn save(home: &Home, share: ShareId, memory: &Memory) -> io::Result<()> {
     let bytes = encode_memory(share, memory).map_err(|error| io::Error::new(io::ErrorKind::FileTooLarge, error))?;
+    // It says what the folder held: that must not be lost by what it is remembered through.
+    home.private.sync_all()?;
     known::save(home, MEMORY, &bytes)
 }
