@@ -59,8 +59,8 @@ impl Stated {
         standing.chain(self.revision.others.iter().cloned()).collect()
     }
 
-    /// What becomes of it with one more change, which was made by somebody who saw what `over` made, and what stood there if
-    /// that is `None`.
+    /// What becomes of it with one more change, which was made by somebody who saw what the changes `over` had made, and wrote
+    /// over that.
     #[must_use]
     pub fn after(&self, dot: Dot, record: Record, over: &[Dot]) -> Stated {
         let mut written = self.written();

@@ -90,13 +90,17 @@ impl Engine {
             record.check()?;
             theirs.revision.check()?;
         }
-        if theirs.revision.version.highest() > self.config.version_base.saturating_add(FARTHEST_AHEAD) {
-            return Err(PeerFault::Version);
-        }
+        self.check_numbers(&theirs.revision.version)?;
         if path.is_root() && theirs.record.as_ref().is_none_or(|record| record.kind != Kind::Dir) {
             return Err(PeerFault::Root);
         }
         self.merge_in(path, theirs, telling, out)
+    }
+
+    /// A peer's numbers may be ahead of ours, but not by so much that there would be none left.
+    fn check_numbers(&self, theirs: &Version) -> Result<(), PeerFault> {
+        let most = self.config.version_base.saturating_add(FARTHEST_AHEAD);
+        if theirs.highest() > most { Err(PeerFault::Version) } else { Ok(()) }
     }
 
     /// Merges what is said of a path with what we know of it.
@@ -375,6 +379,7 @@ impl Engine {
         let dot = revision.dot;
         record.check()?;
         revision.check()?;
+        self.check_numbers(&revision.version.join(&left))?;
         let gone = Stated { record: None, revision: Revision::removed(left) };
         if record.kind == Kind::Dir {
             // What came to the new place may be known already, and what left the old one not yet.

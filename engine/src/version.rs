@@ -1,8 +1,8 @@
-//! Which state of a path is newer: version vectors, so that this is a fact and not a reading of clocks.
+//! Which changes of a path are known: version vectors, so that what was written over what is a fact and not a reading of clocks.
 //!
-//! Every change of a path counts up the number of the device that made it. A version that names every change that another
-//! one names, and more, is newer; two that each name a change which the other does not are concurrent, whatever the
-//! clocks said.
+//! Every change of a path counts up the number of the device that made it. A version names, for each device, its last change
+//! that is known; two that each name a change which the other does not were made without knowledge of each other, whatever
+//! the clocks said.
 
 use crate::fault::PeerFault;
 use crate::ids::PeerId;
@@ -54,19 +54,6 @@ pub struct Dot {
     pub author: DeviceTag,
     /// Its number, never zero.
     pub counter: u64,
-}
-
-/// How two versions stand to each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// They name the same changes.
-    Same,
-    /// The first names all that the second does, and more.
-    Newer,
-    /// The second names all that the first does, and more.
-    Older,
-    /// Each names a change that the other does not.
-    Concurrent,
 }
 
 /// The changes that led to one state of a path: for each device, the number of its last one.
@@ -146,24 +133,6 @@ impl Version {
     #[must_use]
     pub fn covers(&self, dot: Dot) -> bool {
         self.counter_of(dot.author) >= dot.counter
-    }
-
-    /// Whether it names changes of no other device.
-    #[must_use]
-    pub fn is_only_of(&self, author: DeviceTag) -> bool {
-        self.dots().iter().all(|dot| dot.author == author)
-    }
-
-    /// How it stands to another.
-    #[must_use]
-    pub fn compare(&self, other: &Version) -> Order {
-        let within = |a: &Version, b: &Version| a.dots().iter().all(|dot| b.covers(*dot));
-        match (within(self, other), within(other, self)) {
-            (true, true) => Order::Same,
-            (true, false) => Order::Older,
-            (false, true) => Order::Newer,
-            (false, false) => Order::Concurrent,
-        }
     }
 
     /// The version that names what either of the two names. Of the devices beyond [`MAX_PAIRS`] those with the lowest
@@ -353,21 +322,11 @@ mod tests {
         }
 
         #[test]
-        fn comparing_agrees_with_joining(a in versions(), b in versions()) {
-            let expected = match (a.join(&b) == a, a.join(&b) == b) {
-                (true, true) => Order::Same,
-                (true, false) => Order::Newer,
-                (false, true) => Order::Older,
-                (false, false) => Order::Concurrent,
-            };
-            prop_assert_eq!(a.compare(&b), expected);
-        }
-
-        #[test]
         fn a_change_is_newer_than_all_that_was_before(a in versions(), author in 0..6_u64, base in 0..9_u64) {
             let mut clock = Clock::new(DeviceTag(author), base);
             let after = Revision::after(&a, clock.dot_after(&a));
-            prop_assert_eq!(after.version.compare(&a), Order::Newer);
+            prop_assert_eq!(after.version.join(&a), after.version.clone());
+            prop_assert!(!a.covers(after.dot));
             prop_assert_eq!(after.version.highest(), after.dot.counter);
             prop_assert!(after.dot.counter > base);
             prop_assert!(clock.dot_after(&Version::default()) > after.dot);

@@ -216,3 +216,24 @@ fn what_there_is_no_room_for_stays_where_it_is() {
     }
     assert_eq!(applied(&hand.pass(Config::default().retry_cap)), None);
 }
+
+#[test]
+fn numbers_that_leave_no_room_for_others_are_refused() {
+    for change in [
+        |dot: Dot| Change::Put { path: path("f"), record: file_record(7, 7), revision: dot.into(), replaced: false },
+        |dot: Dot| Change::Remove { path: path("f"), revision: Revision::removed(dot.into()) },
+        |dot: Dot| Change::Rename {
+            from: path("d"),
+            to: path("e"),
+            record: dir_record(),
+            revision: dot.into(),
+            left: dot.into(),
+            digest: 0,
+        },
+    ] {
+        let mut hand = at_rest(&[]);
+        let out = hand.event(change(Dot { author: DeviceTag(3), counter: 1 << 61 }));
+        let is_fault = |notice: &&Notice| matches!(notice, Notice::PeerFault { fault: PeerFault::Version, .. });
+        assert!(Hand::notices(&out).iter().any(is_fault), "{out:?}");
+    }
+}
