@@ -210,6 +210,7 @@ impl Engine {
         let folder = &self.replica.folder;
         due.retain(|path| !folder.unclear.contains(path) && !folder.refused.contains(path));
         let mut left = BTreeSet::new();
+        let mut waits = Vec::new();
         let mut plan = Plan::default();
         // Bytes that the folder is about to lose may be wanted elsewhere.
         let wanted = self.wanted_of(&due);
@@ -238,7 +239,8 @@ impl Engine {
                     Next::Do(planned) => plan.push(*planned),
                     Next::Later => _ = left.insert(path.clone()),
                     // It is due again when its bytes are here.
-                    Next::Wait | Next::Nothing => {}
+                    Next::Wait => waits.push(ino),
+                    Next::Nothing => {}
                 }
             }
         }
@@ -254,6 +256,10 @@ impl Engine {
         }
         // What is only waited for by others in the same batch comes again when that has ended.
         self.replica.folder.due = left;
+        // What was to be renamed from elsewhere in the folder may not be any more, and nobody fetches it then.
+        for ino in waits {
+            self.prefetch_if_pinned(ino);
+        }
         plan.ops
     }
 
@@ -523,7 +529,6 @@ impl Engine {
         if let Some(node) = self.tree.get_mut(ino) {
             node.origin = source;
         }
-        self.prefetch_if_pinned(ino);
     }
 
     /// What lost its name holds the bytes of what took it: they are one file.
