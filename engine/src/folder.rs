@@ -257,6 +257,11 @@ impl Engine {
         // What is only waited for by others in the same batch comes again when that has ended.
         self.replica.folder.due = left;
         // What was to be renamed from elsewhere in the folder may not be any more, and nobody fetches it then.
+        let is_under_way = |ino: &Ino| {
+            let content = self.tree.get(*ino).and_then(|node| node.content);
+            content.is_some_and(|content| self.is_prefetched(content))
+        };
+        waits.retain(|ino| !is_under_way(ino));
         for ino in waits {
             self.prefetch_if_pinned(ino);
         }

@@ -63,6 +63,7 @@ pub mod ids;
 pub mod input;
 mod memory;
 pub mod merge;
+mod older;
 pub mod output;
 pub mod path;
 pub mod record;

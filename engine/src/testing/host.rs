@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::ids::{ContentId, EffectId, LinkId, PeerId, ReqId};
 use crate::input::{Request, StoreError, Wanted, WatchCursor};
-use crate::output::{Apply, ApplyError};
+use crate::output::{Apply, ApplyError, ServedFile};
 use crate::path::RelPath;
 use crate::record::Facts;
 use crate::remembered::Remembered;
@@ -60,7 +60,7 @@ pub(super) enum Job {
     Store { content: ContentId, chunk: u64, size_bytes: u64 },
     Resume { content: ContentId },
     Verify { content: ContentId, chunk: u64 },
-    Compare { conn: Option<ConnId>, content: ContentId, chunks: core::ops::Range<u64> },
+    Compare { conn: Option<ConnId>, content: ContentId, chunks: core::ops::Range<u64>, in_folder: Option<ServedFile> },
     Save { contents: Vec<ContentId> },
     Apply { ops: VecDeque<Apply>, results: Vec<Result<Facts, ApplyError>> },
 }

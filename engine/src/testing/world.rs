@@ -279,13 +279,13 @@ impl World {
             Effect::Verify { content, chunk } => self.local_job(at, id, Job::Verify { content, chunk }),
             Effect::Save { contents } => self.local_job(at, id, Job::Save { contents }),
             Effect::Apply { ops } => self.local_job(at, id, Job::Apply { ops: ops.into(), results: Vec::new() }),
-            Effect::Compare { peer: _, link, wanted, chunks } => {
+            Effect::Compare { peer: _, link, wanted, chunks, in_folder } => {
                 let content = wanted.content;
                 self.hosts[at].store.create(content, &identity_of(&wanted), &wanted.path);
                 self.hosts[at].wanted.insert(content, wanted.clone());
                 let hash = Message::Hash { effect: id, wanted, chunks: chunks.clone() };
                 let conn = self.send_or_lose(at, id, link, hash);
-                Some(Job::Compare { conn, content, chunks })
+                Some(Job::Compare { conn, content, chunks, in_folder })
             }
             Effect::Rebase { content, identity, path, from, older } => {
                 self.hosts[at].store.rebase(content, &identity, &path, from, older);
