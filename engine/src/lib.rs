@@ -84,6 +84,7 @@ mod cache;
 mod check;
 mod content;
 mod engine;
+mod entries;
 mod fetch;
 mod folder;
 mod follow;
@@ -110,19 +111,20 @@ pub use bitmap::ChunkBitmap;
 pub use config::{Config, OnDisconnect};
 pub use download::DownloadState;
 pub use engine::Engine;
+pub use entries::Entries;
 pub use event::{Change, Observation, Position, Seen, SeenKind, TreeUpdate};
 pub use fault::PeerFault;
 pub use follow::MAX_ENTRIES;
 pub use identity::{ContentIdentity, ContentKey};
 pub use ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
 pub use input::{Command, DialError, Done, FetchError, Input, PeerEvent, Request, StoreError, Wanted, WatchCursor};
-pub use memory::{InFolder, Memory};
+pub use memory::{InFolder, Memory, Remembering};
 pub use output::{
     Apply, ApplyError, Attr, AttrKind, DirEntry, DirEntryName, Effect, Errno, Notice, Opened, Output, Reply,
     ServedFile, Source, Span,
 };
 pub use peers::Link;
-pub use remembered::{Remembered, Snapshot};
+pub use remembered::{Collected, Remembered, Snapshot};
 pub use stored::{Held, Resumed, Trust};
 pub use time::Time;
 pub use timers::Timer;

@@ -87,21 +87,49 @@ impl Names {
     }
 
     /// All of them, in their order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Name, Ino)> {
-        self.runs.iter().flatten().map(|(name, ino)| (name, *ino))
+    pub(crate) fn iter(&self) -> NamesBehind<'_> {
+        self.iter_behind(None)
+    }
+
+    /// All of them behind `name`, which need not be there, or all.
+    pub(crate) fn iter_behind(&self, name: Option<&Name>) -> NamesBehind<'_> {
+        let (run, place) = name.map_or((0, 0), |name| {
+            let (run, place) = self.place(name.as_bytes());
+            (run, place.map_or_else(|place| place, |place| place + 1))
+        });
+        NamesBehind { names: self, run, place }
     }
 
     /// The entry with the first name.
     pub(crate) fn first(&self) -> Option<Ino> {
-        self.runs.first()?.first().map(|(_, ino)| *ino)
+        self.iter().next().map(|(_, ino)| ino)
     }
 
     /// The entry with the first name behind `name`, which need not be there.
     pub(crate) fn behind(&self, name: &Name) -> Option<Ino> {
-        let (at, place) = self.place(name.as_bytes());
-        let behind = place.map_or_else(|place| place, |place| place + 1);
-        let next = || self.runs.get(at + 1)?.first();
-        self.runs.get(at)?.get(behind).or_else(next).map(|(_, ino)| *ino)
+        self.iter_behind(Some(name)).next().map(|(_, ino)| ino)
+    }
+}
+
+/// See [`Names::iter_behind`].
+pub(crate) struct NamesBehind<'a> {
+    names: &'a Names,
+    run: usize,
+    place: usize,
+}
+
+impl<'a> Iterator for NamesBehind<'a> {
+    type Item = (&'a Name, Ino);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let run = self.names.runs.get(self.run)?;
+            if let Some((name, ino)) = run.get(self.place) {
+                self.place += 1;
+                return Some((name, *ino));
+            }
+            (self.run, self.place) = (self.run + 1, 0);
+        }
     }
 }
 

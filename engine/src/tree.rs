@@ -5,7 +5,7 @@
 
 use crate::handles::OpenCount;
 use crate::ids::{ContentId, Ino, PeerId};
-use crate::names::Names;
+use crate::names::{Names, NamesBehind};
 use crate::output::{Attr, AttrKind};
 use crate::pages::{InoSet, Pages};
 use crate::path::{Name, PATH_MAX_BYTES, RelPath};
@@ -73,6 +73,42 @@ struct Entries {
 pub(crate) struct Tree {
     nodes: Pages<Node>,
     last_ino: u64,
+    moved_dirs: u64,
+}
+
+/// A walk through the tree in the order of paths, at its place in each directory from the top down. See [`Tree::walk_behind`].
+pub(crate) struct Walk<'a> {
+    tree: &'a Tree,
+    /// The directories that the walk is in, from the root down, each with what comes next in it.
+    open: Vec<NamesBehind<'a>>,
+}
+
+impl<'a> Walk<'a> {
+    /// What is in `node`, which was met last, is passed over.
+    pub(crate) fn pass_over(&mut self, node: &Node) {
+        if node.is_dir() {
+            self.open.pop();
+        }
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    /// How many directories are above it below the root, its name, and itself.
+    type Item = (usize, &'a Name, &'a Node);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some((name, ino)) = self.open.last_mut()?.next() else {
+                self.open.pop();
+                continue;
+            };
+            let depth = self.open.len() - 1;
+            // What is in a directory is in the tree.
+            let node = self.tree.get(ino)?;
+            self.open.extend(node.entries.as_ref().map(|entries| entries.by_name.iter_behind(None)));
+            return Some((depth, name, node));
+        }
+    }
 }
 
 impl Node {
@@ -121,7 +157,7 @@ impl Tree {
         let root = Node::new(Known { record, revision: dot.into(), origin, mark: 0 }, None);
         let mut nodes = Pages::default();
         nodes.insert(Ino::ROOT, root);
-        Tree { nodes, last_ino: FIRST_INO - 1 }
+        Tree { nodes, last_ino: FIRST_INO - 1, moved_dirs: 0 }
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -187,6 +223,26 @@ impl Tree {
             let (name, parents) = path.names()[..depth].split_last()?;
             self.entries(self.resolve(parents)?)?.by_name.behind(name)
         })
+    }
+
+    /// All entries behind `path` in the order of paths. `path` itself need not exist any more. What lies below it is passed over
+    /// unless `descend`.
+    pub(crate) fn walk_behind(&self, path: &RelPath, descend: bool) -> Walk<'_> {
+        let behind = |depth: usize| {
+            let (name, parents) = path.names()[..depth].split_last()?;
+            Some(self.entries(self.resolve(parents)?)?.by_name.iter_behind(Some(name)))
+        };
+        let mut open: Vec<_> = (1..=path.names().len()).map_while(behind).collect();
+        if descend && open.len() == path.names().len() {
+            let below = self.resolve(path.names()).and_then(|ino| self.entries(ino));
+            open.extend(below.map(|entries| entries.by_name.iter_behind(None)));
+        }
+        Walk { tree: self, open }
+    }
+
+    /// How many directories have been given another place.
+    pub(crate) fn moved_dirs(&self) -> u64 {
+        self.moved_dirs
     }
 
     /// The entry behind `ino` in the order of a walk through the tree: what a directory holds comes right behind it, in the
@@ -260,6 +316,7 @@ impl Tree {
         let Some(node) = self.get_mut(ino) else { return };
         node.place = Some((parent, name.clone()));
         let is_dir = node.is_dir();
+        self.moved_dirs += u64::from(is_dir);
         self.link(parent, name, ino, is_dir);
     }
 
