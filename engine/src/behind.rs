@@ -3,6 +3,7 @@
 use crate::path::RelPath;
 use crate::record::{Facts, Kind, Record, Stamp};
 use crate::version::Dot;
+use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What our folder holds at a path.
@@ -89,6 +90,12 @@ impl Behind {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&RelPath, &Held)> {
         self.by_path.iter()
+    }
+
+    /// What it holds behind `path` in the order of paths, or everywhere.
+    pub(crate) fn after(&self, path: Option<&RelPath>) -> impl Iterator<Item = (&RelPath, &Held)> {
+        let begin = path.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_path.range::<RelPath, _>((begin, Bound::Unbounded))
     }
 
     /// Where it holds something at or below a path.

@@ -12,7 +12,7 @@ use crate::input::{Request, StoreError, Wanted, WatchCursor};
 use crate::output::{Apply, ApplyError, ServedFile};
 use crate::path::RelPath;
 use crate::record::Facts;
-use crate::remembered::Remembered;
+use crate::remembered::{Remembered, Snapshot};
 use crate::time::Time;
 use crate::version::DeviceTag;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -35,6 +35,8 @@ pub struct Host {
     pub store: MemStore,
     /// What was written down of its owner's tree, at some moment.
     pub(super) remembered: Option<Remembered>,
+    /// The next of it, as far as it is collected.
+    pub(super) snapshot: Option<Snapshot>,
     /// How many of its coming stores fail, and why.
     pub store_faults: Option<(StoreError, u32)>,
     /// What its applications know.
@@ -99,6 +101,7 @@ impl Host {
             unshared: BTreeSet::new(),
             store: MemStore::default(),
             remembered: None,
+            snapshot: None,
             store_faults: None,
             kernel: Kernel::default(),
             life: 0,

@@ -17,6 +17,7 @@ mod kernel_notices;
 mod left_out;
 mod listings;
 mod lookups;
+mod memory;
 mod older;
 mod on_demand;
 mod own_folder;
