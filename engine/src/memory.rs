@@ -177,6 +177,28 @@ impl Engine {
         self.replica.has_orphans = true;
     }
 
+    /// A peer is not followed any more: what was to be had from it may be had from somebody else, now or when somebody is there.
+    pub(crate) fn leave_to_others(&mut self, peer: PeerId, out: &mut Vec<Output>) {
+        // Who waits for bytes of it is answered in time, and then the next peer is asked.
+        let is_awaited = |content| self.contents.get(&content).is_some_and(|content| !content.waiters.is_empty());
+        let left: Vec<Ino> = self
+            .tree
+            .iter()
+            .filter(|(_, node)| node.origin == Origin::Peer(peer) && !node.content.is_some_and(is_awaited))
+            .map(|(ino, _)| ino)
+            .collect();
+        for ino in left {
+            if let Some(node) = self.tree.get_mut(ino) {
+                node.origin = Origin::Peer(NOBODY);
+            }
+            self.replica.has_orphans = true;
+        }
+        let next = self.peers.keys().find(|other| self.link_to(**other).is_some()).copied();
+        if let Some(next) = next {
+            self.adopt_orphans(next, out);
+        }
+    }
+
     /// A peer is there, and nobody else is known to have what was remembered.
     pub(crate) fn adopt_orphans(&mut self, peer: PeerId, out: &mut Vec<Output>) {
         if !core::mem::take(&mut self.replica.has_orphans) {

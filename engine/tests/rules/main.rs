@@ -31,6 +31,7 @@ mod retries;
 mod saving;
 mod shutdown;
 mod store_full;
+mod unfollow;
 mod unshared;
 mod versions;
 mod walks;

@@ -159,6 +159,7 @@ fn find(shares: &[ShareEntry], beginning: &str) -> Result<PeerId, Failure> {
 mod tests {
     use super::*;
     use crate::ticket::{new_secret, new_share_id};
+    use farshore_proto::Members;
 
     #[test]
     fn the_beginning_of_an_id_is_enough_if_it_is_the_only_one() {
@@ -172,6 +173,7 @@ mod tests {
             share: new_share_id(),
             secret: new_secret(),
             devices: devices.iter().map(|peer| (*peer, None)).collect(),
+            members: Members::new(),
             unshared: BTreeSet::new(),
         };
         let (one, other) = (device(0xab, 1), device(0xab, 2));

@@ -39,6 +39,8 @@ struct Liar {
     /// What it answers to who asks for hashes.
     hashes: Vec<ReadReply>,
     batch: v1::TreeBatch,
+    /// Who the members are, in turn.
+    members: Vec<v1::MemberList>,
     /// The protocol version that it speaks.
     version: u32,
 }
@@ -51,6 +53,7 @@ impl Liar {
             refused: None,
             hashes: Vec::new(),
             batch: v1::TreeBatch::default(),
+            members: Vec::new(),
             version: VERSION_MAX,
         }
     }
@@ -66,6 +69,12 @@ impl Farshore for Liar {
 
     async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Ok(Response::new(stream::iter([Ok(self.batch.clone())]).chain(stream::pending()).boxed()))
+    }
+
+    type MembersStream = BoxStream<'static, Result<v1::MemberList, Status>>;
+
+    async fn members(&self, _: Request<v1::MembersRequest>) -> Result<Response<Self::MembersStream>, Status> {
+        Ok(Response::new(stream::iter(self.members.clone().into_iter().map(Ok)).chain(stream::pending()).boxed()))
     }
 
     type ReadStream = BoxStream<'static, Result<v1::ReadReply, Status>>;
