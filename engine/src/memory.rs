@@ -177,50 +177,26 @@ impl Engine {
         self.replica.has_orphans = true;
     }
 
-    /// A peer is not followed any more: what was to be had from it may be had from somebody else, now or when somebody is there.
-    pub(crate) fn leave_to_others(&mut self, peer: PeerId, out: &mut Vec<Output>) {
-        // Who waits for bytes of it is answered in time, and then the next peer is asked.
-        let is_awaited = |content| self.contents.get(&content).is_some_and(|content| !content.waiters.is_empty());
-        let left: Vec<Ino> = self
-            .tree
-            .iter()
-            .filter(|(_, node)| node.origin == Origin::Peer(peer) && !node.content.is_some_and(is_awaited))
-            .map(|(ino, _)| ino)
-            .collect();
-        for ino in left {
-            if let Some(node) = self.tree.get_mut(ino) {
-                node.origin = Origin::Peer(NOBODY);
-            }
-            self.replica.has_orphans = true;
-        }
-        let next = self.peers.keys().find(|other| self.link_to(**other).is_some()).copied();
-        if let Some(next) = next {
-            self.adopt_orphans(next, out);
-        }
-    }
-
     /// A peer is there, and nobody else is known to have what was remembered.
-    pub(crate) fn adopt_orphans(&mut self, peer: PeerId, out: &mut Vec<Output>) {
+    pub(crate) fn adopt_orphans(&mut self, peer: PeerId) {
         if !core::mem::take(&mut self.replica.has_orphans) {
             return;
         }
-        let orphans: Vec<Ino> = self
-            .tree
-            .iter()
-            .filter(|(_, node)| node.origin == Origin::Peer(NOBODY) && node.opens.count() == 0)
-            .map(|(ino, _)| ino)
-            .collect();
+        let orphans: Vec<Ino> =
+            self.tree.iter().filter(|(_, node)| node.origin == Origin::Peer(NOBODY)).map(|(ino, _)| ino).collect();
         for ino in orphans {
             let Some(author) = self.tree.get(ino).map(|node| node.revision.dot.author) else { continue };
             let source = match self.source_by(author) {
-                Origin::Peer(NOBODY) => Origin::Peer(peer),
-                source @ (Origin::Peer(_) | Origin::Local(_)) => source,
+                Origin::Peer(known) if known != NOBODY => known,
+                Origin::Peer(_) | Origin::Local(_) => peer,
             };
             let content = self.tree.get_mut(ino).and_then(|node| {
-                node.origin = source;
-                node.content.take()
+                node.origin = Origin::Peer(source);
+                node.content
             });
-            content.map(|content| self.discard(content, out));
+            if let Some(content) = content.and_then(|content| self.contents.get_mut(&content)) {
+                content.peer = source;
+            }
             self.prefetch_if_pinned(ino);
         }
     }

@@ -46,6 +46,9 @@ pub const VERSION_WHOLE: u32 = 3;
 /// The first protocol version in which the owner of a share says who its members are.
 pub const VERSION_MEMBERS: u32 = 4;
 
+/// The first protocol version in which a device says that it has not got a file yet.
+pub const VERSION_NOT_YET: u32 = 4;
+
 /// The largest message from a reader to an owner, in bytes: the longest path in its least compact form, and room.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
 

@@ -151,7 +151,9 @@ fn reading() {
     assert_eq!(hex(&ReadReply::Done { request: 1 }.encode()), "12020801");
     let hashes = ReadReply::Hashes(Hashes { request: 1, first_chunk: 2, xxh3: vec![3, 4] });
     assert_eq!(hex(&hashes.encode()), "2a16080110021a1003000000000000000400000000000000");
-    for (reason, golden) in [(Refusal::Stale, "01"), (Refusal::Gone, "02"), (Refusal::Io, "03")] {
+    for (reason, golden) in
+        [(Refusal::Stale, "01"), (Refusal::Gone, "02"), (Refusal::Io, "03"), (Refusal::NotYet, "04")]
+    {
         assert_eq!(hex(&ReadReply::Refused { request: 1, reason }.encode()), format!("1a04080110{golden}"));
         assert_eq!(hex(&ReadReply::OpenRefused { reason }.encode()), format!("220208{golden}"));
     }

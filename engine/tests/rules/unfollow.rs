@@ -1,7 +1,7 @@
 //! A peer that is followed no longer is hung up on, and what it had is had from others.
 
 use core::time::Duration;
-use farshore_engine::testing::{Hand, file_record};
+use farshore_engine::testing::{Hand, file_record, path, revision};
 use farshore_engine::*;
 
 const OTHER: PeerId = PeerId([7; 32]);
@@ -71,8 +71,13 @@ fn what_it_was_to_send_is_asked_of_somebody_else() {
         Hand::entry("f", file_record(10, 1)),
         TreeUpdate::End { settled: 0 },
     ];
+    let put = |at, record| Change::Put { path: path(at), record, revision: revision(), replaced: false };
     let out = hand.give(Input::Peer(OTHER, PeerEvent::Tree { link: to_other, updates: updates.into() }));
     assert_eq!(asked(&out), [Hand::PEER], "who made it has it for sure");
     let out = unfollow(&mut hand);
+    assert_eq!(asked(&out), [OTHER]);
+    // So is what only it has told of.
+    let update = TreeUpdate::Event { seq: 1, change: put("g", file_record(10, 2)) };
+    let out = hand.give(Input::Peer(OTHER, PeerEvent::Tree { link: to_other, updates: vec![update] }));
     assert_eq!(asked(&out), [OTHER]);
 }
