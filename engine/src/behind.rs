@@ -88,10 +88,6 @@ impl Behind {
         below.for_each(|(_, held)| held.mark = mark);
     }
 
-    pub(crate) fn has_files(&self) -> bool {
-        !self.by_stamp.is_empty()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&RelPath, &Held)> {
         self.by_path.iter()
     }
@@ -103,9 +99,14 @@ impl Behind {
     }
 
     /// Where it holds something at or below a path.
+    pub(crate) fn within<'a>(&'a self, path: &'a RelPath) -> impl Iterator<Item = &'a RelPath> {
+        let behind = self.by_path.range::<RelPath, _>(path..).map(|(inner, _)| inner);
+        behind.take_while(|inner| path.is_prefix_of(inner))
+    }
+
+    /// The same, to be gone through while it changes.
     pub(crate) fn below(&self, path: &RelPath) -> Vec<RelPath> {
-        let below = self.by_path.range(path.clone()..).map(|(inner, _)| inner.clone());
-        below.take_while(|inner| path.is_prefix_of(inner)).collect()
+        self.within(path).cloned().collect()
     }
 
     /// For [`crate::Engine::check`].

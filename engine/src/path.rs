@@ -205,6 +205,13 @@ impl RelPath {
         self.0.split_last().map(|(name, parents)| (parents, name))
     }
 
+    /// The directory that it is in; `None` for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<RelPath> {
+        let (_, parents) = self.0.split_last()?;
+        Some(RelPath(parents.into()))
+    }
+
     /// Whether `other` is this path or lies below it.
     #[must_use]
     pub fn is_prefix_of(&self, other: &RelPath) -> bool {
