@@ -259,14 +259,11 @@ fn a_member_tells_strangers_nothing_whatever_they_know() {
     let known = Ticket::parse(&mesh.ticket).unwrap();
     let address = mesh.status("ann")["listening"].as_str().unwrap().to_owned();
     let ann = PeerId(hex(&mesh.id("ann")));
-    let forged = Ticket::new(known.share(), ann, *known.secret(), vec![address.clone()]).unwrap();
+    let forged = Ticket::new(known.share(), ann, *known.secret(), vec![address]).unwrap();
     for device in ["friend", "stranger"] {
         mesh.world.run(device, &["ls", &forged.encode()]).has_code(2).only_says(&["does not accept this ticket"]);
     }
-    // The same port as before, though it was not said which.
     mesh.stop("ann");
-    mesh.start("ann", false);
-    assert_eq!(mesh.status("ann")["listening"].as_str(), Some(&address[..]));
 }
 
 #[test]

@@ -5,14 +5,18 @@ use crate::both_ways::{Files, Gate, node, tell};
 use crate::memory::{Memory, OWNER, READER, Weather, within};
 use crate::owner::{Owner, dial, name, start, until};
 use farshore::circle::{Circle, Reach};
-use farshore::net::transport::Transport;
+use farshore::net::transport::{Caller, Conn, Listener, Role, Transport};
 use farshore::net::{Link as Connection, WatchEnd, serve};
 use farshore::node::{Introduced, Introducing, Node, Route};
 use farshore::state::State;
 use farshore::ticket::ShareId;
 use farshore_engine::{DialError, Link, Notice, PeerId};
 use farshore_proto::{Hello, Members};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -157,19 +161,21 @@ async fn whom_the_owner_names_they_follow_and_let_in_and_nobody_dials_without_ne
     bob.follows(&[OWNER, ANN]).await;
     tell(&ann.node, &ann.files, "a");
     bob.shows("a").await;
-    // However often the network fails.
-    for weather in [Weather::Cut, Weather::Silent] {
+    // However often the network fails, and also if nobody can call back for a while, so that each has dialled the other.
+    for (weather, reverse_weather) in [(Weather::Silent, Weather::Fair), (Weather::Cut, Weather::Cut)] {
         stage.network.set(weather);
         ann.follows(&[]).await;
         bob.follows(&[]).await;
         stage.network.set(Weather::Fair);
+        stage.network.set_reverse(reverse_weather);
         ann.follows(&[OWNER, BOB]).await;
         bob.follows(&[OWNER, ANN]).await;
+        stage.network.set_reverse(Weather::Fair);
+        sleep(Duration::from_secs(60)).await;
+        let made = stage.network.reverse();
+        sleep(Duration::from_secs(3600)).await;
+        assert_eq!(stage.network.reverse(), made, "who is connected both ways offers no more connections");
     }
-    sleep(Duration::from_secs(60)).await;
-    let made = stage.network.reverse();
-    sleep(Duration::from_secs(3600)).await;
-    assert_eq!(stage.network.reverse(), made, "who is connected both ways offers no more connections");
     stage.end([ann, bob]).await;
 }
 
@@ -258,4 +264,59 @@ async fn what_the_owner_said_last_is_remembered() {
     assert_eq!(routes.map(|(peer, route)| (peer, route.addresses)).collect::<Members>(), members(&[(ANN, &["a:1"])]));
     assert_eq!(next_life(PeerId([99; 32])).members(), Members::new(), "another owner has not said it");
     stage.end([ann, bob]).await;
+}
+
+/// A machine with a few ports: what listens at any gets the next one that is free.
+#[derive(Default)]
+struct Ports(Mutex<BTreeSet<u16>>);
+
+impl Transport for Ports {
+    fn connect<'a>(&'a self, _: &'a str, _: PeerId, _: Role) -> BoxFuture<'a, io::Result<Conn>> {
+        ready(Err(io::ErrorKind::NetworkUnreachable.into())).boxed()
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        let wanted: SocketAddr = address.parse().unwrap();
+        let mut taken = self.0.lock().unwrap();
+        let next = (5000..).find(|port| !taken.contains(port)).unwrap();
+        let port = if wanted.port() == 0 { next } else { wanted.port() };
+        ready(match taken.insert(port) {
+            true => Ok(Box::new(At(SocketAddr::new(wanted.ip(), port))) as Box<dyn Listener>),
+            false => Err(io::ErrorKind::AddrInUse.into()),
+        })
+        .boxed()
+    }
+}
+
+struct At(SocketAddr);
+
+impl Listener for At {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Caller>> {
+        std::future::pending().boxed()
+    }
+
+    fn address(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+#[tokio::test]
+async fn the_port_of_the_last_life_is_taken_again_if_it_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::open(Some(dir.path().join("state"))).unwrap();
+    let listening = async |ports: &[u16], reach: Reach| {
+        let ports = Ports(Mutex::new(ports.iter().copied().collect()));
+        let circle = Circle::new(state.clone(), ANN, OWNER, SHARE);
+        circle.receive(&ports, &reach).await.map(|reception| reception.map(|at| at.listening()))
+    };
+    let anywhere = || Reach::Anywhere { advertise: Vec::new() };
+    let at = |listen: &str| Reach::At { listen: listen.to_owned(), advertise: Vec::new() };
+    assert_eq!(listening(&[], anywhere()).await.unwrap().as_deref(), Some("[::]:5000"));
+    assert_eq!(listening(&[5000, 5001], anywhere()).await.unwrap().as_deref(), Some("[::]:5002"));
+    assert_eq!(listening(&[], anywhere()).await.unwrap().as_deref(), Some("[::]:5002"), "that is where it was last");
+    assert_eq!(listening(&[], at("127.0.0.1:0")).await.unwrap().as_deref(), Some("127.0.0.1:5002"));
+    assert_eq!(listening(&[], at("127.0.0.1:7000")).await.unwrap().as_deref(), Some("127.0.0.1:7000"));
+    let taken = listening(&[7000], at("127.0.0.1:7000")).await.unwrap_err();
+    assert!(taken.to_string().contains("127.0.0.1:7000"), "{taken}");
+    assert_eq!(listening(&[], Reach::Nowhere).await.unwrap(), None);
 }
