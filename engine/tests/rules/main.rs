@@ -17,6 +17,8 @@ mod kernel_notices;
 mod left_out;
 mod listings;
 mod lookups;
+mod memory;
+mod older;
 mod on_demand;
 mod own_folder;
 mod peer_faults;

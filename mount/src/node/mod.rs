@@ -325,7 +325,7 @@ impl Node {
     /// Ends everything: whoever waits gets an error, connections are closed. Returns when that has ended, or after three
     /// seconds.
     pub async fn shut_down(&self) {
-        let known = self.last_known();
+        let known = self.last_known().await;
         // Before the engine: one that has been shut down has no news, and answers that at once, again and again.
         let servers: Vec<&Answering> =
             self.callable.iter().map(|callable| &callable.answering).chain(self.answering.get()).collect();
