@@ -241,6 +241,7 @@ impl Engine {
         due.for_each(|path| self.replica.folder.note_due(path));
         for (path, in_folder) in otherwise {
             let InFolder { record: Some(record), dot, facts } = in_folder else { continue };
+            self.replica.folder.note_unsettled(path.clone(), NOBODY);
             self.replica.folder.behind.insert(path.clone(), Held { record, dot, facts, mark });
             self.replica.folder.note_due(path);
         }

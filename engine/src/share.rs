@@ -380,7 +380,8 @@ impl Engine {
         let (updates, mut cursor) = self.news(peer, cursor);
         // Whoever begins to follow has to know when everything was told, also if that is nothing.
         let is_last = updates.is_empty() && !cursor.is_told_all;
-        cursor.is_told_all |= is_last;
+        // Who merges does not lose anything before it has heard what comes with it: it is told each time when that was all.
+        cursor.is_told_all = is_last || cursor.is_told_all && (updates.is_empty() || !self.config.keeps_folder);
         if !updates.is_empty() || is_last || self.stopping {
             return self.reply(id, Ok(Reply::Watched { updates, cursor }), out);
         }
@@ -406,8 +407,9 @@ impl Engine {
             })
             .collect();
         for (id, peer, cursor) in watching {
-            let (updates, cursor) = self.news(peer, cursor);
+            let (updates, mut cursor) = self.news(peer, cursor);
             if !updates.is_empty() {
+                cursor.is_told_all &= !self.config.keeps_folder;
                 self.finish(id, Ok(Reply::Watched { updates, cursor }), out);
             }
         }

@@ -5,6 +5,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record};
 use farshore_engine::testing::{Hand, dir_record, file_record, path};
 use farshore_engine::*;
+use std::time::Duration;
 
 const FILE: SeenKind = SeenKind::File { size_bytes: 10 };
 
@@ -16,9 +17,12 @@ fn with_folder(files: &[(&str, u64)]) -> (Hand, EffectId) {
     observe(&mut hand, Observation::ScanEnd { path: RelPath::ROOT });
     let out = hand.give(Input::Command(Command::Follow { peer: Hand::PEER }));
     hand.connect(&out);
-    hand.tell(vec![TreeUpdate::Begin { position: Position { epoch: 1, seq: 0 } }, Hand::entry("d", dir_record())]);
+    let begin = TreeUpdate::Begin { position: Position { epoch: 1, seq: 0 } };
+    let out = hand.tell(vec![begin, Hand::entry("d", dir_record())]);
     let entries = files.iter().map(|(at, size_bytes)| Hand::entry(at, file_record(*size_bytes, 1)));
-    let out = hand.tell(entries.chain([TreeUpdate::End { settled: 0 }]).collect());
+    hand.tell(entries.chain([TreeUpdate::End { settled: 0 }]).collect());
+    // That was all.
+    hand.tell(Vec::new());
     let (effect, ops) = applied(&out).unwrap_or_else(|| panic!("nothing is done: {out:?}"));
     assert!(matches!(&ops[0], Apply::MakeDir { path: at, .. } if *at == path("d")), "{ops:?}");
     (hand, effect)
@@ -236,4 +240,75 @@ fn numbers_that_leave_no_room_for_others_are_refused() {
         let is_fault = |notice: &&Notice| matches!(notice, Notice::PeerFault { fault: PeerFault::Version, .. });
         assert!(Hand::notices(&out).iter().any(is_fault), "{out:?}");
     }
+}
+
+/// What the peer says of a path with its next change: that nothing is there any more.
+fn removed_by_peer(hand: &mut Hand, at: &str) -> Vec<Output> {
+    let dot = Dot { author: DeviceTag::of(&Hand::PEER), counter: 9 };
+    let revision = Revision::removed(Version::default().with(dot));
+    hand.event(Change::Remove { path: path(at), revision })
+}
+
+/// A folder that holds `f`, which the peer had made.
+fn holding() -> Hand {
+    let mut hand = at_rest(&[("f", 700)]);
+    let (_, out) = hand.ask(Request::Bring { path: path("f") });
+    let out = hand.bring(&Hand::fetches(&out)[0]);
+    let out = hand.give(Input::Done(Hand::stores(&out)[0].0, Done::Stored(Ok(()))));
+    let (effect, ops) = applied(&out).unwrap();
+    end(&mut hand, effect, ops.iter().map(|_| Ok(facts(41))).collect());
+    hand
+}
+
+fn is_removal(op: &Apply) -> bool {
+    matches!(op, Apply::Remove { .. })
+}
+
+#[test]
+fn what_a_peer_removes_stays_until_it_has_told_all_that_it_has_to_tell() {
+    let mut hand = holding();
+    let out = removed_by_peer(&mut hand, "f");
+    assert_eq!(announced(&out, "f"), Some(None));
+    assert_eq!(applied(&out), None, "it may have another name");
+    let (_, ops) = applied(&hand.tell(Vec::new())).unwrap();
+    assert!(matches!(&ops[0], Apply::Remove { path: at, .. } if *at == path("f")), "{ops:?}");
+}
+
+#[test]
+fn what_a_peer_renamed_is_not_lost_if_it_was_cut_off_in_the_middle() {
+    let mut hand = holding();
+    removed_by_peer(&mut hand, "f");
+    let link = hand.link;
+    let mut out = hand.give(Input::Peer(Hand::PEER, PeerEvent::LinkDown { link }));
+    let is_dial = |output: &Output| matches!(output, Output::Effect(_, Effect::Dial { .. }));
+    while !out.iter().any(is_dial) {
+        assert_eq!(applied(&out), None);
+        out = hand.pass(Duration::from_millis(100));
+    }
+    hand.connect(&out);
+    let out = hand.put("z", file_record(700, 1), false);
+    let (_, ops) = applied(&out).unwrap();
+    assert!(matches!(&ops[0], Apply::Rename { from, to, .. } if *from == path("f") && *to == path("z")), "{ops:?}");
+    assert!(!ops.iter().any(is_removal));
+}
+
+#[test]
+fn who_says_nothing_more_for_a_while_has_told_all() {
+    let mut hand = holding();
+    removed_by_peer(&mut hand, "f");
+    let out = hand.pass(Duration::from_secs(6));
+    assert!(applied(&out).is_some_and(|(_, ops)| is_removal(&ops[0])), "{out:?}");
+}
+
+#[test]
+fn who_lists_holds_nobody_up_and_has_to_go_on() {
+    let mut hand = holding();
+    let out = hand.tell(vec![
+        TreeUpdate::Begin { position: Position { epoch: 1, seq: 9 } },
+        Hand::entry("another", dir_record()),
+    ]);
+    assert!(applied(&out).is_some_and(|(_, ops)| matches!(ops[0], Apply::MakeDir { .. })), "{out:?}");
+    let out = hand.tell(Vec::new());
+    let fault = Notice::PeerFault { peer: Hand::PEER, fault: PeerFault::OutOfPlace };
+    assert!(Hand::notices(&out).contains(&&fault), "{out:?}");
 }
