@@ -183,8 +183,6 @@ impl Engine {
         }
     }
 
-    /// The content of a file, if all of it is here.
-
     /// All bytes of a content are here: they can go into our folder.
     pub(crate) fn note_whole(&mut self, id: ContentId) {
         if !self.config.keeps_folder {

@@ -48,6 +48,11 @@ impl Tombstones {
         }
     }
 
+    /// A follower does not come back.
+    pub(crate) fn forget_follower(&mut self, peer: PeerId) {
+        self.heard.remove(&peer);
+    }
+
     /// Something is there again.
     pub(crate) fn remove(&mut self, path: &RelPath) {
         let Some(Tombstone { event, .. }) = self.by_path.remove(path) else { return };

@@ -34,6 +34,7 @@ mod saving;
 mod shutdown;
 mod sources;
 mod store_full;
+mod unfollow;
 mod unshared;
 mod versions;
 mod walks;

@@ -183,7 +183,7 @@ impl Node {
             core.links.insert(link, made.clone());
         }
         self.finish(id, Done::Dialed(Ok(())));
-        self.live_with(&made).await;
+        self.live_with(link, &made).await;
         self.lock().links.remove(&link);
         self.step(Input::Peer(peer, PeerEvent::LinkDown { link }));
     }
