@@ -1,8 +1,8 @@
 //! Joining a share: a node that follows its owner, for a mount, a listing or a download.
 
-use crate::circle::{Circle, Reception};
+use crate::circle::Circle;
 use crate::net::Link as Connection;
-use crate::net::transport::Transport;
+use crate::net::transport::{Listener, Transport};
 use crate::node::{Admission, Node, Parts, Remembered, Route};
 use crate::notices;
 use crate::own_folder::OwnFolder;
@@ -110,8 +110,8 @@ pub struct Membership<'a> {
     pub is_known: bool,
     /// The others who have the share.
     pub circle: Arc<Circle>,
-    /// Where they reach us, if they do.
-    pub reception: Option<Reception>,
+    /// What takes their connections, if they can reach us.
+    pub listener: Option<Box<dyn Listener>>,
 }
 
 /// Joins the share of `ticket` with a folder of our own, which is a replica of it: what is changed in either is changed in
@@ -168,13 +168,12 @@ async fn start(
     membership: Option<Membership<'_>>,
 ) -> Result<Joined, JoinError> {
     let owner = ticket.owner();
-    let (mut hello, mut peers) = (hello(ticket), BTreeMap::new());
-    let (mut admission, mut call_back): (Arc<dyn Admission>, _) = (Arc::new(Nobody), None);
-    if let Some(Membership { circle, reception, .. }) = &membership {
-        hello = hello.of_member(reception.as_ref().map(|at| at.addresses().to_vec()).unwrap_or_default());
+    let (mut peers, mut call_back) = (BTreeMap::new(), None);
+    let mut admission: Arc<dyn Admission> = Arc::new(Nobody);
+    if let Some(Membership { circle, .. }) = &membership {
         (peers, admission, call_back) = (circle.routes(), circle.clone(), Some(circle.hello()));
     }
-    peers.insert(owner, Route { addresses: ticket.addresses().to_vec(), hello });
+    peers.insert(owner, Route { addresses: ticket.addresses().to_vec(), hello: hello(ticket) });
     let node = Node::start(Parts {
         config: Config { epoch: random_u64() | 1, ..config },
         seed: random_u64(),
@@ -201,14 +200,14 @@ async fn start(
         }
     }));
     let mut is_known = node.recalled_at_unix_seconds().is_some();
-    if let Some(Membership { folder, is_known: was_known, circle, reception }) = membership {
+    if let Some(Membership { folder, is_known: was_known, circle, listener }) = membership {
         // Before anybody says what should be in it: what is there need not be brought.
         if !folder.begin(&node).await {
             node.shut_down().await;
             return Err(JoinError::Vanished(folder.path().to_owned()));
         }
         is_known = was_known;
-        circle.begin(&node, reception);
+        circle.begin(&node, listener);
     }
     waking::try_when_worth_it(Arc::downgrade(&node));
     node.follow_peers();

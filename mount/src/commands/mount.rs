@@ -133,14 +133,9 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
             return Err(failure);
         }
     };
-    let process = Process::new(
-        node.clone(),
-        Part::Mount {
-            ticket: ticket.clone(),
-            store: store_dir.clone(),
-            circle: writing.as_ref().and_then(Writing::circle),
-        },
-    );
+    let circle = writing.as_ref().and_then(Writing::circle);
+    let part = Part::Mount { ticket: ticket.clone(), store: store_dir.clone(), circle: circle.clone() };
+    let process = Process::new(node.clone(), part);
     let process = process.mounted(&mounted).handling(paths::of_mount(node.clone()));
     let _control = Control::start_if_possible(state.dir(), Arc::new(process));
     let entries = node.view(|view| view.entries()) - 1;
@@ -152,7 +147,7 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
         };
         say!("the owner {why}; showing {known}; what is not here yet has to wait");
     }
-    if let Some(address) = writing.as_ref().and_then(Writing::listening) {
+    if let Some(address) = circle.as_ref().and_then(|circle| circle.listening()) {
         say!("the other devices of this share reach this one at {address}; --no-listen turns that off");
     }
     let shown = mounted.mountpoint().display();

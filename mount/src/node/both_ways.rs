@@ -97,7 +97,7 @@ impl Node {
         {
             return Link::over(conn, hello).await;
         }
-        match self.route_to(peer) {
+        match self.way_to(peer) {
             Some(route) => Link::dial(&*self.transport, &route.addresses, peer, &route.hello).await,
             None => Err(DialError::Unreachable),
         }

@@ -278,7 +278,7 @@ fn somewhere(root: &Path, chance: &mut Chance) -> PathBuf {
 }
 
 /// Does something. It may well fail: there may be nothing there, or something else, or somebody is faster.
-fn step(root: &Path, chance: &mut Chance) -> io::Result<()> {
+pub(crate) fn step(root: &Path, chance: &mut Chance) -> io::Result<()> {
     let path = somewhere(root, chance);
     match chance.below(12) {
         0..3 => {

@@ -14,6 +14,7 @@ mod live;
 mod locks;
 mod loss;
 mod memory;
+mod observing;
 mod owner;
 mod server;
 mod table;

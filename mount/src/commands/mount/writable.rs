@@ -1,6 +1,6 @@
 //! Joining a share to change it: with a folder of our own that is a replica of it.
 
-use crate::circle::{Circle, Reach, Reception};
+use crate::circle::{Circle, Reach};
 use crate::commands::Failure;
 use crate::joining::{JoinError, Joined, Membership, PATIENCE, REACH_LIMIT, join_with_folder, takes_changes};
 use crate::live::Live;
@@ -25,8 +25,6 @@ pub(super) struct Writing {
     replica: Replica,
     circle: Arc<Circle>,
     folder: Option<OwnFolder>,
-    /// Where the others reach this device, if they do.
-    listening: Option<String>,
 }
 
 impl Writing {
@@ -39,7 +37,7 @@ impl Writing {
         }
         let replica = state.replica(ticket.share()).map_err(Failure::failed)?;
         let circle = Circle::new(state.clone(), own, ticket.owner(), ticket.share());
-        Ok(Writing { replica, circle, folder: None, listening: None })
+        Ok(Writing { replica, circle, folder: None })
     }
 
     /// Joins with the folder at `path`, which holds the store. `None` if the owner does not want to hear of changes.
@@ -62,10 +60,9 @@ impl Writing {
             Err(error) => return Err(error.into()),
         }
         let folder = OwnFolder::open(&path, Writers::Everybody, Unshared::default()).map_err(Failure::failed)?;
-        let reception = self.circle.receive(&*transport, reach).await.map_err(Failure::failed)?;
-        self.listening = reception.as_ref().map(Reception::listening);
+        let listener = self.circle.receive(&*transport, reach).await.map_err(Failure::failed)?;
         let (folder, circle) = (self.folder.insert(folder), self.circle.clone());
-        let membership = Membership { folder, is_known, circle, reception };
+        let membership = Membership { folder, is_known, circle, listener };
         let joined = join_with_folder(ticket, transport, store, config, membership).await?;
         if let Err(error) = self.replica.keep_in(&path) {
             joined.node.shut_down().await;
@@ -75,14 +72,9 @@ impl Writing {
         Ok(Some(joined))
     }
 
-    /// The others who have the share, and where they reach this device; `None` if nothing is to be changed.
-    pub(super) fn circle(&self) -> Option<(Arc<Circle>, Option<String>)> {
-        self.folder.as_ref().map(|_| (self.circle.clone(), self.listening.clone()))
-    }
-
-    /// Where the other devices of the share reach this one, if they do.
-    pub(super) fn listening(&self) -> Option<&str> {
-        self.listening.as_deref()
+    /// The others who have the share; `None` if nothing is to be changed.
+    pub(super) fn circle(&self) -> Option<Arc<Circle>> {
+        self.folder.as_ref().map(|_| self.circle.clone())
     }
 
     /// The folder as a file system, with what is not in it yet; `None` if nothing is to be changed.
