@@ -232,7 +232,11 @@ fn write_mount(out: &mut String, report: &Report, mount: &MountReport) -> std::f
     writeln!(out, "mount of {} on {mountpoint}  {}", short_id(&mount.owner), process(report))?;
     row(out, "link", format_args!("{} ({})", link(mount.link), mount.addresses.join(", ")))?;
     row(out, "entries", format_args!("{}", HumanCount(report.entries)))?;
-    row(out, "kept", format_args!("{} in {}", BinaryBytes(report.cache_bytes), plain(&mount.store)))
+    let (kept, store) = (BinaryBytes(report.cache_bytes), plain(&mount.store));
+    match mount.writable {
+        true => row(out, "folder", format_args!("{store}, and {kept} of files that are not whole yet")),
+        false => row(out, "kept", format_args!("{kept} in {store}; read-only")),
+    }
 }
 
 fn write_reads(out: &mut String, report: &Report, fuse: &FuseReport) -> std::fmt::Result {

@@ -39,6 +39,8 @@ pub enum Part {
         ticket: Ticket,
         /// Fetched bytes are kept here.
         store: PathBuf,
+        /// Whether that is a folder in which the share is changed.
+        is_writable: bool,
     },
 }
 
@@ -141,13 +143,14 @@ impl Process {
                 addresses: hosting.ticket.addresses().to_vec(),
                 peers: hosting.peers(),
             }),
-            Part::Mount { ticket, store } => {
+            Part::Mount { ticket, store, is_writable } => {
                 let (now, down_since) = (self.node.now(), self.journal.down_since());
                 Role::Mount(MountReport {
                     share: ticket.share().to_string(),
                     owner: ticket.owner().to_string(),
                     addresses: ticket.addresses().to_vec(),
                     store: store.as_path().into(),
+                    writable: *is_writable,
                     link: self.node.view(|view| link(&view, now, down_since)),
                 })
             }

@@ -32,9 +32,8 @@ impl Joined {
         let world = World::with_fuse()?;
         let (folder, store) = (world.new_dir("folder"), world.new_dir("store"));
         fill(&folder);
-        let share = world.share_at(&folder, "127.0.0.1:0", &["--writable"]);
-        let mount =
-            world.mount(&share, &["--writable", "--read-timeout", patience, "--store", store.to_str().unwrap()]);
+        let share = world.share_at(&folder, "127.0.0.1:0", &[]);
+        let mount = world.join(&share, &["--read-timeout", patience, "--store", store.to_str().unwrap()]);
         Some(Joined { mount: Some(mount), share: Some(share), folder, store, world })
     }
 

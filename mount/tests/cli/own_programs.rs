@@ -1,8 +1,8 @@
 //! Real programs work on the mount of one's own folder, while a peer looks on, who then has the same.
 
-use crate::own::Own;
+use crate::own::{Own, shown};
 use crate::process::eventually;
-use crate::tree::{assert_same, difference, noise};
+use crate::tree::{assert_same, noise};
 use crate::world::skipped;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -32,11 +32,7 @@ fn watched_by_a_peer(work: impl FnOnce(&Own)) {
     let peer = own.world.mount(own.share(), &[]);
     work(&own);
     assert_same(own.folder(), own.root());
-    eventually("the peer has the same", || match difference(own.folder(), peer.root()) {
-        Ok(None) => Ok(()),
-        Ok(Some(found)) => Err(found),
-        Err(error) => Err(error.to_string()),
-    });
+    eventually("the peer has the same", || shown(own.folder(), peer.root()));
     peer.stop();
     own.stop();
 }

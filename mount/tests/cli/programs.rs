@@ -34,7 +34,8 @@ fn programs_agree() {
     let folder = world.new_dir("folder");
     write_zoo(&folder, &[CHUNK_SIZE as usize, MAPPED - 1]);
     set_mode(&folder.join("closed"), 0o755);
-    let share = world.share(&folder);
+    // The programs would see in the folder what is private there.
+    let share = world.share_at(&folder, "127.0.0.1:0", &["--read-only"]);
     let mount = world.mount(&share, &[]);
     let agree = |separator: u8, words: &[&str]| {
         let (here, there) = (output(mount.root(), separator, words), output(&folder, separator, words));

@@ -7,7 +7,7 @@ use farshore::net::transport::Transport;
 use farshore::net::{Callbacks, Guests, Host, Leases, Link, cancel_pair, serve_with};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Stamp};
-use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerId, TreeUpdate, Wanted, WatchCursor};
+use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerFault, PeerId, TreeUpdate, Wanted, WatchCursor};
 use farshore_proto::{Hello, Secret, ShareId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -30,6 +30,8 @@ pub(crate) struct Owner {
     pub(crate) cursors: Mutex<Vec<WatchCursor>>,
     /// Set if it calls its callers back.
     pub(crate) callbacks: Option<Arc<Callbacks>>,
+    /// Which rules were broken.
+    pub(crate) faults: Mutex<Vec<(PeerId, PeerFault)>>,
 }
 
 /// A file: its bytes follow from where they stand. One permit of `gate` lets one read through.
@@ -74,6 +76,7 @@ impl Owner {
             told: Notify::new(),
             cursors: Mutex::default(),
             callbacks,
+            faults: Mutex::default(),
         })
     }
 
@@ -145,6 +148,10 @@ impl Host for Owner {
 
     fn callbacks(&self) -> Option<Arc<Callbacks>> {
         self.callbacks.clone()
+    }
+
+    fn broke_rule(&self, peer: PeerId, fault: PeerFault) {
+        self.faults.lock().unwrap().push((peer, fault));
     }
 }
 
