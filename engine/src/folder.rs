@@ -210,6 +210,7 @@ impl Engine {
         let folder = &self.replica.folder;
         due.retain(|path| !folder.unclear.contains(path) && !folder.refused.contains(path));
         let mut left = BTreeSet::new();
+        let mut waits = Vec::new();
         let mut plan = Plan::default();
         // Bytes that the folder is about to lose may be wanted elsewhere.
         let wanted = self.wanted_of(&due);
@@ -238,7 +239,8 @@ impl Engine {
                     Next::Do(planned) => plan.push(*planned),
                     Next::Later => _ = left.insert(path.clone()),
                     // It is due again when its bytes are here.
-                    Next::Wait | Next::Nothing => {}
+                    Next::Wait => waits.push(ino),
+                    Next::Nothing => {}
                 }
             }
         }
@@ -254,6 +256,10 @@ impl Engine {
         }
         // What is only waited for by others in the same batch comes again when that has ended.
         self.replica.folder.due = left;
+        // What was to be renamed from elsewhere in the folder may not be any more, and nobody fetches it then.
+        for ino in waits {
+            self.prefetch_if_pinned(ino);
+        }
         plan.ops
     }
 
@@ -295,8 +301,13 @@ impl Engine {
                 Kind::Dir => false,
             };
             let is_clear = |path| !folder.unclear.contains(path) && !plan.touches(path);
-            let is_free = over.is_none_or(can_go) && is_clear(from) && is_clear(path) && !plan.is_full();
-            if from == path || !is_free || !self.has_parent(path) {
+            let may_be = from != path && is_clear(from) && is_clear(path) && self.has_parent(path) && !plan.is_full();
+            if may_be && path.is_prefix_of(from) {
+                // The directory that it is in is in the way: it waits beside it until that is gone.
+                self.plan_aside(path, (from, held), plan);
+                continue;
+            }
+            if !may_be || !over.is_none_or(can_go) {
                 continue;
             }
             let Record { mode, modified, .. } = node.record;
@@ -304,6 +315,14 @@ impl Engine {
             let op = Apply::Rename { from, to, mode, modified, expect, over: over.map(|held| held.facts) };
             plan.push(Planned { op, becomes: Some((node.record.clone(), node.revision.dot)) });
         }
+    }
+
+    /// Renames a file out of a directory in the place of which it is wanted.
+    fn plan_aside(&self, place: &RelPath, (from, held): (&RelPath, &Held), plan: &mut Plan) {
+        let Some(to) = self.free_name_for(place, held).filter(|to| !plan.touches(to)) else { return };
+        let Record { mode, modified, .. } = held.record;
+        let op = Apply::Rename { from: from.clone(), to, mode, modified, expect: held.facts, over: None };
+        plan.push(Planned { op, becomes: Some((held.record.clone(), held.dot)) });
     }
 
     /// Whether what our folder holds was written without knowledge of what the tree says, and has to live on beside it.
@@ -492,10 +511,16 @@ impl Engine {
             self.replica.folder.behind.insert(op.target().clone(), held);
             self.settle(op.target());
         }
-        // What stood beside what the tree says lives on elsewhere, or there was nothing to be lost.
+        // What stood beside what the tree says lives on elsewhere, or there was nothing to be lost. What was renamed does so
+        // also if it came to stand there meanwhile: nobody could fetch it from here under that name.
         for (path, held) in before {
             let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
-            if node.is_some_and(|node| node.revision.others.iter().any(|other| other.dot == held.dot)) {
+            let is_renamed = matches!(&op, Apply::Rename { from, .. } if *from == path);
+            let lives_on = |node: &Node| {
+                let mut others = node.revision.others.iter();
+                is_renamed && node.revision.dot == held.dot || others.any(|other| other.dot == held.dot)
+            };
+            if node.is_some_and(lives_on) {
                 self.tell_gone(&path, held.dot, out);
             }
         }
@@ -523,7 +548,6 @@ impl Engine {
         if let Some(node) = self.tree.get_mut(ino) {
             node.origin = source;
         }
-        self.prefetch_if_pinned(ino);
     }
 
     /// What lost its name holds the bytes of what took it: they are one file.

@@ -239,6 +239,8 @@ pub enum FetchError {
     Gone,
     /// The owner cannot read the file.
     OwnerIo,
+    /// Whoever was asked knows these bytes, and has not got them, yet.
+    NotYet,
     /// The peer broke a rule: wrong hash, wrong range, too much, too little.
     Fault(PeerFault),
 }
@@ -310,6 +312,8 @@ pub struct Wanted {
     pub content: ContentId,
     /// Where the owner has them.
     pub path: RelPath,
+    /// Who names these bytes, which need not be who is asked for them.
+    pub owner: PeerId,
     /// The owner's name for these bytes.
     pub stamp: Stamp,
     /// How many bytes the whole file has.

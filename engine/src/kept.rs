@@ -151,7 +151,7 @@ impl Engine {
         for waiter in content.waiters.clone() {
             self.demand(waiter, out);
         }
-        if self.contents.get(&id).is_some_and(|content| self.link_to(content.peer).is_none()) {
+        if self.source_of(id, true).is_none() {
             self.fail_those_without(id, out);
         }
     }
@@ -189,7 +189,7 @@ impl Engine {
     }
 
     /// Asks what the owner has where another version has something.
-    pub(crate) fn compare(&mut self, id: ContentId, chunk: u64, link: LinkId, out: &mut Vec<Output>) {
+    pub(crate) fn compare(&mut self, id: ContentId, chunk: u64, (peer, link): (PeerId, LinkId), out: &mut Vec<Output>) {
         let (max_retries, now) = (self.config.max_retries, self.now);
         let Some(content) = self.contents.get(&id) else { return };
         let Some(base) = &content.base else { return };
@@ -200,7 +200,7 @@ impl Engine {
         let limit = (chunk + COMPARED_AT_ONCE).min(base.chunks.total());
         let chunks = chunk..chunk + (chunk..limit).take_while(is_free).count() as u64;
         let asked: Vec<u64> = content.chunks.range(chunks.clone()).map(|(chunk, _)| *chunk).collect();
-        let (peer, wanted, size_bytes) = (content.peer, content.wanted(id), content.size_bytes);
+        let (wanted, size_bytes) = (content.wanted(id), content.size_bytes);
         let stall_at = now + self.config.stall_timeout;
         let running = Running::Compare(Comparison {
             content: id,

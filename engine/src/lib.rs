@@ -69,6 +69,7 @@ pub mod record;
 pub mod remembered;
 pub mod share;
 pub mod sidecar;
+mod sources;
 pub mod stored;
 #[cfg(feature = "testing")]
 pub mod testing;

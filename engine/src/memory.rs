@@ -178,27 +178,25 @@ impl Engine {
     }
 
     /// A peer is there, and nobody else is known to have what was remembered.
-    pub(crate) fn adopt_orphans(&mut self, peer: PeerId, out: &mut Vec<Output>) {
+    pub(crate) fn adopt_orphans(&mut self, peer: PeerId) {
         if !core::mem::take(&mut self.replica.has_orphans) {
             return;
         }
-        let orphans: Vec<Ino> = self
-            .tree
-            .iter()
-            .filter(|(_, node)| node.origin == Origin::Peer(NOBODY) && node.opens.count() == 0)
-            .map(|(ino, _)| ino)
-            .collect();
+        let orphans: Vec<Ino> =
+            self.tree.iter().filter(|(_, node)| node.origin == Origin::Peer(NOBODY)).map(|(ino, _)| ino).collect();
         for ino in orphans {
             let Some(author) = self.tree.get(ino).map(|node| node.revision.dot.author) else { continue };
             let source = match self.source_by(author) {
-                Origin::Peer(NOBODY) => Origin::Peer(peer),
-                source @ (Origin::Peer(_) | Origin::Local(_)) => source,
+                Origin::Peer(known) if known != NOBODY => known,
+                Origin::Peer(_) | Origin::Local(_) => peer,
             };
             let content = self.tree.get_mut(ino).and_then(|node| {
-                node.origin = source;
-                node.content.take()
+                node.origin = Origin::Peer(source);
+                node.content
             });
-            content.map(|content| self.discard(content, out));
+            if let Some(content) = content.and_then(|content| self.contents.get_mut(&content)) {
+                content.peer = source;
+            }
             self.prefetch_if_pinned(ino);
         }
     }

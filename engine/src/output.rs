@@ -82,6 +82,8 @@ pub enum Reply {
     },
     /// To [`crate::Request::PeerOpen`]: read it there, if the file still is what `facts` say.
     PeerOpened(ServedFile),
+    /// To [`crate::Request::PeerOpen`]: others have these bytes, and our folder has not, yet.
+    NotHereYet,
     /// To [`crate::Request::PeerWatch`]: at most [`crate::share::WATCH_BATCH`] updates, none if there is no news.
     Watched {
         /// What to tell the peer, in this order.

@@ -79,6 +79,11 @@ impl Engine {
         bytes.max(self.config.least_ahead_bytes).min(self.config.ahead_bytes)
     }
 
+    /// What the connection to a peer carries, as far as it is known.
+    pub(crate) fn window_bytes_of(&self, peer: PeerId) -> u64 {
+        self.peers.get(&peer).map_or(0, |peer| peer.pace.window_bytes()).max(self.config.least_ahead_bytes)
+    }
+
     pub(crate) fn last_frame_from(&self, peer: PeerId) -> Option<Time> {
         self.peers.get(&peer).and_then(|peer| peer.last_frame_at)
     }
@@ -129,7 +134,8 @@ impl Engine {
                 }
                 out.push(Output::Notice(Notice::LinkUp { peer: id }));
                 self.handles.forget_failures();
-                self.adopt_orphans(id, out);
+                self.note_may_have(id);
+                self.adopt_orphans(id);
                 self.prefetch_pinned();
                 let position = self.peers.get(&id).map(|peer| peer.position).unwrap_or_default();
                 self.effect(Running::Watch { peer: id, link }, Effect::Watch { peer: id, link, position }, out);
@@ -196,6 +202,7 @@ impl Engine {
         }
         self.end_walks(out);
         self.park(id, out);
+        self.go_on_elsewhere(out);
         self.fail_waiters_of(id, out);
         self.force_save();
     }

@@ -35,10 +35,13 @@ pub use verify::{Asked, AskedHashes};
 pub const VERSION_MIN: u32 = 2;
 
 /// The last protocol version that this program speaks.
-pub const VERSION_MAX: u32 = 3;
+pub const VERSION_MAX: u32 = 4;
 
 /// The first protocol version in which small files can be asked for as a whole.
 pub const VERSION_WHOLE: u32 = 3;
+
+/// The first protocol version in which a device says that it has not got a file yet.
+pub const VERSION_NOT_YET: u32 = 4;
 
 /// The largest message from a reader to an owner, in bytes: the longest path in its least compact form, and room.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;

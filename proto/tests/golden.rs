@@ -41,9 +41,9 @@ fn hello() {
     let hello = Hello::new(share, Some(Secret([0x22; 16])), "a/1");
     assert_eq!(
         hex(&hello.encode()),
-        "080210031a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
+        "080210041a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
     );
-    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080210031a1011111111111111111111111111111111");
+    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080210041a1011111111111111111111111111111111");
     let welcome = Welcome { version: 2, epoch: 5, calls_back: false };
     assert_eq!(hex(&welcome.encode()), "0802110500000000000000");
     assert_eq!(hex(&Welcome { calls_back: true, ..welcome }.encode()), "08021105000000000000001801");
@@ -137,7 +137,9 @@ fn reading() {
     assert_eq!(hex(&ReadReply::Done { request: 1 }.encode()), "12020801");
     let hashes = ReadReply::Hashes(Hashes { request: 1, first_chunk: 2, xxh3: vec![3, 4] });
     assert_eq!(hex(&hashes.encode()), "2a16080110021a1003000000000000000400000000000000");
-    for (reason, golden) in [(Refusal::Stale, "01"), (Refusal::Gone, "02"), (Refusal::Io, "03")] {
+    for (reason, golden) in
+        [(Refusal::Stale, "01"), (Refusal::Gone, "02"), (Refusal::Io, "03"), (Refusal::NotYet, "04")]
+    {
         assert_eq!(hex(&ReadReply::Refused { request: 1, reason }.encode()), format!("1a04080110{golden}"));
         assert_eq!(hex(&ReadReply::OpenRefused { reason }.encode()), format!("220208{golden}"));
     }

@@ -100,7 +100,7 @@ fn updates() -> impl Strategy<Value = TreeUpdate> {
 }
 
 fn refusals() -> impl Strategy<Value = Refusal> {
-    prop_oneof![Just(Refusal::Stale), Just(Refusal::Gone), Just(Refusal::Io)]
+    prop_oneof![Just(Refusal::Stale), Just(Refusal::Gone), Just(Refusal::Io), Just(Refusal::NotYet)]
 }
 
 fn requests() -> impl Strategy<Value = ReadRequest> {

@@ -47,8 +47,8 @@ pub struct Host {
     pub(super) links: BTreeMap<LinkId, ConnId>,
     pub(super) asked: BTreeMap<ReqId, Asked>,
     pub(super) last_request: u64,
-    /// The contents that were ever fetched, with what was asked of their owner.
-    pub(super) wanted: BTreeMap<ContentId, (PeerId, Wanted)>,
+    /// The contents that were ever fetched, as they were asked for.
+    pub(super) wanted: BTreeMap<ContentId, Wanted>,
 }
 
 /// What a driver does for its engine and has not reported yet.

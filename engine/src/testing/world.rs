@@ -254,11 +254,12 @@ impl World {
                 let conn = self.send_or_lose(at, id, link, Message::Watch { position });
                 Some(Job::Watch { conn })
             }
-            Effect::Fetch { peer, link, wanted, chunk, frames, urgent: _ } => {
+            Effect::Fetch { peer: _, link, wanted, chunk, frames, urgent: _ } => {
                 let (content, asked) = (wanted.content, FrameSet::span(frames.start, frames.end));
-                let known = self.hosts[at].wanted.entry(content).or_insert_with(|| (peer, wanted.clone()));
-                assert_eq!((known.0, known.1.stamp), (peer, wanted.stamp), "content {content} changed its version");
-                self.hosts[at].store.create(content, &identity_of(peer, &wanted), &wanted.path);
+                let known = self.hosts[at].wanted.entry(content).or_insert_with(|| wanted.clone());
+                let (before, now) = ((known.owner, known.stamp), (wanted.owner, wanted.stamp));
+                assert_eq!(before, now, "content {content} changed its version");
+                self.hosts[at].store.create(content, &identity_of(&wanted), &wanted.path);
                 let conn = self.send_or_lose(at, id, link, Message::Fetch { effect: id, wanted, chunk, frames });
                 Some(Job::Fetch { conn, content, chunk, asked, told: FrameSet::EMPTY })
             }
@@ -270,18 +271,18 @@ impl World {
             }
             Effect::Resume { content, identity, path, own, base } => {
                 let crate::ContentIdentity { owner, stamp, size_bytes, modified } = identity;
-                let wanted = crate::Wanted { content, path: path.clone(), stamp, size_bytes, modified };
-                self.hosts[at].wanted.insert(content, (owner, wanted));
+                let wanted = crate::Wanted { content, path: path.clone(), owner, stamp, size_bytes, modified };
+                self.hosts[at].wanted.insert(content, wanted);
                 self.hosts[at].store.resume(content, &identity, &path, own, base);
                 self.local_job(at, id, Job::Resume { content })
             }
             Effect::Verify { content, chunk } => self.local_job(at, id, Job::Verify { content, chunk }),
             Effect::Save { contents } => self.local_job(at, id, Job::Save { contents }),
             Effect::Apply { ops } => self.local_job(at, id, Job::Apply { ops: ops.into(), results: Vec::new() }),
-            Effect::Compare { peer, link, wanted, chunks } => {
+            Effect::Compare { peer: _, link, wanted, chunks } => {
                 let content = wanted.content;
-                self.hosts[at].store.create(content, &identity_of(peer, &wanted), &wanted.path);
-                self.hosts[at].wanted.insert(content, (peer, wanted.clone()));
+                self.hosts[at].store.create(content, &identity_of(&wanted), &wanted.path);
+                self.hosts[at].wanted.insert(content, wanted.clone());
                 let hash = Message::Hash { effect: id, wanted, chunks: chunks.clone() };
                 let conn = self.send_or_lose(at, id, link, hash);
                 Some(Job::Compare { conn, content, chunks })
@@ -470,9 +471,8 @@ impl World {
             }
             crate::Apply::Publish { content: Some(content), .. }
             | crate::Apply::KeepCopy { unless: Some(content), .. } => {
-                let (owner, wanted) =
-                    host.wanted.get(content).cloned().unwrap_or_else(|| panic!("{op:?} has no content"));
-                let (version, size) = self.versions[&(owner, wanted.stamp)];
+                let wanted = host.wanted.get(content).unwrap_or_else(|| panic!("{op:?} has no content"));
+                let (version, size) = self.versions[&(wanted.owner, wanted.stamp)];
                 let there = host.store.read(*content, &(0..size));
                 assert!(there == super::bytes_of(version, 0, size), "{op:?} puts other bytes there than were fetched");
                 Some((version, size))
@@ -721,7 +721,7 @@ impl World {
 }
 
 /// Which bytes a fetch is about.
-fn identity_of(owner: PeerId, wanted: &crate::Wanted) -> crate::ContentIdentity {
-    let crate::Wanted { stamp, size_bytes, modified, .. } = *wanted;
+fn identity_of(wanted: &crate::Wanted) -> crate::ContentIdentity {
+    let crate::Wanted { owner, stamp, size_bytes, modified, .. } = *wanted;
     crate::ContentIdentity { owner, stamp, size_bytes, modified }
 }

@@ -30,6 +30,7 @@ mod resume;
 mod retries;
 mod saving;
 mod shutdown;
+mod sources;
 mod store_full;
 mod unshared;
 mod versions;

@@ -4,7 +4,7 @@ use super::CALL_LIMIT;
 use super::line::raised;
 use super::server::{Host, Visitor, denied};
 use super::server_leases::Leases;
-use super::server_read::{self, refusal};
+use super::server_read;
 use super::server_wholes;
 use farshore_engine::{PeerFault, PeerId, WatchCursor};
 use farshore_proto::codec::status_of;
@@ -47,7 +47,7 @@ impl Farshore for Calls {
             return Err(denied());
         }
         let answer = self.consider(visitor.peer, request.get_ref()).await;
-        visitor.end_greeting(answer.is_ok());
+        visitor.end_greeting(answer.as_ref().ok().map(|welcome| welcome.version));
         answer.map(|welcome| Response::new(welcome.encode()))
     }
 
@@ -96,7 +96,7 @@ impl Farshore for Calls {
                 replies.take_until(raised(self.stopped.clone())).boxed()
             }
             Err(error) => {
-                let refused = ReadReply::OpenRefused { reason: refusal(error) };
+                let refused = ReadReply::OpenRefused { reason: visitor.refusal(error) };
                 stream::iter([Ok(refused.encode())]).boxed()
             }
         };

@@ -90,6 +90,7 @@ impl Node {
     async fn served(&self, peer: PeerId, path: RelPath, stamp: Stamp) -> Result<ServedFile, ServeError> {
         match self.ask_and_wait(Request::PeerOpen { peer, path, stamp }).await {
             Ok(Answer::Reply(Reply::PeerOpened(served))) => Ok(served),
+            Ok(Answer::Reply(Reply::NotHereYet)) => Err(ServeError::NotYet),
             Err(Errno::Stale) => Err(ServeError::Stale),
             Ok(_) | Err(_) => Err(ServeError::Gone),
         }

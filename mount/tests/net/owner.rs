@@ -161,8 +161,8 @@ pub(crate) fn name(text: &str) -> RelPath {
 
 /// Which bytes to ask for.
 pub(crate) fn wanted(content: u64, path: &str, stamp: u64, size_bytes: u64) -> Wanted {
-    let modified = FileTime::default();
-    Wanted { content: ContentId(content), path: name(path), stamp: Stamp(stamp), size_bytes, modified }
+    let (owner, modified) = (OWNER, FileTime::default());
+    Wanted { content: ContentId(content), path: name(path), owner, stamp: Stamp(stamp), size_bytes, modified }
 }
 
 /// A server that runs until this is dropped.
