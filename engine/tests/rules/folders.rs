@@ -123,6 +123,31 @@ fn what_was_read_to_its_end_goes_into_the_folder_however_small_the_cache_is() {
     assert_eq!((view.away(&path("f")), view.stored_bytes()), (None, 0));
 }
 
+/// What is told of before a directory is renamed has to be told as of then: it moves with the directory.
+#[test]
+fn who_only_looks_on_hears_of_everything_in_turn() {
+    let mut hand = at_rest(&[]);
+    let looking = PeerId([9; 32]);
+    let ask = |hand: &mut Hand, cursor| match hand.ask_now(Request::PeerWatch { peer: looking, cursor }) {
+        Ok(Reply::Watched { updates, cursor }) => (updates, cursor),
+        other => panic!("{other:?}"),
+    };
+    let (_, cursor) = ask(&mut hand, WatchCursor::at(Position::default()));
+    hand.found("a", SeenKind::Dir, 0o755, 1, (60, 1));
+    hand.found("a/f", FILE, 0o644, 1, (61, 1));
+    observe(&mut hand, Observation::Moved { from: path("a"), to: path("b") });
+    let (updates, _) = ask(&mut hand, cursor);
+    let told: Vec<String> = updates
+        .into_iter()
+        .map(|update| match update {
+            TreeUpdate::Event { change: Change::Put { path, .. }, .. } => format!("put {path}"),
+            TreeUpdate::Event { change: Change::Rename { from, to, .. }, .. } => format!("rename {from} {to}"),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["put a", "put a/f", "rename a b"]);
+}
+
 #[test]
 fn who_saw_what_is_away_can_remove_it_and_write_over_it() {
     let mut hand = at_rest(&[("f", 700), ("g", 700)]);
