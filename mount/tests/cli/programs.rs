@@ -87,26 +87,3 @@ fn a_mapped_file_reads_right() {
     assert!(summed.last().unwrap().starts_with(mapped.last().unwrap()));
     mount.stop();
 }
-
-#[test]
-fn nothing_can_be_written() {
-    let Some(world) = World::with_fuse() else { return };
-    let folder = world.new_dir("folder");
-    fs::write(folder.join("file"), "content").unwrap();
-    let share = world.share(&folder);
-    let mount = world.mount(&share, &[]);
-    let attempts = [
-        fs::write(mount.path("file"), "changed"),
-        fs::write(mount.path("new"), "new"),
-        fs::create_dir(mount.path("dir")),
-        fs::remove_file(mount.path("file")),
-        fs::rename(mount.path("file"), mount.path("other")),
-        std::os::unix::fs::symlink("file", mount.path("link")),
-        fs::hard_link(mount.path("file"), mount.path("hard")),
-    ];
-    for attempt in attempts {
-        assert_eq!(attempt.unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
-    }
-    assert_same(&folder, mount.root());
-    mount.stop();
-}
