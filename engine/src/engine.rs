@@ -273,6 +273,7 @@ impl Engine {
     fn on_command(&mut self, command: Command, out: &mut Vec<Output>) {
         match command {
             Command::Follow { peer } => self.follow(peer, out),
+            Command::Unfollow { peer } => self.unfollow(peer, out),
             Command::NetworkChanged => self.redial_all(out),
             Command::Shutdown => self.shut_down(out),
             Command::Unshare { path } => self.unshare(path, out),

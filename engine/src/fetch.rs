@@ -65,6 +65,7 @@ impl Engine {
         let is_open = self.tree.get(ino).is_some_and(|node| node.opens.count() > 0);
         self.note_use(id, is_open);
         self.open_kept(id, out);
+        self.compare_with_folder(id);
         Some(id)
     }
 
@@ -425,7 +426,7 @@ impl Engine {
     }
 
     /// Nobody who is there has a chunk, yet. That is no failure of an attempt: whoever waits for it waits on, until the deadline.
-    fn wait_for_who_has_it(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
+    pub(crate) fn wait_for_who_has_it(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
         self.drop_requests(id, chunk, true, out);
         if !self.is_waited_for(id, chunk) {
             self.give_up_prefetch(id, FetchError::NotYet, out);

@@ -288,6 +288,12 @@ pub enum Command {
         /// Who.
         peer: PeerId,
     },
+    /// Follow this peer no longer, and forget it: it is hung up on, and nobody waits for it any more. What only it is known to
+    /// have is asked of the others.
+    Unfollow {
+        /// Who.
+        peer: PeerId,
+    },
     /// The network may be back (an interface came up, the machine woke): try every peer that is down at once.
     NetworkChanged,
     /// End everything: waiting requests are answered, effects are cancelled, nothing new begins.

@@ -267,8 +267,8 @@ pub enum Effect {
         /// Which chunk.
         chunk: u64,
     },
-    /// Ask the owner for the hashes of chunks, compare them with what the store has of the other version, and store those
-    /// that are the same as chunks of this one.
+    /// Ask the owner for the hashes of chunks, compare them with what the store or our folder has of the other version, and
+    /// store those that are the same as chunks of this one.
     Compare {
         /// Whom to ask.
         peer: PeerId,
@@ -278,6 +278,8 @@ pub enum Effect {
         wanted: Wanted,
         /// Which chunks, at most 16.
         chunks: core::ops::Range<u64>,
+        /// The other version, if it is a file of our own folder.
+        in_folder: Option<ServedFile>,
     },
     /// Do these operations in our own folder, in this order, and report each. There is never more than one batch. An
     /// operation that finds something else than it expects does nothing; those behind it are done all the same.

@@ -108,6 +108,23 @@ impl Engine {
         self.dial(id, out);
     }
 
+    /// Ends what there is with a peer. If it is being dialled and answers after this, it is hung up on.
+    pub(crate) fn unfollow(&mut self, id: PeerId, out: &mut Vec<Output>) {
+        if self.stopping {
+            return;
+        }
+        if let Some(link) = self.link_to(id) {
+            self.hang_up(id, link, out);
+        }
+        let Some(peer) = self.peers.remove(&id) else { return };
+        match peer.link {
+            Link::Waiting(at) => self.timers.unset(at, Timer::Redial(id)),
+            Link::Dialing(effect, _) => out.push(Output::Cancel(effect)),
+            Link::Up(_) | Link::Ended => {}
+        }
+        self.replica.tombstones.forget_follower(id);
+    }
+
     fn dial(&mut self, peer: PeerId, out: &mut Vec<Output>) {
         let link = self.next_link();
         let effect = self.effect(Running::Dial { peer, link }, Effect::Dial { peer, link }, out);

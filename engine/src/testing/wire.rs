@@ -309,15 +309,20 @@ impl World {
 
     /// Takes over what is the same in another version.
     pub(super) fn end_compare(&mut self, at: HostId, effect: EffectId, result: Result<Vec<u64>, FetchError>) {
-        let Some(Job::Compare { content, chunks, .. }) = self.hosts[at].jobs.get(&effect).cloned() else { return };
+        let Some(Job::Compare { content, chunks, in_folder, .. }) = self.hosts[at].jobs.get(&effect).cloned() else {
+            return;
+        };
         self.hosts[at].jobs.remove(&effect);
-        let store = &mut self.hosts[at].store;
+        let host = &mut self.hosts[at];
+        let mut adopt = |chunk: u64, hash: u64| match &in_folder {
+            Some(older) => {
+                let bytes = host.folder.chunk_of(older, chunk);
+                bytes.is_some_and(|bytes| host.store.adopt_bytes(content, chunk, hash, bytes))
+            }
+            None => host.store.adopt(content, chunk, hash),
+        };
         let same = |hashes: Vec<u64>| {
-            chunks
-                .zip(hashes)
-                .filter(|(chunk, hash)| store.adopt(content, *chunk, *hash))
-                .map(|(chunk, _)| chunk)
-                .collect()
+            chunks.zip(hashes).filter(|(chunk, hash)| adopt(*chunk, *hash)).map(|(chunk, _)| chunk).collect()
         };
         let result = result.map(same);
         self.input(at, Input::Done(effect, Done::Compared(result)));

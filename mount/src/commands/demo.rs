@@ -5,8 +5,9 @@
 
 use super::link_cutter::LinkCutter;
 use super::{Failure, interruptible, stop_signal};
+use crate::circle::Circle;
 use crate::fuse::{MountOptions, Mounted};
-use crate::joining::{Absence, Joined, join, join_with_folder};
+use crate::joining::{Absence, Joined, Membership, join, join_with_folder};
 use crate::kernel_host::KernelHost;
 use crate::live;
 use crate::net::tls::TlsTransport;
@@ -154,13 +155,16 @@ async fn set_up(folder: PathBuf, scratch: &Path, is_sample: bool) -> Result<Stag
     let store_dir = scratch.join("store");
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
     let identity = reader.identity()?;
-    let config = fresh_config(&identity.id());
+    let own = identity.id();
+    let config = fresh_config(&own);
     let transport = Arc::new(TlsTransport::new(identity));
     let (joined, copy) = match is_sample {
         true => {
             let copy = OwnFolder::open(&store_dir, Writers::Everybody, Unshared::default());
             let mut copy = copy.map_err(Failure::failed)?;
-            (join_with_folder(&ticket, transport, store, config, &mut copy, Absence::IsAnError).await?, Some(copy))
+            let circle = Circle::new(reader, own, ticket.owner(), ticket.share());
+            let membership = Membership { folder: &mut copy, absence: Absence::IsAnError, circle, reception: None };
+            (join_with_folder(&ticket, transport, store, config, membership).await?, Some(copy))
         }
         false => (join(&ticket, transport, store, config, Absence::IsAnError).await?, None),
     };

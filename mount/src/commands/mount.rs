@@ -1,9 +1,11 @@
 //! `farshore mount`: joins a share and mounts it until it is unmounted or told to stop.
 
 pub(super) mod place;
+mod reach;
 mod writable;
 
 use self::place::{Access, Place};
+use self::reach::ReachArgs;
 use self::writable::Writing;
 use super::{Failure, daemon, interruptible, paths, prepare, stop_signal, text};
 use crate::control::{Control, Part, Process};
@@ -38,6 +40,8 @@ pub(super) struct MountArgs {
     /// with --read-only
     #[arg(long)]
     read_only: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
     /// What a read does while the owner cannot be reached
     #[arg(long, value_enum, default_value_t = WhenAway::Wait, value_name = "WHAT")]
     on_disconnect: WhenAway,
@@ -89,6 +93,7 @@ impl MountArgs {
 
 pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), Failure> {
     let (ticket, state, transport) = prepare(state, &args.ticket)?;
+    let reach = args.reach.reach()?;
     let mut options = MountOptions::default();
     for list in &args.options {
         options.apply(list)?;
@@ -118,7 +123,9 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
     let joining = async {
         let store = store.clone() as Arc<dyn Store>;
         match &mut writing {
-            Some(writing) => writing.join(&ticket, transport, store, config, (store_dir.clone(), absence)).await,
+            Some(writing) => {
+                writing.join(&ticket, transport, store, config, (store_dir.clone(), absence), &reach).await
+            }
             None => Ok(join(&ticket, transport, store, config, absence).await?),
         }
     };
@@ -137,8 +144,9 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
             return Err(failure);
         }
     };
-    let part = Part::Mount { ticket: ticket.clone(), store: store_dir.clone(), is_writable: writing.is_some() };
     let folder = writing.is_some().then(|| store_dir.clone());
+    let circle = writing.as_ref().and_then(Writing::circle);
+    let part = Part::Mount { ticket: ticket.clone(), store: store_dir.clone(), circle };
     let process = Process::new(node.clone(), part).mounted(&mounted).handling(paths::of_mount(node.clone(), folder));
     let _control = Control::start_if_possible(state.dir(), Arc::new(process));
     let entries = node.view(|view| view.entries()) - 1;
@@ -152,6 +160,9 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
     }
     if writing.is_some() {
         say!("what you have of it is in {}, as plain files, which you can change there as well", store_dir.display());
+    }
+    if let Some(address) = writing.as_ref().and_then(Writing::listening) {
+        say!("the other devices of this share reach this one at {address}; --no-listen turns that off");
     }
     let shown = mounted.mountpoint().display();
     if daemon::is_background() {

@@ -163,6 +163,8 @@ mod tests {
             store: JsonPath::Text("/store".into()),
             writable: false,
             link: LinkReport::Up {},
+            listening: None,
+            others: Vec::new(),
         })
     }
 

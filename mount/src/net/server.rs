@@ -21,7 +21,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
 use farshore_engine::{Errno, PeerFault, PeerId, TreeUpdate, WatchCursor};
 use farshore_proto::v1::farshore_server::FarshoreServer;
-use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Open, Refusal, VERSION_NOT_YET};
+use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Members, Open, Refusal, VERSION_NOT_YET};
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use futures_util::{FutureExt, stream};
 use std::io;
@@ -70,6 +70,11 @@ pub trait Host: Send + Sync + 'static {
             read
         }
         .boxed()
+    }
+
+    /// Who has our share in a folder of its own, as it changes; `None` if this host introduces nobody.
+    fn members(&self) -> Option<watch::Receiver<Members>> {
+        None
     }
 
     /// Where connections go over which callers can be called; `None` if this host calls nobody.

@@ -219,10 +219,10 @@ impl Core {
                 Job::Resume { content, own, base }
             }
             Effect::Verify { content, chunk } => Job::Verify { content: self.contents.get(&content).cloned(), chunk },
-            Effect::Compare { peer: _, link, wanted, chunks } => {
+            Effect::Compare { peer: _, link, wanted, chunks, in_folder } => {
                 let content = self.content_of(&wanted);
                 let on = self.links.get(&link).cloned();
-                Job::Compare { on, content, wanted, chunks, cancel: self.cancel(id) }
+                Job::Compare { on, content, wanted, chunks, in_folder, cancel: self.cancel(id) }
             }
             Effect::Save { contents } => {
                 let contents = contents.iter().filter_map(|id| self.contents.get(id)?.stored()).collect();

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
 use farshore_engine::{Errno, Notice, PeerFault, PeerId, Reply, Request, ServedFile, TreeUpdate, WatchCursor};
-use farshore_proto::{Hello, Open};
+use farshore_proto::{Hello, Members, Open};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Decides who may read our folder.
 pub trait Admission: Send + Sync + 'static {
@@ -74,6 +75,10 @@ impl Host for Node {
             found.into_iter().map(answer).collect()
         }
         .boxed()
+    }
+
+    fn members(&self) -> Option<watch::Receiver<Members>> {
+        self.members()
     }
 
     fn callbacks(&self) -> Option<Arc<Callbacks>> {

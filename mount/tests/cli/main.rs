@@ -17,6 +17,7 @@ mod joined_programs;
 mod kills;
 #[path = "../shared/mapping.rs"]
 mod mapping;
+mod mesh;
 mod mountpoints;
 mod outages;
 mod own;

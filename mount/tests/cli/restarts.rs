@@ -265,6 +265,9 @@ fn a_store_on_a_full_or_read_only_disk_is_told_at_the_start() {
         let arguments = ["mount", &place.share.ticket, mnt.to_str().unwrap(), "--store", &disk.store()];
         let ended = place.world.run("reader", &arguments).has_code(1);
         ended.only_says(&[disk.0.to_str().unwrap(), reason]);
+        // Nor can others change a folder there.
+        let ended = place.world.run("owner", &["share", "--listen", "127.0.0.1:0", disk.0.to_str().unwrap()]);
+        ended.has_code(1).only_says(&[disk.0.to_str().unwrap(), reason, "--read-only"]);
     }
 }
 

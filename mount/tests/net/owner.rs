@@ -8,14 +8,14 @@ use farshore::net::{Callbacks, Guests, Host, Leases, Link, cancel_pair, serve_wi
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Stamp};
 use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerFault, PeerId, TreeUpdate, Wanted, WatchCursor};
-use farshore_proto::{Hello, Secret, ShareId};
+use farshore_proto::{Hello, Members, Secret, ShareId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 pub(crate) const EPOCH: u64 = 77;
 pub(crate) const SECRET: Secret = Secret([5; 16]);
@@ -32,6 +32,8 @@ pub(crate) struct Owner {
     pub(crate) callbacks: Option<Arc<Callbacks>>,
     /// Which rules were broken.
     pub(crate) faults: Mutex<Vec<(PeerId, PeerFault)>>,
+    /// Set if it introduces those to each other who have its share.
+    pub(crate) members: Option<watch::Receiver<Members>>,
 }
 
 /// A file: its bytes follow from where they stand. One permit of `gate` lets one read through.
@@ -68,16 +70,26 @@ impl Owner {
 
     /// One that calls its callers back.
     pub(crate) fn calling(callbacks: Option<Arc<Callbacks>>) -> Arc<Owner> {
-        Arc::new(Owner {
+        Arc::new(Owner { callbacks, ..Owner::alone() })
+    }
+
+    /// One that says who these are.
+    pub(crate) fn introducing(members: watch::Receiver<Members>) -> Arc<Owner> {
+        Arc::new(Owner { members: Some(members), ..Owner::alone() })
+    }
+
+    fn alone() -> Owner {
+        Owner {
             files: Mutex::default(),
             opens: Mutex::default(),
             hellos: Mutex::default(),
             news: Mutex::default(),
             told: Notify::new(),
             cursors: Mutex::default(),
-            callbacks,
+            callbacks: None,
+            members: None,
             faults: Mutex::default(),
-        })
+        }
     }
 
     /// A file that can be read as often as one likes.
@@ -152,6 +164,10 @@ impl Host for Owner {
 
     fn broke_rule(&self, peer: PeerId, fault: PeerFault) {
         self.faults.lock().unwrap().push((peer, fault));
+    }
+
+    fn members(&self) -> Option<watch::Receiver<Members>> {
+        self.members.clone()
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) async fn choose(
              `farshore mount --read-only`",
         ));
     }
-    let writing = Writing::begin(state, ticket.share())?;
+    let writing = Writing::begin(state, ticket, own)?;
     let usual = below(state, FOLDERS_DIR, ticket.share());
     let folder = match (store, writing.kept_in()) {
         (Some(store), _) => store,

@@ -1,29 +1,34 @@
 //! Joining a share to change it: with a folder of our own that is a replica of it.
 
+use crate::circle::{Circle, Reach, Reception};
 use crate::commands::Failure;
-use crate::joining::{Absence, Joined, join_with_folder};
+use crate::joining::{Absence, Joined, Membership, join_with_folder};
 use crate::live::Live;
 use crate::net::transport::Transport;
 use crate::own_folder::{OwnFolder, Writers};
 use crate::sharing::Unshared;
 use crate::state::{Replica, State};
 use crate::store::Store;
-use crate::ticket::{ShareId, Ticket};
-use farshore_engine::Config;
+use crate::ticket::Ticket;
+use farshore_engine::{Config, PeerId};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The right to change a share, and the folder in which it is, once it was joined.
 pub(super) struct Writing {
     replica: Replica,
+    circle: Arc<Circle>,
     folder: Option<OwnFolder>,
+    /// Where the others reach this device, if they do.
+    listening: Option<String>,
 }
 
 impl Writing {
-    /// Takes the right to change `share`.
-    pub(super) fn begin(state: &State, share: ShareId) -> Result<Writing, Failure> {
-        let replica = state.replica(share).map_err(Failure::failed)?;
-        Ok(Writing { replica, folder: None })
+    /// Takes the right to change the share of `ticket`, for the device `own`.
+    pub(super) fn begin(state: &State, ticket: &Ticket, own: PeerId) -> Result<Writing, Failure> {
+        let replica = state.replica(ticket.share()).map_err(Failure::failed)?;
+        let circle = Circle::new(state.clone(), own, ticket.owner(), ticket.share());
+        Ok(Writing { replica, circle, folder: None, listening: None })
     }
 
     /// Where the share was kept last.
@@ -44,16 +49,30 @@ impl Writing {
         store: Arc<dyn Store>,
         config: Config,
         (path, absence): (PathBuf, Absence),
+        reach: &Reach,
     ) -> Result<Joined, Failure> {
         let path = path.canonicalize()?;
         let folder = OwnFolder::open(&path, Writers::Everybody, Unshared::default()).map_err(Failure::failed)?;
-        let folder = self.folder.insert(folder);
-        let joined = join_with_folder(ticket, transport, store, config, folder, absence).await?;
+        let reception = self.circle.receive(&*transport, reach).await.map_err(Failure::failed)?;
+        self.listening = reception.as_ref().map(Reception::listening);
+        let (folder, circle) = (self.folder.insert(folder), self.circle.clone());
+        let membership = Membership { folder, absence, circle, reception };
+        let joined = join_with_folder(ticket, transport, store, config, membership).await?;
         if let Err(error) = self.replica.keep_in(&path) {
             joined.node.shut_down().await;
             return Err(Failure::failed(error));
         }
         Ok(joined)
+    }
+
+    /// The others who have the share, and where they reach this device; `None` before it was joined.
+    pub(super) fn circle(&self) -> Option<(Arc<Circle>, Option<String>)> {
+        self.folder.as_ref().map(|_| (self.circle.clone(), self.listening.clone()))
+    }
+
+    /// Where the other devices of the share reach this one, if they do.
+    pub(super) fn listening(&self) -> Option<&str> {
+        self.listening.as_deref()
     }
 
     /// The folder as a file system, with what is not in it yet; `None` before it was joined.
