@@ -307,6 +307,7 @@ impl Engine {
             | PeerFault::Root
             | PeerFault::IntoItself
             | PeerFault::Version
+            | PeerFault::MayOnlyRead
             | PeerFault::TooManyEntries(_) => self.on_fault(peer, link, fault, out),
         }
     }

@@ -449,7 +449,7 @@ impl Engine {
         if cursor.listing.is_none() {
             for (seq, change) in self.share.events_after(cursor.position.seq, peer) {
                 let is_full = updates.len() >= batch;
-                match (change.and_then(|change| self.as_of_now(change)), updates.last_mut()) {
+                match (change.and_then(|change| self.as_of_now(peer, change)), updates.last_mut()) {
                     (None, Some(TreeUpdate::Skip { seq: skipped })) => *skipped = seq,
                     _ if is_full => break,
                     (None, _) => updates.push(TreeUpdate::Skip { seq }),
@@ -462,9 +462,11 @@ impl Engine {
     }
 
     /// What an event says by now. Of a path of which a later one says something else, that is told at once: what this one said
-    /// was written over, and may be nowhere any more. What comes after it may need that something is there.
-    fn as_of_now(&self, change: &Change) -> Option<Change> {
-        if !self.config.keeps_folder {
+    /// was written over, and may be nowhere any more. What comes after it may need that something is there. Only who merges
+    /// what we say with what it has itself is told so, and notices by its digest if a rename moved more than it heard of; who
+    /// only looks on is told everything in turn.
+    fn as_of_now(&self, peer: PeerId, change: &Change) -> Option<Change> {
+        if !self.config.keeps_folder || !self.peers.contains_key(&peer) {
             return Some(change.clone());
         }
         match change {

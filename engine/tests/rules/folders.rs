@@ -10,8 +10,8 @@ use std::time::Duration;
 const FILE: SeenKind = SeenKind::File { size_bytes: 10 };
 
 /// A follower with a folder, which was told of these files and of a directory.
-fn with_folder(files: &[(&str, u64)]) -> (Hand, EffectId) {
-    let mut hand = Hand::new(Config { keeps_folder: true, ..Config::default() });
+fn with_folder(files: &[(&str, u64)], config: Config) -> (Hand, EffectId) {
+    let mut hand = Hand::new(Config { keeps_folder: true, ..config });
     observe(&mut hand, Observation::ScanBegin { path: RelPath::ROOT });
     hand.found("", SeenKind::Dir, 0o755, 1, (1, 1));
     observe(&mut hand, Observation::ScanEnd { path: RelPath::ROOT });
@@ -30,7 +30,11 @@ fn with_folder(files: &[(&str, u64)]) -> (Hand, EffectId) {
 
 /// The same, with everything done that there is to be done.
 fn at_rest(files: &[(&str, u64)]) -> Hand {
-    let (mut hand, effect) = with_folder(files);
+    at_rest_with(files, Config::default())
+}
+
+fn at_rest_with(files: &[(&str, u64)], config: Config) -> Hand {
+    let (mut hand, effect) = with_folder(files, config);
     let done = [(); 2].map(|()| Ok(facts(40)));
     assert_eq!(applied(&end(&mut hand, effect, done.to_vec())), None);
     hand
@@ -106,6 +110,49 @@ fn a_file_that_is_brought_is_fetched_and_put_into_the_folder() {
 }
 
 #[test]
+fn what_was_read_to_its_end_goes_into_the_folder_however_small_the_cache_is() {
+    let mut hand = at_rest_with(&[("f", 700)], Config { cache_bytes: Some(0), ..Config::default() });
+    let handle = hand.open("f");
+    let (_, out) = hand.ask(Request::Read { handle, offset: 0, len: 700 });
+    let out = hand.bring(&Hand::fetches(&out)[0]);
+    let (store, _) = Hand::stores(&out)[0];
+    let out = hand.give(Input::Done(store, Done::Stored(Ok(()))));
+    let (effect, ops) = applied(&out).unwrap();
+    assert_eq!(hand.ask_now(Request::Release { handle }), Ok(Reply::Released));
+    assert_eq!(hand.engine.view().stored_bytes(), 700, "it is being put into the folder");
+    let kept = hand.ask_now(Request::Evict { path: path("f") });
+    assert_eq!(kept, Ok(Reply::Evicted { files: 0, kept_files: 1, freed_bytes: 0 }));
+    end(&mut hand, effect, ops.iter().map(|_| Ok(facts(41))).collect());
+    let view = hand.engine.view();
+    assert_eq!((view.away(&path("f")), view.stored_bytes()), (None, 0));
+}
+
+/// What is told of before a directory is renamed has to be told as of then: it moves with the directory.
+#[test]
+fn who_only_looks_on_hears_of_everything_in_turn() {
+    let mut hand = at_rest(&[]);
+    let looking = PeerId([9; 32]);
+    let ask = |hand: &mut Hand, cursor| match hand.ask_now(Request::PeerWatch { peer: looking, cursor }) {
+        Ok(Reply::Watched { updates, cursor }) => (updates, cursor),
+        other => panic!("{other:?}"),
+    };
+    let (_, cursor) = ask(&mut hand, WatchCursor::at(Position::default()));
+    hand.found("a", SeenKind::Dir, 0o755, 1, (60, 1));
+    hand.found("a/f", FILE, 0o644, 1, (61, 1));
+    observe(&mut hand, Observation::Moved { from: path("a"), to: path("b") });
+    let (updates, _) = ask(&mut hand, cursor);
+    let told: Vec<String> = updates
+        .into_iter()
+        .map(|update| match update {
+            TreeUpdate::Event { change: Change::Put { path, .. }, .. } => format!("put {path}"),
+            TreeUpdate::Event { change: Change::Rename { from, to, .. }, .. } => format!("rename {from} {to}"),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["put a", "put a/f", "rename a b"]);
+}
+
+#[test]
 fn who_saw_what_is_away_can_remove_it_and_write_over_it() {
     let mut hand = at_rest(&[("f", 700), ("g", 700)]);
     observe(&mut hand, Observation::Sighted { path: path("f") });
@@ -157,7 +204,7 @@ fn the_later_of_two_stays_and_the_other_is_for_its_holder_to_keep() {
 
 #[test]
 fn what_the_disk_refuses_holds_up_nothing_else_and_is_tried_again() {
-    let (mut hand, effect) = with_folder(&[]);
+    let (mut hand, effect) = with_folder(&[], Config::default());
     let out = end(&mut hand, effect, vec![Err(ApplyError::Io), Ok(facts(1))]);
     assert!(Hand::notices(&out).iter().any(|notice| matches!(notice, Notice::ApplyFailed { .. })));
     assert_eq!(applied(&out), None, "not at once");
@@ -173,7 +220,7 @@ fn what_the_disk_refuses_holds_up_nothing_else_and_is_tried_again() {
 
 #[test]
 fn where_something_else_was_found_nothing_is_done_before_somebody_has_looked() {
-    let (mut hand, effect) = with_folder(&[]);
+    let (mut hand, effect) = with_folder(&[], Config::default());
     let out = end(&mut hand, effect, vec![Err(ApplyError::Changed), Ok(facts(1))]);
     assert!(Hand::notices(&out).contains(&&Notice::LookAt { path: path("d") }));
     assert_eq!(applied(&hand.pass(Config::default().retry_cap)), None);

@@ -152,6 +152,7 @@ impl Process {
                 owner: ticket.owner().to_string(),
                 addresses: ticket.addresses().to_vec(),
                 store: store.as_path().into(),
+                writable: circle.is_some(),
                 link: self.link(ticket.owner()).unwrap_or(LinkReport::Ended {}),
                 listening: circle.as_ref().and_then(|circle| circle.listening()).map(str::to_owned),
                 others: circle.iter().flat_map(|circle| self.others(circle)).collect(),

@@ -9,7 +9,9 @@ use crate::net::{BackDoor, Callbacks, Link, server};
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
-use farshore_engine::{Command, DialError, Errno, Input, LinkId, PeerEvent, PeerId, TreeUpdate, WatchCursor};
+use farshore_engine::{
+    Command, DialError, Errno, Input, LinkId, PeerEvent, PeerFault, PeerId, TreeUpdate, WatchCursor,
+};
 use farshore_proto::{Hello, Open};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -166,5 +168,11 @@ impl Host for ForOwners {
         stamp: Stamp,
     ) -> BoxFuture<'static, Result<Arc<dyn ServedBytes>, ServeError>> {
         self.0.upgrade().map_or_else(|| ready(Err(ServeError::Gone)).boxed(), |node| node.open(peer, path, stamp))
+    }
+
+    fn broke_rule(&self, peer: PeerId, fault: PeerFault) {
+        if let Some(node) = self.0.upgrade() {
+            node.broke_rule(peer, fault);
+        }
     }
 }

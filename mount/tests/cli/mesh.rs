@@ -47,7 +47,7 @@ impl Mesh {
     }
 
     fn start_owner(&mut self) {
-        let share = self.world.share_at(&self.folder, &self.address, &["--writable"]);
+        let share = self.world.share_at(&self.folder, &self.address, &[]);
         // The same one each time: the guests know it from the ticket.
         self.address = share.address.clone();
         self.share = Some(share);
@@ -66,9 +66,9 @@ impl Mesh {
     fn start(&mut self, name: &str, is_hidden: bool) {
         let (mountpoint, ticket) = (self.world.path(&format!("mnt of {name}")), self.ticket.clone());
         let guest = self.guests.iter_mut().find(|guest| guest.name == name).unwrap();
-        let mut options = vec!["--writable", "--store", guest.folder.to_str().unwrap()];
+        let mut options = vec!["--store", guest.folder.to_str().unwrap()];
         options.extend(if is_hidden { &["--no-listen"][..] } else { &LISTENING });
-        guest.mount = Some(self.world.mount_as(guest.name, &mountpoint, &ticket, &options));
+        guest.mount = Some(self.world.join_as(guest.name, &mountpoint, &ticket, &options));
     }
 
     fn stop(&mut self, name: &str) {
@@ -282,7 +282,7 @@ fn where_to_listen_is_taken_at_its_word() {
     let taken = mesh.status("ann")["listening"].as_str().unwrap().to_owned();
     let (mnt, store) = (mesh.world.new_dir("mnt"), mesh.world.new_dir("store"));
     let mount = |more: &[&str]| {
-        let mut command = mesh.world.farshore("bob", &["mount", &mesh.ticket, "--writable", "--store"]);
+        let mut command = mesh.world.farshore("bob", &["mount", &mesh.ticket, "--store"]);
         command.arg(&store).arg(&mnt).args(more);
         Process::run(command)
     };

@@ -7,7 +7,7 @@ use farshore::net::transport::Transport;
 use farshore::net::{Callbacks, Guests, Host, Leases, Link, cancel_pair, serve_with};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Stamp};
-use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerId, TreeUpdate, Wanted, WatchCursor};
+use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerFault, PeerId, TreeUpdate, Wanted, WatchCursor};
 use farshore_proto::{Hello, Members, Secret, ShareId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -30,6 +30,8 @@ pub(crate) struct Owner {
     pub(crate) cursors: Mutex<Vec<WatchCursor>>,
     /// Set if it calls its callers back.
     pub(crate) callbacks: Option<Arc<Callbacks>>,
+    /// Which rules were broken.
+    pub(crate) faults: Mutex<Vec<(PeerId, PeerFault)>>,
     /// Set if it introduces those to each other who have its share.
     pub(crate) members: Option<watch::Receiver<Members>>,
     /// How long it takes to answer a greeting.
@@ -94,6 +96,7 @@ impl Owner {
             callbacks: None,
             members: None,
             greets_after: Duration::ZERO,
+            faults: Mutex::default(),
         }
     }
 
@@ -170,6 +173,10 @@ impl Host for Owner {
 
     fn callbacks(&self) -> Option<Arc<Callbacks>> {
         self.callbacks.clone()
+    }
+
+    fn broke_rule(&self, peer: PeerId, fault: PeerFault) {
+        self.faults.lock().unwrap().push((peer, fault));
     }
 
     fn members(&self) -> Option<watch::Receiver<Members>> {

@@ -1,4 +1,4 @@
-//! Farshore itself, as the README says.
+//! Farshore itself, as a mount that is only looked at, as those of the others are.
 
 use super::Owner;
 use crate::process::Process;
@@ -9,7 +9,7 @@ use std::process::Command;
 
 pub(super) fn serve(stage: &Stage<'_>) -> Result<Owner, Trouble> {
     let mut command = farshore(stage, "owner")?;
-    command.args(["share", "--listen", &format!("{}:0", stage.owner_address())]).arg(stage.folder);
+    command.args(["share", "--read-only", "--listen", &format!("{}:0", stage.owner_address())]).arg(stage.folder);
     let mut process = stage.start_owner(command, "farshore share")?;
     let at = process.first_line(START_LIMIT)?;
     Ok(Owner { process: Some(process), at })
@@ -17,7 +17,7 @@ pub(super) fn serve(stage: &Stage<'_>) -> Result<Owner, Trouble> {
 
 pub(super) fn mount(owner: &Owner, root: &Path, stage: &Stage<'_>) -> Result<Process, Trouble> {
     let mut command = farshore(stage, "reader")?;
-    command.args(["mount", &owner.at]).arg(root);
+    command.args(["mount", "--read-only", &owner.at]).arg(root);
     stage.start_reader(command, "farshore mount")
 }
 
