@@ -248,6 +248,10 @@ fn libc_number(error: Errno) -> i32 {
     error.raw_os_error()
 }
 
+/// Bytes that a disk can take directly from a program.
+#[repr(align(4096))]
+struct Aligned([u8; 4096]);
+
 #[test]
 fn bytes_are_written_where_they_belong() {
     let Some(own) = Own::new() else { return };
@@ -265,7 +269,7 @@ fn bytes_are_written_where_they_belong() {
     assert_eq!(text(&own.there("file")), expected + "pastend");
     let direct =
         OpenOptions::new().read(true).write(true).custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32).open(&path);
-    direct.unwrap().write_all_at(&[b'x'; 4096], 4096).unwrap();
+    direct.unwrap().write_all_at(&Aligned([b'x'; 4096]).0, 4096).unwrap();
     assert_eq!(fs::read(own.there("file")).unwrap()[4096..], [b'x'; 4096]);
     let synced =
         OpenOptions::new().write(true).custom_flags(rustix::fs::OFlags::SYNC.bits() as i32).open(&path).unwrap();
