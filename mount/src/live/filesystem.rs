@@ -639,7 +639,8 @@ fn cache_flags(flags: OFlags, is_good: bool) -> FopenFlags {
     cache
 }
 
-/// The same, of a file that the kernel reads and writes by itself: what it has cached before would not be what is written.
+/// The same, of a file that the kernel reads and writes by itself. It keeps nothing that it has cached before, and takes no other
+/// answer.
 fn passed_flags(flags: OFlags) -> FopenFlags {
     cache_flags(flags, false)
 }

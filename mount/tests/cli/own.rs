@@ -1,5 +1,6 @@
 //! The mount of one's own folder is a file system like any other: what is done there is done in the folder, at once.
 
+use crate::mapping::Mapping;
 use crate::process::{Process, eventually, within};
 use crate::tree::{assert_same, difference, noise, set_modified};
 use crate::world::{Share, World, skipped, take_down};
@@ -392,6 +393,29 @@ with open(sys.argv[1], 'r+b') as file, mmap.mmap(file.fileno(), 0) as mapped:
     }
     let expected = [vec![b'x'; 4000], vec![b'y'; 200], vec![b'x'; 5800]].concat();
     assert!(fs::read(own.there("file")).unwrap() == expected);
+    own.stop();
+}
+
+#[test]
+fn what_is_written_through_a_map_shows_when_the_map_is_gone() {
+    let Some(own) = Own::with(&[], |folder| put(&folder.join("file"), &"x".repeat(10_000))) else { return };
+    let peer = own.world.mount(own.share(), &[]);
+    let file = OpenOptions::new().read(true).write(true).open(own.here("file")).unwrap();
+    let mut mapping = Mapping::to_write(&file, 10_000);
+    mapping.write(4000, b"while it is open");
+    mapping.sync();
+    within(NOTICED, "a peer sees what is written", || text(&peer.path("file"))[4000..].starts_with("while it is open"));
+    drop(file);
+    own.agrees("file");
+    mapping.write(4000, b"when it is shut!");
+    mapping.sync();
+    drop(mapping);
+    within(NOTICED, "a peer sees what was written", || {
+        text(&peer.path("file"))[4000..].starts_with("when it is shut!")
+    });
+    let changed = |path| fs::metadata(path).unwrap().modified().unwrap();
+    within(NOTICED, "the time shows", || changed(own.here("file")) == changed(own.there("file")));
+    peer.stop();
     own.stop();
 }
 
