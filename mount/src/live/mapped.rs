@@ -82,6 +82,8 @@ impl Looking {
     /// # Errors
     /// No thread can be started.
     pub(super) fn start(folder: Arc<Live>) -> io::Result<Looking> {
+        // An earlier attempt to mount it may have failed.
+        folder.mapped.lock().has_ended = false;
         let looked_at = Arc::clone(&folder);
         let look = move || {
             while let Some(files) = looked_at.mapped.next() {

@@ -2,6 +2,7 @@
 
 use crate::mapping::Mapping;
 use crate::process::{Process, eventually, within};
+use crate::status::only_process;
 use crate::tree::{assert_same, difference, noise, set_modified};
 use crate::world::{Share, World, skipped, take_down};
 use rustix::fs::{
@@ -9,6 +10,7 @@ use rustix::fs::{
     getxattr, listxattr, makedev, mknodat, removexattr, renameat_with, seek, setxattr, statat,
 };
 use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -416,6 +418,54 @@ fn what_is_written_through_a_map_shows_when_the_map_is_gone() {
     let changed = |path| fs::metadata(path).unwrap().modified().unwrap();
     within(NOTICED, "the time shows", || changed(own.here("file")) == changed(own.there("file")));
     peer.stop();
+    own.stop();
+}
+
+/// Something else that is mounted on a folder, in layers. Dropping it unmounts.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    /// With its layers beside the folder; `None` if this kernel has none of that kind.
+    fn mount(folder: &Path) -> Option<Overlay> {
+        let layer = |name: &str| {
+            let path = folder.with_file_name(name);
+            fs::create_dir(&path).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let options = format!("lowerdir={},upperdir={},workdir={}", layer("lower"), layer("upper"), layer("work"));
+        let options = std::ffi::CString::new(options).unwrap();
+        match mount("overlay", folder, "overlay", MountFlags::empty(), Some(options.as_c_str())) {
+            Ok(()) => Some(Overlay(folder.to_owned())),
+            Err(Errno::NODEV) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_in_layers_is_read_and_written_through_the_process() {
+    if !as_root() {
+        return;
+    }
+    let mut overlay = None;
+    let Some(own) = Own::with(&[], |folder| overlay = Overlay::mount(folder)) else { return };
+    // It is taken down before what it is mounted on is removed.
+    let Some(overlay) = overlay else { return skipped("this kernel has no overlayfs") };
+    let bytes = noise(1, 1_000_000);
+    fs::write(own.here("file"), &bytes).unwrap();
+    own.agrees("file");
+    let file = OpenOptions::new().read(true).write(true).open(own.here("file")).unwrap();
+    file.write_all_at(b"new", 500_000).unwrap();
+    own.agrees("file");
+    assert_eq!(fs::read(own.here("file")).unwrap()[499_990..500_003], [&bytes[499_990..500_000], b"new"].concat());
+    assert_eq!(only_process(&own.world, "owner")["fuse"]["passthrough_opens"], 0);
+    drop((file, overlay));
     own.stop();
 }
 
