@@ -115,10 +115,17 @@ impl Node {
             }
             std::future::pending::<()>().await;
         };
+        let widened = async {
+            match self.route_to(link.peer()) {
+                Some(route) => link.widen(&*self.transport, &route.hello).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = link.closed() => {}
             () = called => {}
+            () = widened => {}
             fault = self.hear_members(link) => self.step(Input::Peer(link.peer(), PeerEvent::Fault { link: id, fault })),
         }
     }

@@ -7,6 +7,7 @@ mod fetch;
 mod hashes;
 mod hello;
 mod introducing;
+mod lanes;
 mod leases;
 mod liars;
 mod live;

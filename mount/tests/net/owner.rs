@@ -32,6 +32,8 @@ pub(crate) struct Owner {
     pub(crate) callbacks: Option<Arc<Callbacks>>,
     /// Set if it introduces those to each other who have its share.
     pub(crate) members: Option<watch::Receiver<Members>>,
+    /// How long it takes to answer a greeting.
+    pub(crate) greets_after: Duration,
 }
 
 /// A file: its bytes follow from where they stand. One permit of `gate` lets one read through.
@@ -76,6 +78,11 @@ impl Owner {
         Arc::new(Owner { members: Some(members), ..Owner::alone() })
     }
 
+    /// One whose answers take so long.
+    pub(crate) fn far(greets_after: Duration) -> Arc<Owner> {
+        Arc::new(Owner { greets_after, ..Owner::alone() })
+    }
+
     fn alone() -> Owner {
         Owner {
             files: Mutex::default(),
@@ -86,6 +93,7 @@ impl Owner {
             cursors: Mutex::default(),
             callbacks: None,
             members: None,
+            greets_after: Duration::ZERO,
         }
     }
 
@@ -118,7 +126,12 @@ impl Host for Owner {
     fn greet(&self, peer: PeerId, hello: Hello) -> BoxFuture<'static, Result<u64, ()>> {
         let answer = if hello.secret == Some(SECRET) { Ok(EPOCH) } else { Err(()) };
         self.hellos.lock().unwrap().push((peer, hello));
-        async move { answer }.boxed()
+        let greets_after = self.greets_after;
+        async move {
+            tokio::time::sleep(greets_after).await;
+            answer
+        }
+        .boxed()
     }
 
     fn watch(
