@@ -408,15 +408,16 @@ fn what_is_written_through_a_map_shows_when_the_map_is_gone() {
     mapping.sync();
     within(NOTICED, "a peer sees what is written", || text(&peer.path("file"))[4000..].starts_with("while it is open"));
     drop(file);
-    own.agrees("file");
+    let changed = |path| fs::metadata(path).unwrap().modified().unwrap();
+    let time_shows = || within(NOTICED, "the time shows", || changed(own.here("file")) == changed(own.there("file")));
+    time_shows();
     mapping.write(4000, b"when it is shut!");
     mapping.sync();
     drop(mapping);
     within(NOTICED, "a peer sees what was written", || {
         text(&peer.path("file"))[4000..].starts_with("when it is shut!")
     });
-    let changed = |path| fs::metadata(path).unwrap().modified().unwrap();
-    within(NOTICED, "the time shows", || changed(own.here("file")) == changed(own.there("file")));
+    time_shows();
     peer.stop();
     own.stop();
 }
