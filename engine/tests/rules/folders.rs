@@ -131,7 +131,7 @@ fn what_was_read_to_its_end_goes_into_the_folder_however_small_the_cache_is() {
 #[test]
 fn who_only_looks_on_hears_of_everything_in_turn() {
     let mut hand = at_rest(&[]);
-    let looking = PeerId([9; 32]);
+    let looking = PeerId([5; 32]);
     let ask = |hand: &mut Hand, cursor| match hand.ask_now(Request::PeerWatch { peer: looking, cursor }) {
         Ok(Reply::Watched { updates, cursor }) => (updates, cursor),
         other => panic!("{other:?}"),
