@@ -2,7 +2,7 @@
 
 use super::Owner;
 use crate::process::Process;
-use crate::stage::{START_LIMIT, Stage};
+use crate::stage::{Mounted, START_LIMIT, Stage};
 use crate::stopping::Trouble;
 use std::path::Path;
 use std::process::Command;
@@ -19,6 +19,16 @@ pub(super) fn mount(owner: &Owner, root: &Path, stage: &Stage<'_>) -> Result<Pro
     let mut command = farshore(stage, "reader")?;
     command.args(["mount", "--read-only", &owner.at]).arg(root);
     stage.start_reader(command, "farshore mount")
+}
+
+/// Shares a folder and mounts it for its owner.
+pub(super) fn own_folder(stage: &Stage<'_>, folder: &Path) -> Result<Mounted, Trouble> {
+    let root = stage.new_dir("mnt")?;
+    let mut command = farshore(stage, "owner")?;
+    command.args(["share", "--listen", &format!("{}:0", stage.owner_address()), "--mount"]).arg(&root).arg(folder);
+    let mut process = stage.start_owner(command, "farshore share")?;
+    process.first_line(START_LIMIT)?;
+    Mounted::wait_for_any(process, root)
 }
 
 fn farshore(stage: &Stage<'_>, device: &str) -> Result<Command, Trouble> {

@@ -62,7 +62,7 @@ impl Writing {
         Ok(joined)
     }
 
-    /// The others who have the share; `None` before it was joined.
+    /// The others who have the share; `None` if nothing is to be changed.
     pub(super) fn circle(&self) -> Option<Arc<Circle>> {
         self.folder.as_ref().map(|_| self.circle.clone())
     }
