@@ -107,7 +107,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_so_many_are_kept_out_and_each_for_a_while() {
         let guests = Guests::default();
-        let peer = |number: usize| PeerId([(number / 200) as u8 + 1; 32].map(|byte| byte + (number % 200) as u8));
+        let peer = |number: usize| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&number.to_le_bytes());
+            PeerId(id)
+        };
         for number in 0..=MAX_KEPT_OUT {
             guests.keep_out(peer(number));
             tokio::time::advance(Duration::from_millis(1)).await;
