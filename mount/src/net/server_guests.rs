@@ -107,7 +107,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_so_many_are_kept_out_and_each_for_a_while() {
         let guests = Guests::default();
-        let peer = |number: usize| PeerId([(number / 200) as u8 + 1; 32].map(|byte| byte + (number % 200) as u8));
+        let peer = |number: usize| PeerId(std::array::from_fn(|at| (number >> (8 * (at % 2))) as u8));
         for number in 0..=MAX_KEPT_OUT {
             guests.keep_out(peer(number));
             tokio::time::advance(Duration::from_millis(1)).await;
