@@ -1,7 +1,7 @@
 //! The others who have a share that we have joined in a folder of our own: the owner of the share says who they are. We follow
 //! them, and let them in, and nobody else but the owner; also while the owner is away, and in the next life.
 
-use crate::listening::{ListenError, listen, own_addresses};
+use crate::listening::{ListenError, addresses_for_others, listen};
 use crate::net::Guests;
 use crate::net::transport::{Listener, Transport};
 use crate::node::{Admission, Introduced, Introducing, Node, Route};
@@ -188,7 +188,7 @@ impl Introduced for Circle {
 
     fn addresses(&self) -> Vec<String> {
         match self.reached.get() {
-            Some(Reached { listening, advertise }) if advertise.is_empty() => own_addresses(listening),
+            Some(Reached { listening, advertise }) if advertise.is_empty() => addresses_for_others(listening),
             Some(Reached { advertise, .. }) => advertise.clone(),
             None => Vec::new(),
         }
