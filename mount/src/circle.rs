@@ -209,8 +209,10 @@ impl Introduced for Circle {
         for (peer, addresses) in moved {
             let at = if addresses.is_empty() { "nowhere".to_owned() } else { addresses.join(", ") };
             tracing::info!("{peer:?} has the share, too, says its owner, and can be reached at {at}");
-            if let Some(node) = node.as_ref().filter(|_| !addresses.is_empty()) {
-                node.follow(*peer, self.route(addresses.clone()));
+            match &node {
+                Some(node) if addresses.is_empty() => node.lose_way_to(*peer),
+                Some(node) => node.follow(*peer, self.route(addresses.clone())),
+                None => {}
             }
         }
         async move {

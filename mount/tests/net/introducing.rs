@@ -199,6 +199,29 @@ async fn who_cannot_be_dialled_is_called_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_cannot_be_reached_any_more_is_not_dialled_where_it_was() {
+    let stage = Stage::new().await;
+    let (ann, bob) = (stage.guest(ANN, Some("a:1")).await, stage.guest(BOB, Some("b:1")).await);
+    stage.tell.send_replace(members(&[(ANN, &["a:1"]), (BOB, &["b:1"])]));
+    ann.follows(&[OWNER, BOB]).await;
+    bob.follows(&[OWNER, ANN]).await;
+    assert_eq!(bob.node.addresses_of(ANN), ["a:1"]);
+    stage.tell.send_replace(members(&[(ANN, &[]), (BOB, &["b:1"])]));
+    until(|| bob.node.addresses_of(ANN).is_empty()).await;
+    assert_eq!(bob.connected(), BTreeSet::from([OWNER, ANN]), "it need not hang up");
+    stage.network.set(Weather::Cut);
+    bob.follows(&[]).await;
+    stage.network.set(Weather::Fair);
+    ann.follows(&[OWNER, BOB]).await;
+    bob.follows(&[OWNER, ANN]).await;
+    tell(&ann.node, &ann.files, "a");
+    bob.shows("a").await;
+    stage.tell.send_replace(members(&[(ANN, &["a:1"]), (BOB, &["b:1"])]));
+    until(|| bob.node.addresses_of(ANN) == ["a:1"]).await;
+    stage.end([ann, bob]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn whom_the_owner_names_no_more_is_hung_up_on_at_once_and_not_let_in() {
     for address in [Some("a:1"), None] {
         let stage = Stage::new().await;
