@@ -15,6 +15,7 @@ use farshore_proto::{Hello, Members};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -286,6 +287,34 @@ async fn what_the_owner_said_last_is_remembered() {
     assert_eq!(routes.map(|(peer, route)| (peer, route.addresses)).collect::<Members>(), members(&[(ANN, &["a:1"])]));
     assert_eq!(next_life(PeerId([99; 32])).members(), Members::new(), "another owner has not said it");
     stage.end([ann, bob]).await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_written_is_written_when_it_is_said_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::open(Some(dir.path().join("state"))).unwrap();
+    let life = || Circle::new(state.clone(), BOB, OWNER, SHARE);
+    let (circle, named) = (life(), members(&[(ANN, &["a:1"])]));
+    // Who said it hangs up before it is written.
+    drop(circle.hear(named.clone()));
+    assert_eq!(life().members(), Members::new());
+    circle.hear(named.clone()).await;
+    assert_eq!(life().members(), named);
+    // The disk refuses it.
+    let (kept, blocked) = (dir.path().join("state/members"), dir.path().join("state/members-elsewhere"));
+    fs::rename(&kept, &blocked).unwrap();
+    fs::write(&kept, "in the way").unwrap();
+    let named = members(&[(ANN, &["a:2"])]);
+    circle.hear(named.clone()).await;
+    fs::remove_file(&kept).unwrap();
+    fs::rename(&blocked, &kept).unwrap();
+    assert_ne!(life().members(), named);
+    circle.hear(named.clone()).await;
+    assert_eq!(life().members(), named);
+    // What is written already is not written again.
+    fs::remove_dir_all(&kept).unwrap();
+    circle.hear(named).await;
+    assert!(!kept.exists());
 }
 
 /// A machine with a few ports: what listens at any gets the next one that is free.
