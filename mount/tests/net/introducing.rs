@@ -49,6 +49,23 @@ async fn a_member_hears_who_the_others_are_now_and_whenever_that_changes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_again_hears_it_once() {
+    let (tell, told) = watch::channel(members(&[(READER, &[]), (ANN, &["a:1"])]));
+    let running = start(Owner::introducing(told)).await;
+    let (link, other_link) = (dial(&running.network).await.unwrap(), dial(&running.network).await.unwrap());
+    let mut first = link.members(READER).await.unwrap();
+    let mut elsewhere = other_link.members(READER).await.unwrap();
+    let one = Ok(members(&[(ANN, &["a:1"])]));
+    assert_eq!((within(first.next()).await, within(elsewhere.next()).await), (one.clone(), one.clone()));
+    let mut second = link.members(READER).await.unwrap();
+    assert_eq!(within(second.next()).await, one);
+    assert_eq!(within(first.next()).await, Err(WatchEnd::StreamLost), "it is told by the newer one");
+    tell.send_replace(members(&[(READER, &[]), (BOB, &[])]));
+    let other = Ok(members(&[(BOB, &[])]));
+    assert_eq!((within(second.next()).await, within(elsewhere.next()).await), (other.clone(), other));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_only_looks_or_is_not_let_in_hears_of_nobody() {
     let (_tell, told) = watch::channel(members(&[(ANN, &["a:1"])]));
     let running = start(Owner::introducing(told)).await;
