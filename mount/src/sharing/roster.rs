@@ -50,7 +50,7 @@ impl Roster {
     }
 
     /// `peer`, which was let in, has the share in a folder of its own, and can be reached like this. If its addresses have
-    /// changed in the last [`HOLD_FOR`], what it says last is taken up after that. Waits for the disk.
+    /// changed in the last ten seconds, what it says last is taken up after that. Waits for the disk.
     ///
     /// # Panics
     /// Outside a runtime.
