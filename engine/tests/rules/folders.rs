@@ -155,6 +155,24 @@ fn who_only_looks_on_hears_of_everything_in_turn() {
     assert_eq!(told, ["put a", "put a/f", "rename a b"]);
 }
 
+/// A device has the share in a folder of its own, and looks at it through another program as well.
+#[test]
+fn who_only_looks_on_hears_what_its_own_device_changed() {
+    let mut hand = at_rest(&[]);
+    let here = WatchCursor::at(hand.engine.view().position());
+    made_by_another(&mut hand, "f", 200);
+    let mut told = |cursor| match hand.ask_now(Request::PeerWatch { peer: Hand::PEER, cursor }) {
+        Ok(Reply::Watched { updates, .. }) => updates,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(told(here.clone())[..], [TreeUpdate::Skip { .. }]), "it said so itself");
+    let updates = told(here.looking_on());
+    assert!(
+        matches!(&updates[..], [TreeUpdate::Event { change: Change::Put { path: at, .. }, .. }] if *at == path("f")),
+        "{updates:?}"
+    );
+}
+
 #[test]
 fn who_saw_what_is_away_can_remove_it_and_write_over_it() {
     let mut hand = at_rest(&[("f", 700), ("g", 700)]);
