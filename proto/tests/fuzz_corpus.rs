@@ -65,7 +65,7 @@ fn write_the_seeds() {
     }
     for (index, memory) in memories().iter().enumerate() {
         // Without its checksum, which the target puts there, so that what is changed is read, too.
-        let bytes = encode_memory(SHARE, memory).unwrap();
+        let bytes = encode_memory(SHARE, 5, memory).unwrap();
         fs::write(corpus("memory_file").join(format!("seed{index:02}")), &bytes[..bytes.len() - 16]).unwrap();
     }
     let addresses = || vec!["192.0.2.7:7000".to_owned(), "[2001:db8::7]:7000".to_owned(), "nas.local:41234".to_owned()];
