@@ -6,7 +6,7 @@
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{Change, DeviceTag, Dot, PeerId, Position, Revision, TreeUpdate, Version};
+use farshore_engine::{Change, DeviceTag, Dot, PeerId, Position, Revision, TreeUpdate, Version, Xattrs};
 use farshore_proto::any::{KINDS, parse_any};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::verify::seal;
@@ -48,7 +48,8 @@ fn write_the_seeds() {
 /// Good messages of every kind.
 fn seeds() -> Vec<(u8, Vec<u8>)> {
     let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
-    let record = |kind| Record { kind, mode: 0o644, modified: FileTime { seconds: -5, nanos: 7 } };
+    let record =
+        |kind| Record { kind, mode: 0o644, modified: FileTime { seconds: -5, nanos: 7 }, xattrs: Xattrs::default() };
     let file = || record(Kind::File { size_bytes: 1 << 40, stamp: Stamp(9) });
     let link = || record(Kind::Symlink { target: b"../x".as_slice().into() });
     let event = |seq, change| TreeUpdate::Event { seq, change };

@@ -11,7 +11,7 @@ use farshore_proto::codec::status_of;
 use farshore_proto::hello::parse_watch;
 use farshore_proto::v1::farshore_server::Farshore;
 use farshore_proto::{
-    Hello, MAX_WATCH_SILENCE_SECONDS, ReadReply, ReadRequest, VERSION_MAX, VERSION_MIN, Welcome, batches,
+    Hello, MAX_WATCH_SILENCE_SECONDS, ReadReply, ReadRequest, VERSION_MAX, VERSION_MIN, Welcome, batches_in,
     choose_version, encode_members, v1,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -54,9 +54,11 @@ impl Farshore for Calls {
     type WatchStream = BoxStream<'static, Result<v1::TreeBatch, Status>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let visitor = visitor(&request)?;
         let following = Following {
             host: self.host.clone(),
-            peer: visitor(&request)?.peer,
+            peer: visitor.peer,
+            version: visitor.version(),
             cursor: WatchCursor::at(parse_watch(request.get_ref())),
             ready: VecDeque::new(),
         };
@@ -162,6 +164,7 @@ pub(super) fn blame(peer: PeerId, fault: PeerFault) -> Status {
 struct Following {
     host: Arc<dyn Host>,
     peer: PeerId,
+    version: u32,
     cursor: WatchCursor,
     /// Made, but not sent yet.
     ready: VecDeque<v1::TreeBatch>,
@@ -177,7 +180,7 @@ impl Following {
         match timeout(patience, self.host.watch(self.peer, self.cursor.clone())).await {
             Ok(Ok((updates, cursor))) => {
                 self.cursor = cursor;
-                self.ready = batches(&updates).into();
+                self.ready = batches_in(self.version, &updates).into();
                 Ok(self.ready.pop_front().unwrap_or_default())
             }
             Ok(Err(errno)) => {

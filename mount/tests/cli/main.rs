@@ -11,6 +11,7 @@ mod changes;
 mod copies;
 mod demo;
 mod doctor;
+mod extended;
 mod fetching;
 mod joined;
 mod joined_programs;

@@ -3,10 +3,10 @@
 use super::Watcher;
 use crate::folder::look::{SkipReason, Skipped};
 use crate::folder::{FolderError, FolderEvent};
-use farshore_engine::Observation;
 use farshore_engine::event::{Seen, SeenKind};
 use farshore_engine::path::{Name, RelPath};
 use farshore_engine::record::{Facts, FileTime};
+use farshore_engine::{Observation, Xattrs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
@@ -142,6 +142,7 @@ fn truth(root: &Path) -> Tree {
                 kind,
                 mode: u16::try_from(meta.mode() & 0o7777).unwrap(),
                 modified: time(meta.mtime(), meta.mtime_nsec()),
+                xattrs: Some(Xattrs::default()),
                 facts: Facts { inode: meta.ino(), changed: time(meta.ctime(), meta.ctime_nsec()) },
             };
             tree.insert(rel, seen);
