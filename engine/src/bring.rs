@@ -41,6 +41,11 @@ impl Engine {
         }
     }
 
+    /// Whether a path has a file that peers have and our folder has not.
+    pub(crate) fn is_away(&self, path: &RelPath) -> bool {
+        self.tree.resolve(path.names()).is_some_and(|ino| self.away_attr(ino).is_some())
+    }
+
     fn away_attr(&self, ino: Ino) -> Option<Attr> {
         let node = self.tree.get(ino)?;
         let is_away = matches!((&node.record.kind, node.origin), (Kind::File { .. }, Origin::Peer(_)));
@@ -61,6 +66,12 @@ impl<'a> View<'a> {
     pub fn away_xattrs(&self, path: &RelPath) -> Xattrs {
         let ino = self.engine.tree.resolve(path.names()).filter(|ino| self.engine.away_attr(*ino).is_some());
         ino.and_then(|ino| self.engine.tree.get(ino)).map(|node| node.record.xattrs.clone()).unwrap_or_default()
+    }
+
+    /// Whether the file at a path is on its way into our own folder, or something else is just being done there.
+    #[must_use]
+    pub fn is_being_applied(&self, path: &RelPath) -> bool {
+        self.engine.replica.folder.is_in_flight_below(path)
     }
 
     /// The files in a directory that peers have and for which our own folder has nothing there, in the order of their names.

@@ -112,6 +112,19 @@ impl FolderState {
         }
     }
 
+    /// What the folder holds at and below a path was renamed there.
+    pub(crate) fn moved(&mut self, from: &RelPath, to: &RelPath) {
+        for inner in self.behind.below(from) {
+            let by = self.unsettled.remove(&inner);
+            let Some((held, new)) = self.behind.remove(&inner).zip(inner.moved(from, to)) else { continue };
+            if let Some(by) = by {
+                self.unsettled.insert(new.clone(), by);
+            }
+            self.behind.insert(new.clone(), held);
+            self.due.insert(new);
+        }
+    }
+
     /// Nothing is under way or left to do but what waits for bytes.
     pub(crate) fn is_idle(&self) -> bool {
         self.batch.is_none() && self.due.is_empty() && self.unclear.is_empty() && self.refused.is_empty()

@@ -128,7 +128,8 @@ impl Live {
         turn.must_be_ours()?;
         let directory = self.directory(place.parent, &place.name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(&directory, &*place.name, flags, Mode::RUSR | Mode::WUSR)?;
+        let made = rustix::fs::openat(&directory, &*place.name, flags, Mode::RUSR | Mode::WUSR);
+        let made = made.map_err(|error| if error == Errno::EXIST { absent.is_needed() } else { error.into() })?;
         rustix::fs::fchmod(&made, Mode::from_raw_mode(absent.attr.mode.into()))?;
         let stat = rustix::fs::fstat(&made)?;
         if !self.inodes.came(number, &stat) {
