@@ -31,6 +31,7 @@ mod peers;
 mod power;
 mod process;
 mod programs;
+mod pushing;
 mod readers;
 mod restarts;
 mod sharing;
