@@ -14,6 +14,8 @@ pub mod members;
 pub mod memory_file;
 mod path;
 pub mod read;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tree;
 pub mod tree_file;
 pub mod verify;

@@ -33,7 +33,7 @@ mod world;
 pub use app::path;
 pub use bytes::bytes_of;
 pub use folder::{Folder, Look, Object, ObjectKind};
-pub use fuzz::{fuzz_bitmap, fuzz_engine, fuzz_sidecar, fuzz_sidecar_crash};
+pub use fuzz::{fuzz_bitmap, fuzz_engine, fuzz_replicas, fuzz_sidecar, fuzz_sidecar_crash};
 pub use hand::{FetchSeen, Hand, dir_record, file_record, removed, renamed, revision};
 pub use host::{Host, HostId};
 pub use leases::LEASE_GRACE;

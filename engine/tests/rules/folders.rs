@@ -5,6 +5,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record};
 use farshore_engine::testing::{Hand, dir_record, file_record, path};
 use farshore_engine::*;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const FILE: SeenKind = SeenKind::File { size_bytes: 10 };
@@ -152,6 +153,24 @@ fn who_only_looks_on_hears_of_everything_in_turn() {
         })
         .collect();
     assert_eq!(told, ["put a", "put a/f", "rename a b"]);
+}
+
+/// A device has the share in a folder of its own, and looks at it through another program as well.
+#[test]
+fn who_only_looks_on_hears_what_its_own_device_changed() {
+    let mut hand = at_rest(&[]);
+    let here = WatchCursor::at(hand.engine.view().position());
+    made_by_another(&mut hand, "f", 200);
+    let mut told = |cursor| match hand.ask_now(Request::PeerWatch { peer: Hand::PEER, cursor }) {
+        Ok(Reply::Watched { updates, .. }) => updates,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(told(here.clone())[..], [TreeUpdate::Skip { .. }]), "it said so itself");
+    let updates = told(here.looking_on());
+    assert!(
+        matches!(&updates[..], [TreeUpdate::Event { change: Change::Put { path: at, .. }, .. }] if *at == path("f")),
+        "{updates:?}"
+    );
 }
 
 #[test]
@@ -451,7 +470,10 @@ fn who_lists_holds_nobody_up_and_has_to_go_on() {
 
 #[test]
 fn who_waits_for_what_a_peer_replaced_hears_so_and_holds_up_nobody() {
-    let mut hand = at_rest_with(&[("f", 700), ("g", 800)], Config { max_prefetches: 1, ..Config::default() });
+    let mut hand = at_rest_with(
+        &[("f", 700), ("g", 800)],
+        Config { max_prefetches: 1, max_small_prefetches: 1, ..Config::default() },
+    );
     let (first, out) = hand.ask(Request::Bring { path: path("f") });
     assert_eq!(Hand::fetches(&out).len(), 1);
     let (second, out) = hand.ask(Request::Bring { path: path("g") });
@@ -462,4 +484,15 @@ fn who_waits_for_what_a_peer_replaced_hears_so_and_holds_up_nobody() {
     assert_eq!(Hand::reply(&out, first), Some(Err(Errno::Stale)));
     assert_eq!(Hand::reply(&out, second), None);
     assert!(Hand::fetches(&out).iter().any(|fetch| fetch.path == "g"), "{out:?}");
+}
+
+#[test]
+fn of_small_files_many_are_on_their_way_at_once_and_of_large_ones_a_few() {
+    for (size_bytes, expected) in [(700, 64), (3 * chunk::CHUNK_SIZE, 8)] {
+        let mut hand = at_rest_with(&[], Config { fetches_all: true, ..Config::default() });
+        let put = |number: u64| hand.put(&format!("f{number}"), file_record(size_bytes, number + 10), false);
+        let out: Vec<Output> = (0..100).flat_map(put).collect();
+        let paths: BTreeSet<String> = Hand::fetches(&out).into_iter().map(|fetch| fetch.path).collect();
+        assert_eq!(paths.len(), expected, "of {size_bytes} bytes: {paths:?}");
+    }
 }

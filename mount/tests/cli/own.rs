@@ -464,8 +464,8 @@ fn a_folder_in_layers_is_read_and_written_through_the_process() {
         return;
     }
     let mut overlay = None;
-    let Some(own) = Own::with(&[], |folder| overlay = Overlay::mount(folder)) else { return };
-    // It is taken down before what it is mounted on is removed.
+    let Some(mut own) = Own::with(&[], |folder| overlay = Overlay::mount(folder)) else { return };
+    // It is taken down before what it is mounted on is removed, and when nobody shares it any more.
     let Some(overlay) = overlay else { return skipped("this kernel has no overlayfs") };
     let bytes = noise(1, 1_000_000);
     fs::write(own.here("file"), &bytes).unwrap();
@@ -475,8 +475,9 @@ fn a_folder_in_layers_is_read_and_written_through_the_process() {
     own.agrees("file");
     assert_eq!(fs::read(own.here("file")).unwrap()[499_990..500_003], [&bytes[499_990..500_000], b"new"].concat());
     assert_eq!(only_process(&own.world, "owner")["fuse"]["passthrough_opens"], 0);
-    drop((file, overlay));
-    own.stop();
+    drop(file);
+    own.stop_share();
+    drop(overlay);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::owner::{Owner, dial, hello, name, start};
 use farshore::net::{Link, Watch, WatchEnd};
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::{DeviceTag, Dot, Errno, Position, TreeUpdate, WatchCursor, Xattrs};
-use farshore_proto::{Hello, VERSION_MIN, VERSION_XATTRS};
+use farshore_proto::{Hello, Members, VERSION_MIN, VERSION_XATTRS};
 
 fn entry(index: u64) -> TreeUpdate {
     let kind = Kind::File { size_bytes: index, stamp: Stamp(index) };
@@ -63,6 +63,26 @@ async fn extended_attributes_are_told_to_who_knows_of_them() {
             received.extend(within(watch.next()).await.unwrap());
         }
         assert_eq!(received, vec![if is_told { marked } else { plain }; 3]);
+    }
+}
+
+/// The same device may have the share in a folder of its own, and it may not be told what it has changed there.
+#[tokio::test(start_paused = true)]
+async fn who_introduces_members_knows_who_only_looks_on() {
+    let (_tell, told) = tokio::sync::watch::channel(Members::new());
+    let position = Position { epoch: 4, seq: 9 };
+    let (looking, member) = (hello(), hello().of_member(Vec::new()));
+    let cursor = WatchCursor::at(position);
+    for (owner, hello, expected) in [
+        (Owner::introducing(told.clone()), &looking, cursor.clone().looking_on()),
+        (Owner::introducing(told), &member, cursor.clone()),
+        (Owner::new(), &looking, cursor),
+    ] {
+        let running = start(owner.clone()).await;
+        let link = Link::dial(&running.network, &["owner".into()], OWNER, hello).await.unwrap();
+        owner.tell(Ok(vec![entry(1)]));
+        within(link.watch(position).await.unwrap().next()).await.unwrap();
+        assert_eq!(owner.cursors.lock().unwrap()[0], expected);
     }
 }
 
