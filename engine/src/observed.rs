@@ -68,8 +68,12 @@ impl Engine {
             return self.replica.folder.note_due(path.clone());
         }
         if let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino)) {
+            let is_as_before = node.origin == Origin::Local(held.facts);
             node.origin = Origin::Local(held.facts);
             node.mark = held.mark;
+            if !is_as_before {
+                self.note_unwritten(path);
+            }
         }
     }
 

@@ -321,6 +321,7 @@ impl Engine {
             }
             Change::Remove { path, .. } => (path.clone(), None),
         };
+        self.note_unwritten(&path);
         self.share.append(change, from);
         out.push(Output::Notice(Notice::Announced { path, record }));
         self.tell_followers(out);

@@ -10,6 +10,7 @@ pub mod any;
 pub mod codec;
 mod frames;
 pub mod hello;
+pub mod journal;
 pub mod members;
 pub mod memory_file;
 mod path;
@@ -33,6 +34,7 @@ use farshore_engine::xattrs::XATTRS_MAX_BYTES;
 pub use any::parse_any;
 pub use codec::{UNREADABLE, fault_of};
 pub use hello::{Hello, Secret, ShareId, Welcome, choose_version};
+pub use journal::{Boot, JournalError, JournalFile, JournalHeader, encode_changes, encode_mark};
 pub use members::{MAX_MEMBERS, Members, encode_members, parse_members};
 pub use memory_file::{MemoryFileError, decode_memory, encode_memory};
 pub use read::{Fetch, Frame, Hash, Hashes, Open, ReadReply, ReadRequest, Refusal, Whole};
@@ -61,9 +63,9 @@ pub const VERSION_XATTRS: u32 = 5;
 /// The largest message from a reader to an owner, in bytes: the longest path in its least compact form, and room.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
 
-/// The largest message from an owner to a reader, in bytes: one update with the extended attributes of all that can be said to be
-/// at a path, and room.
-pub const MAX_REPLY_BYTES: usize = (1 + MAX_SIBLINGS) * XATTRS_MAX_BYTES + 128 * 1024;
+/// The largest message from an owner to a reader, or in a file, in bytes: the extended attributes of all that can be said to be at
+/// a path, and of what a folder holds there, and room.
+pub const MAX_REPLY_BYTES: usize = (2 + MAX_SIBLINGS) * XATTRS_MAX_BYTES + 256 * 1024;
 
 /// The largest batch of several updates, in bytes: about as much as a message with a frame has.
 pub const MAX_BATCH_BYTES: usize = 256 * 1024;

@@ -25,11 +25,11 @@ pub fn fuzz_memory_file(data: &[u8]) -> bool {
 }
 
 fn check_memory(bytes: &[u8]) -> bool {
-    let Ok(memory) = decode_memory(bytes, SHARE) else { return false };
-    let written = encode_memory(SHARE, &memory);
+    let Ok((journal, memory)) = decode_memory(bytes, SHARE) else { return false };
+    let written = encode_memory(SHARE, journal, &memory);
     let Ok(written) = written else { panic!("what was read cannot be written: {written:?}") };
     let again = decode_memory(&written, SHARE);
-    assert_eq!(again.as_ref(), Ok(&memory), "it was read and would be written as something else");
+    assert_eq!(again.as_ref(), Ok(&(journal, memory)), "it was read and would be written as something else");
     true
 }
 

@@ -8,7 +8,8 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record, Stamp};
 use farshore_engine::version::Sibling;
 use farshore_engine::{
-    Change, DeviceTag, Dot, Entries, InFolder, Memory, PeerId, Position, Revision, TreeUpdate, Version, Xattrs,
+    Change, DeviceTag, Dot, Entries, InFolder, Memory, PeerId, Position, Revision, Standing, TreeUpdate, Version,
+    Xattrs,
 };
 use farshore_proto::any::parse_any;
 use farshore_proto::hello::encode_watch;
@@ -19,6 +20,7 @@ use farshore_proto::{
     batches, encode_members, encode_memory,
 };
 use prost::Message;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -65,7 +67,7 @@ fn write_the_seeds() {
     }
     for (index, memory) in memories().iter().enumerate() {
         // Without its checksum, which the target puts there, so that what is changed is read, too.
-        let bytes = encode_memory(SHARE, memory).unwrap();
+        let bytes = encode_memory(SHARE, 5, memory).unwrap();
         fs::write(corpus("memory_file").join(format!("seed{index:02}")), &bytes[..bytes.len() - 16]).unwrap();
     }
     let addresses = || vec!["192.0.2.7:7000".to_owned(), "[2001:db8::7]:7000".to_owned(), "nas.local:41234".to_owned()];
@@ -106,7 +108,14 @@ fn memories() -> Vec<Memory> {
     ];
     let in_folder =
         vec![(RelPath::ROOT, held(None, 1)), (path("d"), held(None, 3)), (path("d/file"), held(Some(file(2)), 2))];
-    let memory = |entries, removed, held| Memory::new(Entries::of(entries).unwrap(), removed, held).unwrap();
+    let standings: BTreeMap<PeerId, Standing> = (1..4_u8)
+        .map(|peer| {
+            let position = Position { epoch: 7, seq: u64::from(peer) << 40 };
+            (PeerId([peer; 32]), Standing { position, settled: 3 })
+        })
+        .collect();
+    let memory =
+        |entries, removed, held| Memory::new(Entries::of(entries).unwrap(), removed, held, standings.clone()).unwrap();
     vec![
         Memory::default(),
         memory(vec![root()], vec![], vec![(RelPath::ROOT, held(None, 1))]),

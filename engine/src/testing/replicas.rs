@@ -54,8 +54,8 @@ pub enum ReplicaOp {
     Cut(u8, u8),
     /// It is mended.
     Heal(u8, u8),
-    /// A device's process ends and starts again, with its folder and what it remembers: what was so when it ended, or a while
-    /// before.
+    /// A device's process ends and starts again, with its folder and what it remembers: what was so when it ended, what it had
+    /// to write down because it told it, or what was so a while before.
     Restart(u8, u8),
     /// Its disk refuses a few things.
     DiskFails(u8, u8),
@@ -114,8 +114,19 @@ pub struct Replicas {
     /// The devices.
     pub world: World,
     writes: Writes,
-    /// What each has written down.
+    /// What each would have written down a while ago.
     memories: Vec<Memory>,
+}
+
+/// What a device remembers in its next life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// All.
+    Now,
+    /// All that it has told, and what it has done in its folder, and perhaps no more: it was killed.
+    Told,
+    /// What was so a while ago, also if it has told more since: its disk has lost the rest.
+    Old,
 }
 
 /// Plays operations on as many devices, each of which follows all others; then mends everything, and checks that all hold
@@ -246,7 +257,14 @@ impl Replicas {
                     self.world.heal(a, b);
                 }
             }
-            ReplicaOp::Restart(at, age) => self.restart(self.device(at), age >= 128),
+            ReplicaOp::Restart(at, age) => {
+                let age = match age {
+                    0..128 => Age::Now,
+                    128..192 => Age::Told,
+                    192.. => Age::Old,
+                };
+                self.restart(self.device(at), age);
+            }
             ReplicaOp::DiskFails(at, count) => {
                 let error = if count >= 128 { crate::StoreError::NoSpace } else { crate::StoreError::Io };
                 let at = self.device(at);
@@ -376,20 +394,24 @@ impl Replicas {
     }
 
     /// A device's process ends, and starts again with its folder and what it remembers.
-    pub fn restart(&mut self, at: HostId, is_old: bool) {
-        if !is_old {
-            self.write_down(at);
+    pub fn restart(&mut self, at: HostId, age: Age) {
+        let host = &mut self.world.hosts[at];
+        match age {
+            Age::Now => host.write_down(),
+            Age::Told => {}
+            Age::Old => host.written = self.memories[at].clone().without_standings(),
         }
         self.world.end_process(at);
         let base = self.world.now.as_micros();
         let config = &mut self.world.hosts[at].config;
         config.version_base = config.version_base.max(base) + 1_000_000;
         self.world.start_process(at);
-        let memory = self.memories[at].clone();
+        let memory = self.world.hosts[at].written.clone();
         // What is written down can be read: it keeps every rule.
         let (entries, removed, held) = (memory.entries(), memory.removed(), memory.held());
         let entries_again = entries.iter().map(|(path, record, revision)| (path, record.clone(), revision.clone()));
-        let again = Entries::of(entries_again).and_then(|entries| Memory::new(entries, removed.to_vec(), held));
+        let again = Entries::of(entries_again)
+            .and_then(|entries| Memory::new(entries, removed.to_vec(), held, memory.standings().clone()));
         assert_eq!(again.as_ref(), Ok(&memory), "host {at} remembers what makes no share");
         if !entries.is_empty() {
             self.world.input(at, Input::Recalled(memory));

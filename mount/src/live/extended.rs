@@ -13,6 +13,10 @@ use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+/// What SELinux keeps its label under. Where it is at work the kernel knows the label, and does not ask. Where it is not, `ls -l`
+/// asks for the label of every file, until it hears that there are none to be had.
+const LABEL: &str = "security.selinux";
+
 /// What access control lists are kept under.
 const LISTS: &[u8] = b"system.posix_acl_";
 
@@ -22,7 +26,10 @@ impl Live {
         match self.find(number)? {
             Found::Here(anchor) => {
                 let path = path_to(&anchor);
-                read_whole(|buffer| rustix::fs::getxattr(&path, name, buffer))
+                match read_whole(|buffer| rustix::fs::getxattr(&path, name, buffer)) {
+                    Err(Errno::NODATA) if name == LABEL => Err(Errno::OPNOTSUPP),
+                    value => value,
+                }
             }
             Found::Away(absent) => {
                 let value = self.extended_away(&absent).get(name.as_bytes()).map(<[u8]>::to_vec);

@@ -33,6 +33,7 @@ mod process;
 mod programs;
 mod pushing;
 mod readers;
+mod remembering;
 mod restarts;
 mod sharing;
 mod status;

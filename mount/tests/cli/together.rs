@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// An owner who lets others write, and a guest who does.
 pub(crate) struct Both {
-    mount: Option<Mount>,
-    share: Option<Share>,
+    pub(crate) mount: Option<Mount>,
+    pub(crate) share: Option<Share>,
     /// Where the owner listens, once it has.
     address: String,
     pub(crate) folder: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) struct Both {
 
 impl Both {
     /// The guest's folder is `copy`; it has everything that the owner has.
-    fn new() -> Option<Both> {
+    pub(crate) fn new() -> Option<Both> {
         Both::with(|_| {}, |_| {})
     }
 
@@ -102,7 +102,7 @@ impl Both {
     }
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
