@@ -207,3 +207,30 @@ fn rsync_that_copies_them_as_well_finds_nothing_to_do_the_second_time() {
     assert!(files_below(&store).iter().filter(|file| !file.starts_with(store.join(".farshore"))).count() == 20);
     mount.stop();
 }
+
+/// Most disks have room for a few kilobytes of them.
+#[test]
+fn what_a_disk_has_no_room_for_comes_without_and_stays_with_the_others() {
+    let Some(world) = World::with_fuse() else { return };
+    let Ok(roomy) = tempfile::tempdir_in("/dev/shm") else { return skipped("there is no other file system") };
+    let store = world.new_dir("store");
+    let (file, large) = (roomy.path().join("file"), noise(1, 10_000));
+    write_noise(&file, 1, LARGE_BYTES);
+    let has_room = |folder: &Path| setxattr(folder, "user.large", &large, XattrFlags::empty()).is_ok();
+    if !has_room(&file) || !mark(&file, "user.small", b"1") || !has_them(&store) || has_room(&store) {
+        return skipped("the disks here have as much room as each other");
+    }
+    let both = xattrs(&file).unwrap();
+    let share = world.share(roomy.path());
+    for round in 0..2 {
+        let mount = world.join(&share, &["--store", store.to_str().unwrap()]);
+        assert!(fs::read(mount.path("file")).unwrap() == noise(1, LARGE_BYTES));
+        eventually("it comes", || store.join("file").exists());
+        assert_eq!(xattrs(&store.join("file")).unwrap(), [(b"user.small".to_vec(), b"1".to_vec())].into());
+        // What is done after it has gone both ways.
+        fs::write(mount.path("after"), format!("{round}")).unwrap();
+        eventually("it is there", || fs::read(roomy.path().join("after")).is_ok_and(|text| text == [b'0' + round]));
+        assert!(xattrs(&file).unwrap() == both, "round {round}: {:?}", xattrs(&file).unwrap().keys());
+        mount.stop();
+    }
+}
