@@ -61,10 +61,10 @@ struct Waiting {
 impl Waiting {
     /// When it is due if something happens `now`.
     fn due_after(&self, now: Instant, while_written: WhileWritten) -> Instant {
-        match (self.is_open && !self.is_wanted, while_written) {
-            (true, WhileWritten::Held) => (now + REST).min(self.first + HELD),
-            (true, WhileWritten::Pushed) => (now + QUIET).min(self.first + PUSHED),
-            (false, _) => (now + QUIET).min(self.first + PATIENCE),
+        match while_written {
+            WhileWritten::Held if self.is_open && !self.is_wanted => (now + REST).min(self.first + HELD),
+            WhileWritten::Pushed if self.is_open => (now + QUIET).min(self.first + PUSHED),
+            WhileWritten::Held | WhileWritten::Pushed => (now + QUIET).min(self.first + PATIENCE),
         }
     }
 }
@@ -294,6 +294,8 @@ mod tests {
     fn a_file_that_is_being_written_does_not_wait_if_somebody_wants_it_or_it_is_gone() {
         let wanted = due_while_written(WhileWritten::Held, 2_000, |pending, now| pending.note_wanted(path("a"), now));
         assert_eq!(wanted, [500, 2_990]);
+        let wanted = due_while_written(WhileWritten::Pushed, 500, |pending, now| pending.note_wanted(path("a"), now));
+        assert_eq!(wanted, [200, 400, 540], "that is no reason to wait for longer");
         let start = Instant::now();
         let mut pending = Pending::default();
         pending.note_written(path("a"), start);
