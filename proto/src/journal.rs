@@ -142,6 +142,14 @@ fn begin(kind: u8) -> Vec<u8> {
     frame
 }
 
+/// A frame that says these changes, whatever they are.
+#[cfg(feature = "testing")]
+pub(crate) fn sealed_changes(said: &[u8]) -> Vec<u8> {
+    let mut frame = begin(CHANGES);
+    frame.extend(said);
+    finish(frame)
+}
+
 /// Says how long a frame is, and appends its checksum.
 fn finish(mut frame: Vec<u8>) -> Vec<u8> {
     let len = (frame.len() - FRAME_BYTES) as u32;
