@@ -79,6 +79,7 @@ pub mod view;
 
 mod backoff;
 mod behind;
+mod blocked;
 mod bring;
 mod cache;
 mod check;
@@ -110,6 +111,7 @@ mod save;
 mod sources;
 mod tombstones;
 mod tree;
+mod unsettled;
 mod walks;
 
 pub use bitmap::ChunkBitmap;

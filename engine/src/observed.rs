@@ -130,15 +130,20 @@ impl Engine {
     /// is gone from one place, and what is seen at the other is new.
     pub(crate) fn merge_moved(&mut self, from: &RelPath, to: &RelPath, out: &mut Vec<Output>) {
         let sighted = [from, to].map(|path| self.replica.folder.sighted.remove(path));
+        let is_away = self.is_away(from);
         let is_one = self.can_move(from, to, sighted);
         let place = to.split_last().and_then(|(parents, name)| Some((self.directory(parents).ok()?, name.clone())));
         let (Some(top), Some((parent, name)), true) = (self.tree.resolve(from.names()), place, is_one) else {
-            return self.move_apart(from, to, sighted, out);
+            // What is away stays where it is: nobody would find it at its new place, and it is not gone from its old one.
+            if !is_away {
+                self.move_apart(from, to, sighted, out);
+            }
+            return;
         };
         if self.tree.is_within(parent, top) {
             return self.look_at_both(from, to, out);
         }
-        if !self.is_away(from) {
+        if !is_away {
             self.replica.folder.behind.remove(to);
             self.replica.folder.moved(from, to);
         }
