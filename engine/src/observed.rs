@@ -9,9 +9,9 @@ use crate::event::{Change, Seen};
 use crate::ids::Ino;
 use crate::output::{Notice, Output};
 use crate::path::RelPath;
-use crate::record::{FileTime, Kind};
+use crate::record::{Kind, Record};
 use crate::replica::Telling;
-use crate::share::{kept_stamp, record_of};
+use crate::share::record_of;
 use crate::tree::{Node, Origin};
 use crate::version::{Dot, Revision, Sibling, Version};
 
@@ -23,8 +23,8 @@ impl Engine {
         }
         self.replica.folder.note_seen(path);
         let held = self.held_at(path);
-        let stamp = held.as_ref().and_then(|held| kept_stamp(&held.record, held.facts, &seen, moved));
-        let (record, facts) = record_of(seen, stamp, self.config.device);
+        let before = held.as_ref().map(|held| (&held.record, held.facts));
+        let (record, facts) = record_of(seen, before, moved, self.config.device);
         if let Err(reason) = record.check() {
             out.push(Output::Notice(Notice::NotShared { path: path.clone(), reason }));
             return self.merge_missing(path, out);
@@ -216,15 +216,12 @@ impl Engine {
     pub(crate) fn merge_amended(
         &mut self,
         path: &RelPath,
-        mode: Option<u16>,
-        modified: Option<FileTime>,
+        amend: impl FnOnce(Record) -> Record,
         out: &mut Vec<Output>,
     ) {
         let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
         let Some(node) = node.filter(|node| matches!(node.origin, Origin::Peer(_))) else { return };
-        let (origin, mut record) = (node.origin, node.record.clone());
-        record.mode = mode.unwrap_or(record.mode);
-        record.modified = modified.unwrap_or(record.modified);
+        let (origin, record) = (node.origin, amend(node.record.clone()));
         if record.check().is_err() || record == node.record {
             return;
         }

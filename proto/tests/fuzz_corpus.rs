@@ -9,7 +9,7 @@ use farshore_engine::record::{Facts, FileTime, Kind, Record, Stamp};
 use farshore_engine::version::Sibling;
 use farshore_engine::{
     AtPath, Change, Changes, DeviceTag, Dot, Entries, InFolder, Memory, PeerId, Position, Revision, Standing, Stated,
-    TreeUpdate, Version,
+    TreeUpdate, Version, Xattrs,
 };
 use farshore_proto::any::parse_any;
 use farshore_proto::hello::encode_watch;
@@ -105,7 +105,8 @@ fn changes_of(memory: &Memory) -> Changes {
 /// What devices remember: nothing, an empty folder, a few things of every kind, and what several have written.
 fn memories() -> Vec<Memory> {
     let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
-    let record = |kind| Record { kind, mode: 0o750, modified: FileTime { seconds: -3, nanos: 999 } };
+    let record =
+        |kind| Record { kind, mode: 0o750, modified: FileTime { seconds: -3, nanos: 999 }, xattrs: Xattrs::default() };
     let file = |stamp| record(Kind::File { size_bytes: 1 << 33 | stamp, stamp: Stamp(stamp) });
     let link = record(Kind::Symlink { target: b"../x".as_slice().into() });
     let dot = |counter| Dot { author: DeviceTag(5), counter };
@@ -147,7 +148,8 @@ fn memories() -> Vec<Memory> {
 /// Good messages of every kind.
 fn seeds() -> Vec<(u8, Vec<u8>)> {
     let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
-    let record = |kind| Record { kind, mode: 0o644, modified: FileTime { seconds: -5, nanos: 7 } };
+    let record =
+        |kind| Record { kind, mode: 0o644, modified: FileTime { seconds: -5, nanos: 7 }, xattrs: Xattrs::default() };
     let file = || record(Kind::File { size_bytes: 1 << 40, stamp: Stamp(9) });
     let link = || record(Kind::Symlink { target: b"../x".as_slice().into() });
     let event = |seq, change| TreeUpdate::Event { seq, change };

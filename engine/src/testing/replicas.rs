@@ -47,6 +47,8 @@ pub enum ReplicaOp {
     Symlink(u8, u8, u8),
     /// It sets the mode of a file or a directory.
     Chmod(u8, u8, u8),
+    /// It sets or removes an extended attribute of a file or a directory.
+    SetXattr(u8, u8, u8),
     /// Its watcher has lost track and reads everything again.
     Rescan(u8),
     /// The network between two devices is cut.
@@ -79,6 +81,7 @@ impl ReplicaOp {
             18..=20 => ReplicaOp::Remove(at, a),
             21 | 22 => ReplicaOp::MakeDir(at, a, b),
             23 => ReplicaOp::Symlink(at, a, b),
+            24 if c % 2 == 1 => ReplicaOp::SetXattr(at, a, b),
             24 => ReplicaOp::Chmod(at, a, b),
             25 => ReplicaOp::Rescan(at),
             26 | 27 => ReplicaOp::Cut(at, a),
@@ -233,6 +236,16 @@ impl Replicas {
             ReplicaOp::Chmod(at, entry, mode) => self.at_nth(at, entry, |folder, path| {
                 let is_symlink = matches!(folder.at(path)?.kind, ObjectKind::Symlink(_));
                 if is_symlink { None } else { folder.chmod(path, 0o400 | u16::from(mode % 64)) }
+            }),
+            ReplicaOp::SetXattr(at, entry, value) => self.at_nth(at, entry, |folder, path| {
+                let is_symlink = matches!(folder.at(path)?.kind, ObjectKind::Symlink(_));
+                let name: &[u8] = if value % 2 == 0 { b"user.even" } else { b"user.odd" };
+                let value = [value];
+                if is_symlink {
+                    None
+                } else {
+                    folder.set_xattr(path, name, Some(&value[..]).filter(|_| value[0] >= 64))
+                }
             }),
             ReplicaOp::Rescan(at) => self.world.rescan(self.device(at)),
             ReplicaOp::Cut(a, b) => {
@@ -423,8 +436,9 @@ impl Replicas {
             for (path, record) in &tree {
                 assert_eq!(Some(record), first.get(path), "{path} of host {at} is something else on host 0");
                 let seen = host.folder.seen(path);
-                let there = seen.as_ref().map(|seen| (seen.mode, seen.modified));
-                assert_eq!(there, Some((record.mode, record.modified)), "{path} in the folder of host {at}");
+                let there = seen.as_ref().map(|seen| (seen.mode, seen.modified, seen.xattrs.as_ref()));
+                let told = (record.mode, record.modified, Some(&record.xattrs));
+                assert_eq!(there, Some(told), "{path} in the folder of host {at}");
             }
             assert_eq!(
                 tree.len(),

@@ -295,7 +295,7 @@ fn what_a_renamed_directory_is_to_lose_or_to_become_is_done_at_its_new_place() {
 fn attributes_of_what_is_away_cost_no_bytes() {
     let mut hand = at_rest(&[("f", 700)]);
     let modified = Some(FileTime { seconds: 77, nanos: 0 });
-    let out = observe(&mut hand, Observation::Amended { path: path("f"), mode: Some(0o600), modified });
+    let out = observe(&mut hand, Observation::Amended { path: path("f"), mode: Some(0o600), modified, xattrs: None });
     let record = announced(&out, "f").flatten().unwrap();
     assert_eq!((record.mode, Some(record.modified)), (0o600, modified));
     assert!(matches!(record.kind, Kind::File { size_bytes: 700, .. }));
