@@ -108,6 +108,7 @@ impl FolderState {
                 self.unsettled.insert(new.clone(), by);
             }
             self.behind.insert(new.clone(), held);
+            self.due.insert(inner);
             self.due.insert(new);
         }
     }

@@ -15,9 +15,8 @@ pub(crate) struct Unsettled {
 
 impl Unsettled {
     pub(crate) fn insert(&mut self, path: RelPath, by: PeerId) {
-        if let Some(before) = self.by_path.insert(path.clone(), by) {
-            self.forget(before, &path);
-        }
+        self.remove(&path);
+        self.by_path.insert(path.clone(), by);
         self.by_teller.entry(by).or_default().insert(path);
     }
 
@@ -38,13 +37,16 @@ impl Unsettled {
         self.by_teller.keys().copied()
     }
 
-    fn forget(&mut self, by: PeerId, path: &RelPath) {
+    /// Takes off one path, and says who told of it.
+    pub(crate) fn remove(&mut self, path: &RelPath) -> Option<PeerId> {
+        let by = self.by_path.remove(path)?;
         if let Some(paths) = self.by_teller.get_mut(&by) {
             paths.remove(path);
             if paths.is_empty() {
                 self.by_teller.remove(&by);
             }
         }
+        Some(by)
     }
 }
 
@@ -63,6 +65,8 @@ mod tests {
         unsettled.insert(path("a"), ann);
         unsettled.insert(path("a"), bob);
         unsettled.insert(path("b"), ann);
+        unsettled.insert(path("d"), ann);
+        assert_eq!((unsettled.remove(&path("d")), unsettled.remove(&path("d"))), (Some(ann), None));
         unsettled.insert(path("c"), NOBODY);
         assert_eq!(unsettled.take_all_of(ann), BTreeSet::from([path("b"), path("c")]));
         assert!(unsettled.contains(&path("a")) && !unsettled.contains(&path("b")));
