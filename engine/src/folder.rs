@@ -39,8 +39,6 @@ pub(crate) struct FolderState {
     pub(crate) unclear: BTreeSet<RelPath>,
     /// Where what is told next was done by somebody who saw what the tree has.
     pub(crate) sighted: BTreeSet<RelPath>,
-    /// How often something about it changed that no event tells.
-    pub(crate) changes: u64,
     pub(crate) unsettled: Unsettled,
     /// Contents whose files are in our folder now.
     landed: Vec<ContentId>,
@@ -261,7 +259,6 @@ impl Engine {
     /// A batch has ended.
     pub(crate) fn on_applied(&mut self, results: Vec<Result<Facts, ApplyError>>, out: &mut Vec<Output>) {
         let Some((_, planned)) = self.replica.folder.batch.take() else { return };
-        self.replica.folder.changes += 1;
         assert_eq!(planned.len(), results.len(), "each operation of a batch ends, and no other");
         self.replica.folder.in_flight.clear();
         for (planned, result) in planned.into_iter().zip(results) {
@@ -331,6 +328,7 @@ impl Engine {
         let source = self.source_by(author);
         if let Some(node) = self.tree.get_mut(ino) {
             node.origin = source;
+            self.note_unwritten(path);
         }
     }
 

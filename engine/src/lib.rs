@@ -30,6 +30,7 @@
 //!     kind: SeenKind::File { size_bytes: 5 },
 //!     mode: 0o644,
 //!     modified: FileTime { seconds: 1_700_000_000, nanos: 0 },
+//!     xattrs: None,
 //!     facts: Facts::default(),
 //! };
 //! let path = path::RelPath::parse(b"hello.txt").unwrap();
@@ -76,6 +77,7 @@ pub mod time;
 pub mod timers;
 pub mod version;
 pub mod view;
+pub mod xattrs;
 
 mod backoff;
 mod behind;
@@ -90,6 +92,7 @@ mod entries;
 mod fetch;
 mod folder;
 mod follow;
+mod journal;
 mod kept;
 mod kernel;
 mod leases;
@@ -124,7 +127,9 @@ pub use follow::MAX_ENTRIES;
 pub use identity::{ContentIdentity, ContentKey};
 pub use ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
 pub use input::{Command, DialError, Done, FetchError, Input, PeerEvent, Request, StoreError, Wanted, WatchCursor};
+pub use journal::{AtPath, Changes, Standing};
 pub use memory::{InFolder, Memory, Remembering};
+pub use merge::Stated;
 pub use output::{
     Apply, ApplyError, Attr, AttrKind, DirEntry, DirEntryName, Effect, Errno, Notice, Opened, Output, Reply,
     ServedFile, Source, Span,
@@ -136,3 +141,4 @@ pub use time::Time;
 pub use timers::Timer;
 pub use version::{DeviceTag, Dot, Revision, Version};
 pub use view::{ContentView, View};
+pub use xattrs::Xattrs;

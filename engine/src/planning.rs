@@ -73,7 +73,7 @@ impl Engine {
             let is_clear = !plan.touches(&dir) && !self.replica.folder.unclear.contains(&dir);
             if let Some(node) = node.filter(|node| matches!(node.origin, Origin::Local(_)) && is_clear) {
                 let Record { mode, modified, .. } = node.record;
-                let op = Apply::SetAttributes { path: dir, mode, modified, expect: None };
+                let op = Apply::SetAttributes { path: dir, mode, modified, xattrs: None, expect: None };
                 plan.push(Planned { op, becomes: Some((node.record.clone(), node.revision.dot)) });
             }
         }
@@ -196,9 +196,9 @@ impl Engine {
         }
         let over = folder.behind.get(path);
         if over.is_none_or(can_go) {
-            let Record { mode, modified, .. } = node.record;
+            let Record { mode, modified, xattrs, .. } = node.record.clone();
             let (from, to, expect) = (from.clone(), path.clone(), held.facts);
-            let op = Apply::Rename { from, to, mode, modified, expect, over: over.map(|held| held.facts) };
+            let op = Apply::Rename { from, to, mode, modified, xattrs, expect, over: over.map(|held| held.facts) };
             plan.push(Planned { op, becomes: Some((node.record.clone(), node.revision.dot)) });
         }
     }
@@ -206,8 +206,8 @@ impl Engine {
     /// Renames a file out of a directory in the place of which it is wanted.
     fn plan_aside(&self, place: &RelPath, (from, held): (&RelPath, &Held), plan: &mut Plan) {
         let Some(to) = self.free_name_for(place, held).filter(|to| !plan.touches(to)) else { return };
-        let Record { mode, modified, .. } = held.record;
-        let op = Apply::Rename { from: from.clone(), to, mode, modified, expect: held.facts, over: None };
+        let Record { mode, modified, xattrs, .. } = held.record.clone();
+        let op = Apply::Rename { from: from.clone(), to, mode, modified, xattrs, expect: held.facts, over: None };
         plan.push(Planned { op, becomes: Some((held.record.clone(), held.dot)) });
     }
 
@@ -272,7 +272,7 @@ impl Engine {
             return Next::Nothing;
         }
         let (record, dot) = (node.record.clone(), node.revision.dot);
-        let Record { mode, modified, .. } = record;
+        let Record { mode, modified, xattrs, .. } = record.clone();
         if let Some(parent) = path.parent().filter(|parent| !self.has_parent(path) && !plan.makes_dir(parent)) {
             return Next::After(vec![Blocker::Directory(parent)]);
         }
@@ -284,7 +284,7 @@ impl Engine {
                 (before, after) => before == after,
             };
             if is_same {
-                let op = Apply::SetAttributes { path, mode, modified, expect: Some(held.facts) };
+                let op = Apply::SetAttributes { path, mode, modified, xattrs: Some(xattrs), expect: Some(held.facts) };
                 return Next::Do(Box::new(Planned { op, becomes: Some((record, dot)) }));
             }
             if let Some(wanted) = self.wanted_elsewhere(&path, held) {
@@ -307,11 +307,11 @@ impl Engine {
         }
         let expect = held.map(|held| held.facts);
         let op = match &record.kind {
-            Kind::Dir => Apply::MakeDir { path, mode, modified },
+            Kind::Dir => Apply::MakeDir { path, mode, modified, xattrs },
             Kind::Symlink { target } => Apply::MakeSymlink { path, target: target.clone(), modified, expect },
-            Kind::File { size_bytes: 0, .. } => Apply::Publish { path, content: None, mode, modified, expect },
+            Kind::File { size_bytes: 0, .. } => Apply::Publish { path, content: None, mode, modified, xattrs, expect },
             Kind::File { .. } => match self.whole_content(ino) {
-                Some(content) => Apply::Publish { path, content: Some(content), mode, modified, expect },
+                Some(content) => Apply::Publish { path, content: Some(content), mode, modified, xattrs, expect },
                 None if self.is_in_folder_elsewhere(ino) => return Next::Later,
                 None => return Next::Wait,
             },

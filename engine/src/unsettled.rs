@@ -15,13 +15,20 @@ pub(crate) struct Unsettled {
 
 impl Unsettled {
     pub(crate) fn insert(&mut self, path: RelPath, by: PeerId) {
-        self.remove(&path);
-        self.by_path.insert(path.clone(), by);
+        if let Some(before) = self.by_path.insert(path.clone(), by) {
+            self.forget(before, &path);
+        }
         self.by_teller.entry(by).or_default().insert(path);
     }
 
     pub(crate) fn contains(&self, path: &RelPath) -> bool {
         self.by_path.contains_key(path)
+    }
+
+    pub(crate) fn remove(&mut self, path: &RelPath) -> Option<PeerId> {
+        let by = self.by_path.remove(path)?;
+        self.forget(by, path);
+        Some(by)
     }
 
     /// Takes off what this peer told, and what was told in an earlier life.
@@ -37,16 +44,13 @@ impl Unsettled {
         self.by_teller.keys().copied()
     }
 
-    /// Takes off one path, and says who told of it.
-    pub(crate) fn remove(&mut self, path: &RelPath) -> Option<PeerId> {
-        let by = self.by_path.remove(path)?;
+    fn forget(&mut self, by: PeerId, path: &RelPath) {
         if let Some(paths) = self.by_teller.get_mut(&by) {
             paths.remove(path);
             if paths.is_empty() {
                 self.by_teller.remove(&by);
             }
         }
-        Some(by)
     }
 }
 
@@ -65,12 +69,12 @@ mod tests {
         unsettled.insert(path("a"), ann);
         unsettled.insert(path("a"), bob);
         unsettled.insert(path("b"), ann);
-        unsettled.insert(path("d"), ann);
-        assert_eq!((unsettled.remove(&path("d")), unsettled.remove(&path("d"))), (Some(ann), None));
         unsettled.insert(path("c"), NOBODY);
         assert_eq!(unsettled.take_all_of(ann), BTreeSet::from([path("b"), path("c")]));
         assert!(unsettled.contains(&path("a")) && !unsettled.contains(&path("b")));
         assert_eq!(unsettled.tellers().collect::<Vec<_>>(), [bob]);
+        unsettled.insert(path("d"), bob);
+        assert_eq!((unsettled.remove(&path("d")), unsettled.remove(&path("d"))), (Some(bob), None));
         assert_eq!(unsettled.take_all_of(bob), BTreeSet::from([path("a")]));
         assert!(unsettled.by_path.is_empty() && unsettled.by_teller.is_empty());
     }

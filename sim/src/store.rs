@@ -11,7 +11,7 @@ use farshore::store::{Found, KnownTree, MemoryStore, Space, Store, Stored};
 use farshore_engine::chunk::{chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ChunkBitmap, ContentIdentity, ContentKey, Held, Memory, Resumed, Trust};
+use farshore_engine::{Changes, ChunkBitmap, ContentIdentity, ContentKey, Held, Memory, Resumed, Trust, Xattrs};
 use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -110,6 +110,9 @@ impl SimStore {
             // Only one that has lost its first chunk has no such byte.
             disk.memory.damage(held.key, 0);
         }
+        if !disk.is_closed {
+            disk.memory.lose_power();
+        }
     }
 
     /// How long each write, and each step of a save, takes from now on.
@@ -170,13 +173,13 @@ impl SimStore {
     }
 
     /// Carries out `step`, which takes time and counts before or after that.
-    async fn step_of_save(&self, step: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    async fn step_of_save<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let (takes, counts_first) = self.disk().draw_step();
         if counts_first {
             self.disk().check()?;
-            step.await?;
+            let ended = step.await?;
             pause(takes).await;
-            Ok(())
+            Ok(ended)
         } else {
             pause(takes).await;
             self.disk().check()?;
@@ -299,11 +302,33 @@ impl Store for SimStore {
         self.memory().memory(share)
     }
 
-    fn save_memory(&self, share: ShareId, known: Memory) -> BoxFuture<'static, io::Result<()>> {
+    fn note(&self, share: ShareId, changes: Changes) -> BoxFuture<'static, io::Result<bool>> {
         let store = self.clone();
         async move {
             let memory = store.memory();
-            store.step_of_save(memory.save_memory(share, known)).await
+            store.step_of_save(memory.note(share, changes)).await
+        }
+        .boxed()
+    }
+
+    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        async move {
+            let memory = store.memory();
+            store.step_of_save(memory.sync_journal(share)).await
+        }
+        .boxed()
+    }
+
+    fn begin_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<u64>> {
+        self.memory().begin_journal(share)
+    }
+
+    fn save_memory(&self, share: ShareId, journal: u64, known: Memory) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        async move {
+            let memory = store.memory();
+            store.step_of_save(memory.save_memory(share, journal, known)).await
         }
         .boxed()
     }
@@ -434,8 +459,14 @@ impl Stored for SimStored {
         }
     }
 
-    fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>> {
-        self.inner.clone().keep(target, mode, modified)
+    fn keep(
+        self: Arc<Self>,
+        target: PathBuf,
+        mode: u16,
+        modified: FileTime,
+        xattrs: Xattrs,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        self.inner.clone().keep(target, mode, modified, xattrs)
     }
 
     fn lend(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {

@@ -40,7 +40,7 @@ pub use leases::LEASE_GRACE;
 pub use ops::{Op, play};
 pub use oracle::{Kernel, OpenHandle};
 pub use pair::Pair;
-pub use replicas::{ReplicaOp, Replicas, play_replicas};
+pub use replicas::{Age, ReplicaOp, Replicas, play_replicas};
 pub use store::MemStore;
 pub use wire::{ConnId, Spoil};
 pub use world::World;

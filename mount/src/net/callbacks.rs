@@ -136,9 +136,11 @@ mod tests {
 
     const PEER: PeerId = PeerId([7; 32]);
 
+    type Told = Arc<Mutex<Vec<(PeerId, Callability)>>>;
+
     /// A table, and how often it has told of whom.
-    fn callbacks() -> (Arc<Callbacks>, Arc<Mutex<Vec<(PeerId, Callability)>>>) {
-        let told = Arc::<Mutex<Vec<_>>>::default();
+    fn callbacks() -> (Arc<Callbacks>, Told) {
+        let told = Told::default();
         let heard = told.clone();
         (Arc::new(Callbacks::new(move |peer, can| heard.lock().unwrap().push((peer, can)))), told)
     }
