@@ -16,12 +16,17 @@ use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::any::Any;
+use std::collections::VecDeque;
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// How many of the memories that were saved are kept, to have an old one.
+const KEPT_MEMORIES: usize = 4;
 
 /// The longest that a save takes for each content, on a disk that is well.
 const MAX_SAVE_MILLIS: u64 = 30;
@@ -53,6 +58,8 @@ pub enum Bug {
     NeverLooks,
     /// What is to go stays.
     KeepsAll,
+    /// What is remembered of a folder is durable before that itself is.
+    RemembersTooSoon,
 }
 
 /// The disk of one machine. Clones are the same disk.
@@ -68,6 +75,20 @@ struct Disk {
     health: Health,
     /// How long saves take and when they count; `None` for a disk that takes no time.
     lots: Option<Lots>,
+    /// Makes durable what lies beside the store, on the same disk.
+    beside: Beside,
+    /// What was remembered of a folder, the newest last.
+    memories: VecDeque<(ShareId, Memory)>,
+}
+
+/// Makes something durable.
+#[derive(Clone)]
+struct Beside(Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Beside")
+    }
 }
 
 impl Default for SimStore {
@@ -85,8 +106,35 @@ impl SimStore {
     }
 
     fn with(lots: Option<Lots>) -> SimStore {
-        let disk = Disk { memory: MemoryStore::default(), is_closed: false, health: Health::default(), lots };
-        SimStore(Arc::new(Mutex::new(disk)))
+        let (memory, health) = (MemoryStore::default(), Health::default());
+        let (beside, memories) = (Beside(Arc::new(|| {})), VecDeque::new());
+        SimStore(Arc::new(Mutex::new(Disk { memory, is_closed: false, health, lots, beside, memories })))
+    }
+
+    /// The store lies on a disk with something else, which `sync` makes durable. That has happened before it is durable what is
+    /// remembered of that.
+    pub fn lie_beside(&self, sync: impl Fn() + Send + Sync + 'static) {
+        self.disk().beside = Beside(Arc::new(sync));
+    }
+
+    /// What is remembered of a folder is lost, from the next life on.
+    pub fn lose_memory(&self) {
+        self.disk().memories.clear();
+    }
+
+    /// What is remembered of a folder is what was saved some time earlier, if it was, from the next life on.
+    pub fn age_memory(&self) {
+        let mut disk = self.disk();
+        if disk.memories.len() > 1 {
+            disk.memories.truncate(1);
+        }
+    }
+
+    /// All that it holds is lost, from the next life on.
+    pub fn lose_all(&self) {
+        let mut disk = self.disk();
+        disk.memories.clear();
+        disk.memory = MemoryStore::default();
     }
 
     /// The process that used it is gone, and the next one opens the store: it finds what was saved.
@@ -195,6 +243,13 @@ impl Disk {
         }
     }
 
+    fn remember(&mut self, share: ShareId, memory: Memory) {
+        if self.memories.len() == KEPT_MEMORIES {
+            self.memories.pop_front();
+        }
+        self.memories.push_back((share, memory));
+    }
+
     fn draw_step(&mut self) -> (Duration, bool) {
         let delay = self.health.delay;
         match &mut self.lots {
@@ -296,14 +351,26 @@ impl Store for SimStore {
     }
 
     fn memory(&self, share: ShareId) -> Option<Memory> {
-        self.memory().memory(share)
+        self.disk().memories.back().filter(|(of, _)| *of == share).map(|(_, memory)| memory.clone())
     }
 
     fn save_memory(&self, share: ShareId, known: Memory) -> BoxFuture<'static, io::Result<()>> {
         let store = self.clone();
         async move {
-            let memory = store.memory();
-            store.step_of_save(memory.save_memory(share, known)).await
+            let (memory, beside, bug) = {
+                let disk = store.disk();
+                (disk.memory.clone(), disk.beside.clone(), disk.health.bug)
+            };
+            if bug != Some(Bug::RemembersTooSoon) {
+                (beside.0)();
+            }
+            let save = async {
+                // It knows whether it is closed.
+                memory.save_memory(share, known.clone()).await?;
+                store.disk().remember(share, known);
+                Ok(())
+            };
+            store.step_of_save(save).await
         }
         .boxed()
     }
@@ -330,9 +397,10 @@ fn sabotaged(resumed: Resumed, bug: Option<Bug>) -> (Resumed, Option<u64>) {
             }
             (Resumed { chunks, ..resumed }, lost)
         }
-        Some(Bug::ForgetsCrashes | Bug::Corrupts | Bug::Hangs | Bug::NeverLooks | Bug::KeepsAll) | None => {
-            (resumed, None)
-        }
+        Some(
+            Bug::ForgetsCrashes | Bug::Corrupts | Bug::Hangs | Bug::NeverLooks | Bug::KeepsAll | Bug::RemembersTooSoon,
+        )
+        | None => (resumed, None),
     }
 }
 
@@ -352,6 +420,13 @@ impl Drop for SimStored {
 }
 
 impl SimStored {
+    /// All of its bytes, if every chunk is there.
+    fn all(&self) -> io::Result<Bytes> {
+        let mut bytes = vec![0; usize::try_from(self.size_bytes).map_err(io::Error::other)?];
+        self.read(0, &mut bytes)?;
+        Ok(bytes.into())
+    }
+
     fn lost(&self) -> MutexGuard<'_, Option<u64>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -444,6 +519,17 @@ impl Stored for SimStored {
 
     fn give_away(&self) -> io::Result<()> {
         self.inner.give_away()
+    }
+}
+
+/// All bytes of a content that some [`SimStore`] has whole.
+///
+/// # Errors
+/// Not all of it is there.
+pub(crate) fn all_of(stored: &Arc<dyn Stored>) -> io::Result<Bytes> {
+    match (&**stored as &dyn Any).downcast_ref::<SimStored>() {
+        Some(stored) => stored.all(),
+        None => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 

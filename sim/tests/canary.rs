@@ -2,6 +2,7 @@
 
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_sim::failure::{Case, attempt};
+use farshore_sim::faults::LinkTrouble;
 use farshore_sim::history::{History, Tally};
 use farshore_sim::plan::{Plan, Trouble, TroubleKind, run_with};
 use farshore_sim::sabotage::Sabotage;
@@ -25,7 +26,7 @@ fn busy() -> Plan {
 }
 
 fn run(plan: Plan, sabotage: Option<Sabotage>) -> Result<(), String> {
-    let case = Case { seed: plan.seed, scenario: None, sabotage };
+    let case = Case { seed: plan.seed, scenario: None, kind: None, sabotage };
     attempt(&case, &History::short(), |history| run_with(plan, history, sabotage)).map_err(|failure| failure.what)
 }
 
@@ -124,7 +125,7 @@ fn answers_that_come_late() {
         at: Duration::from_millis(200),
         lasts: Duration::from_secs(12),
         reader: 0,
-        kind: TroubleKind::Partition,
+        kind: TroubleKind::Link(LinkTrouble::Partition),
     };
     let mut plan = Plan { faults: vec![cut], hurt: Duration::from_secs(14), ..busy() };
     plan.config.read_timeout = Duration::from_secs(6);
