@@ -3,6 +3,7 @@
 use crate::path::RelPath;
 use crate::record::{Facts, Kind, Record, Stamp};
 use crate::version::Dot;
+use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What our folder holds at a path.
@@ -87,18 +88,25 @@ impl Behind {
         below.for_each(|(_, held)| held.mark = mark);
     }
 
-    pub(crate) fn has_files(&self) -> bool {
-        !self.by_stamp.is_empty()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&RelPath, &Held)> {
         self.by_path.iter()
     }
 
+    /// What it holds behind `path` in the order of paths, or everywhere.
+    pub(crate) fn after(&self, path: Option<&RelPath>) -> impl Iterator<Item = (&RelPath, &Held)> {
+        let begin = path.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_path.range::<RelPath, _>((begin, Bound::Unbounded))
+    }
+
     /// Where it holds something at or below a path.
+    pub(crate) fn within<'a>(&'a self, path: &'a RelPath) -> impl Iterator<Item = &'a RelPath> {
+        let behind = self.by_path.range::<RelPath, _>(path..).map(|(inner, _)| inner);
+        behind.take_while(|inner| path.is_prefix_of(inner))
+    }
+
+    /// The same, to be gone through while it changes.
     pub(crate) fn below(&self, path: &RelPath) -> Vec<RelPath> {
-        let below = self.by_path.range(path.clone()..).map(|(inner, _)| inner.clone());
-        below.take_while(|inner| path.is_prefix_of(inner)).collect()
+        self.within(path).cloned().collect()
     }
 
     /// For [`crate::Engine::check`].

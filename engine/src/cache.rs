@@ -10,6 +10,7 @@ use crate::ids::{ContentId, Ino};
 use crate::kept::Opening;
 use crate::output::{Effect, Errno, Notice, Output, Reply};
 use crate::path::RelPath;
+use crate::replica::NOBODY;
 use crate::stored::Held;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -450,7 +451,9 @@ impl Engine {
     pub(crate) fn identity_of(&self, ino: Ino) -> Option<crate::identity::ContentIdentity> {
         let node = self.tree.get(ino)?;
         match (node.origin, &node.record.kind) {
-            (crate::tree::Origin::Peer(owner), crate::record::Kind::File { size_bytes, stamp }) => {
+            (crate::tree::Origin::Peer(peer), crate::record::Kind::File { size_bytes, stamp }) => {
+                // Of a share that all change, the stamp alone says which bytes they are, whoever brings them.
+                let owner = if self.config.keeps_folder { NOBODY } else { peer };
                 Some(crate::identity::ContentIdentity {
                     owner,
                     stamp: *stamp,

@@ -17,8 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug)]
 pub(crate) struct Content {
     pub(crate) ino: Ino,
-    /// Who has the bytes.
+    /// Who names the bytes.
+    pub(crate) owner: PeerId,
+    /// Who is asked for them first.
     pub(crate) peer: PeerId,
+    /// Who said that it has not got them.
+    pub(crate) lacking: BTreeSet<PeerId>,
     pub(crate) stamp: Stamp,
     pub(crate) size_bytes: u64,
     pub(crate) modified: FileTime,
@@ -90,14 +94,14 @@ impl ChunkFetch {
 impl Content {
     /// Which bytes it is.
     pub(crate) fn identity(&self) -> ContentIdentity {
-        let Content { peer, stamp, size_bytes, modified, .. } = *self;
-        ContentIdentity { owner: peer, stamp, size_bytes, modified }
+        let Content { owner, stamp, size_bytes, modified, .. } = *self;
+        ContentIdentity { owner, stamp, size_bytes, modified }
     }
 
     /// What to ask the owner for.
     pub(crate) fn wanted(&self, id: ContentId) -> Wanted {
-        let Content { stamp, size_bytes, modified, .. } = *self;
-        Wanted { content: id, path: self.path.clone(), stamp, size_bytes, modified }
+        let Content { owner, stamp, size_bytes, modified, .. } = *self;
+        Wanted { content: id, path: self.path.clone(), owner, stamp, size_bytes, modified }
     }
 
     /// Whether the store holds chunk number `chunk` from an earlier life, unverified.

@@ -209,7 +209,7 @@ impl Engine {
             Timer::Stall(effect) => self.on_stall(effect, out),
             // The step goes on with it.
             Timer::Prefetch => self.prefetch.rest_at = None,
-            Timer::PrefetchAgain => self.on_prefetch_again(out),
+            Timer::PrefetchAgain => self.on_prefetch_again(),
             Timer::WalkIdle => self.on_walk_idle(out),
             Timer::Save => self.on_save_due(out),
             Timer::Redial(peer) => self.on_redial(peer, out),
@@ -224,10 +224,10 @@ impl Engine {
             (Running::Abandoned, _) => {}
             (Running::Dial { peer, link }, Done::Dialed(result)) => self.on_dialed(peer, link, result, out),
             (Running::Watch { peer, link }, Done::WatchEnded) => self.on_watch_ended(peer, link, out),
-            (Running::Fetch { content, chunk, ahead_bytes, stall_at, link, .. }, Done::Fetched(result)) => {
+            (Running::Fetch { content, chunk, ahead_bytes, stall_at, peer, link, .. }, Done::Fetched(result)) => {
                 self.ahead_bytes -= ahead_bytes;
                 self.timers.unset(stall_at, Timer::Stall(id));
-                self.on_fetched(id, content, chunk, link, result, out);
+                self.on_fetched(id, content, chunk, (peer, link), result, out);
             }
             (Running::Store { content, chunk, ahead_bytes }, Done::Stored(result)) => {
                 self.ahead_bytes -= ahead_bytes;
@@ -273,6 +273,7 @@ impl Engine {
     fn on_command(&mut self, command: Command, out: &mut Vec<Output>) {
         match command {
             Command::Follow { peer } => self.follow(peer, out),
+            Command::Unfollow { peer } => self.unfollow(peer, out),
             Command::NetworkChanged => self.redial_all(out),
             Command::Shutdown => self.shut_down(out),
             Command::Unshare { path } => self.unshare(path, out),

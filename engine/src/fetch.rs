@@ -17,6 +17,7 @@ use crate::output::{Effect, Notice, Output};
 use crate::reads::{Patience, Waiting};
 use crate::time::Time;
 use crate::timers::Timer;
+use crate::tree::Origin;
 use core::ops::Range;
 use std::collections::BTreeSet;
 
@@ -33,12 +34,15 @@ impl Engine {
         if node.content.is_some() {
             return node.content;
         }
-        let ContentIdentity { owner: peer, stamp, size_bytes, modified } = self.identity_of(ino)?;
+        let Origin::Peer(peer) = node.origin else { return None };
+        let ContentIdentity { owner, stamp, size_bytes, modified } = self.identity_of(ino)?;
         let path = self.tree.path_of(ino)?;
         let id = self.next_content();
         let content = Content {
             ino,
+            owner,
             peer,
+            lacking: BTreeSet::new(),
             stamp,
             size_bytes,
             modified,
@@ -61,6 +65,7 @@ impl Engine {
         let is_open = self.tree.get(ino).is_some_and(|node| node.opens.count() > 0);
         self.note_use(id, is_open);
         self.open_kept(id, out);
+        self.compare_with_folder(id);
         Some(id)
     }
 
@@ -162,10 +167,10 @@ impl Engine {
             return None;
         }
         let next = whole.into_iter().filter_map(|id| {
-            let link = self.link_to(self.contents.get(&id)?.peer);
+            let is_up = self.source_of(id, true).is_some();
             let content = self.contents.get_mut(&id)?;
             let chunk = content.next_untouched()?;
-            let can_come = link.is_some() || content.claims(chunk);
+            let can_come = is_up || content.claims(chunk);
             (content.opening == Opening::Done && can_come).then_some((content.chunks.len(), id, chunk))
         });
         let (_, id, chunk) = next.min_by_key(|(open, ..)| *open)?;
@@ -181,13 +186,12 @@ impl Engine {
         if content.claims(chunk) {
             return self.verify(id, chunk, out);
         }
-        let peer = content.peer;
-        let Some(link) = self.link_to(peer) else {
+        let Some((peer, link)) = self.source_of(id, needed.is_some()) else {
             self.set_phase(id, chunk, Phase::Parked);
             return self.fail_those_without(id, out);
         };
         if content.base.as_ref().is_some_and(|base| base.chunks.has(chunk)) {
-            return self.compare(id, chunk, link, out);
+            return self.compare(id, chunk, (peer, link), out);
         }
         let Some(fetch) = content.chunks.get(&chunk) else { return };
         let missing = content.all_frames(chunk).minus(fetch.arrived);
@@ -377,12 +381,11 @@ impl Engine {
         effect: EffectId,
         id: ContentId,
         chunk: u64,
-        link: LinkId,
+        (peer, link): (PeerId, LinkId),
         result: Result<(), FetchError>,
         out: &mut Vec<Output>,
     ) {
         let Some(content) = self.contents.get_mut(&id) else { return };
-        let peer = content.peer;
         let Some(fetch) = content.chunks.get_mut(&chunk) else { return };
         let Phase::Fetching(requests) = &mut fetch.phase else { return };
         let Some(at) = requests.iter().position(|(request, _)| *request == effect) else { return };
@@ -401,6 +404,16 @@ impl Engine {
             self.drop_requests(id, chunk, true, out);
             return self.set_phase(id, chunk, Phase::Parked);
         }
+        let is_asked_elsewhere = self.ask_elsewhere(id, chunk, peer, error, out);
+        if is_asked_elsewhere {
+            if let FetchError::Fault(fault) = error {
+                self.on_fetch_fault(peer, link, fault, out);
+            }
+            return;
+        }
+        if error == FetchError::NotYet {
+            return self.wait_for_who_has_it(id, chunk, out);
+        }
         if matches!(error, FetchError::Stale | FetchError::Gone) && !self.is_up_to_date(peer) {
             // We asked for what was there before: what is there now is about to be told.
             self.drop_requests(id, chunk, true, out);
@@ -410,6 +423,18 @@ impl Engine {
         if let FetchError::Fault(fault) = error {
             self.on_fetch_fault(peer, link, fault, out);
         }
+    }
+
+    /// Nobody who is there has a chunk, yet. That is no failure of an attempt: whoever waits for it waits on, until the deadline.
+    pub(crate) fn wait_for_who_has_it(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
+        self.drop_requests(id, chunk, true, out);
+        if !self.is_waited_for(id, chunk) {
+            self.give_up_prefetch(id, FetchError::NotYet, out);
+            return self.forget_chunk(id, chunk, out);
+        }
+        let fetch = self.contents.get_mut(&id).and_then(|content| content.chunks.get_mut(&chunk));
+        fetch.into_iter().for_each(|fetch| _ = fetch.download.record_attempt());
+        self.try_again_later(id, chunk);
     }
 
     /// An attempt at a chunk has failed. Whoever waits for it, and has attempts left, gets another one a little later.
@@ -426,11 +451,11 @@ impl Engine {
             Patience::SomeLeft => {}
             Patience::NobodyWaited if fetch.download.can_retry() && self.is_of_use(id) => {}
             Patience::NobodyWaited => {
-                self.give_up_prefetch(id, out);
+                self.give_up_prefetch(id, error, out);
                 return self.forget_chunk(id, chunk, out);
             }
             Patience::NoneLeft => {
-                self.give_up_prefetch(id, out);
+                self.give_up_prefetch(id, error, out);
                 out.push(Output::Notice(Notice::FetchFailed { peer, path, chunk, error }));
                 return self.forget_chunk(id, chunk, out);
             }
@@ -487,9 +512,9 @@ impl Engine {
         let Some(Running::Fetch { content, chunk, peer, issued_at, .. }) = self.running.get(&effect) else {
             return self.on_compare_stall(effect, out);
         };
-        let (id, chunk, since) = (*content, *chunk, *issued_at);
+        let (id, chunk, peer, since) = (*content, *chunk, *peer, *issued_at);
         // A fetch waits for those before it: only a peer that brings nothing at all has stalled.
-        let moved_at = self.last_frame_from(*peer).unwrap_or(since).max(since);
+        let moved_at = self.last_frame_from(peer).unwrap_or(since).max(since);
         let next = moved_at + self.config.stall_timeout;
         if next > self.now {
             if let Some(Running::Fetch { stall_at, .. }) = self.running.get_mut(&effect) {
@@ -497,7 +522,9 @@ impl Engine {
             }
             return self.timers.set(next, Timer::Stall(effect));
         }
-        self.fetch_failed(id, chunk, FetchError::StreamLost, out);
+        if !self.ask_elsewhere(id, chunk, peer, FetchError::StreamLost, out) {
+            self.fetch_failed(id, chunk, FetchError::StreamLost, out);
+        }
     }
 
     /// The peer is back: what was parked is asked for, first of all what somebody waits for. So is what failed and would be
@@ -506,7 +533,7 @@ impl Engine {
         let parked: Vec<(ContentId, u64)> = self
             .contents
             .iter()
-            .filter(|(_, content)| content.peer == peer)
+            .filter(|(_, content)| content.peer == peer || self.config.keeps_folder)
             .flat_map(|(id, content)| content.chunks.iter().map(|(chunk, fetch)| (*id, *chunk, &fetch.phase)))
             .filter(|(.., phase)| matches!(phase, Phase::Parked | Phase::Backoff(_)))
             .map(|(id, chunk, _)| (id, chunk))
@@ -516,26 +543,17 @@ impl Engine {
             if let Some(Phase::Backoff(at)) = phase {
                 self.timers.unset(at, Timer::Retry(id, chunk));
             }
-            let needed = self.contents.get(&id).and_then(|content| self.needed_by_waiters(content, chunk));
-            if needed.is_some() {
-                self.issue(id, chunk, needed, out);
-            } else {
-                self.set_phase(id, chunk, Phase::Queued);
-                self.ahead.push_back((id, chunk));
-            }
+            self.ask_again(id, chunk, out);
         }
     }
 
     /// The peer is away: what was asked of it will not come.
     pub(crate) fn park(&mut self, peer: PeerId, out: &mut Vec<Output>) {
-        let fetching: Vec<(ContentId, u64)> = self
-            .contents
-            .iter()
-            .filter(|(_, content)| content.peer == peer)
-            .flat_map(|(id, content)| content.chunks.iter().map(|(chunk, fetch)| (*id, *chunk, &fetch.phase)))
-            .filter(|(.., phase)| matches!(phase, Phase::Fetching(_)))
-            .map(|(id, chunk, _)| (id, chunk))
-            .collect();
+        let of_peer = |running: &Running| {
+            let Running::Fetch { content, chunk, peer: from, .. } = running else { return None };
+            (*from == peer).then_some((*content, *chunk))
+        };
+        let fetching: BTreeSet<(ContentId, u64)> = self.running.values().filter_map(of_peer).collect();
         for (id, chunk) in fetching {
             self.drop_requests(id, chunk, true, out);
             self.set_phase(id, chunk, Phase::Parked);
@@ -544,7 +562,7 @@ impl Engine {
     }
 
     /// Gives up the requests of a chunk. Those that have brought everything end by themselves and need no cancelling.
-    fn drop_requests(&mut self, id: ContentId, chunk: u64, cancel: bool, out: &mut Vec<Output>) {
+    pub(crate) fn drop_requests(&mut self, id: ContentId, chunk: u64, cancel: bool, out: &mut Vec<Output>) {
         let Some(fetch) = self.contents.get_mut(&id).and_then(|content| content.chunks.get_mut(&chunk)) else {
             return;
         };

@@ -5,12 +5,13 @@
 //! nothing that anybody did in the folder is ever overwritten unseen.
 
 use crate::behind::{Behind, Held};
-use crate::content::Content;
+use crate::due::Due;
 use crate::engine::{Engine, Running};
 use crate::ids::{ContentId, EffectId, Ino};
-use crate::merge::{Stated, conflict_name};
+use crate::merge::Stated;
 use crate::output::{Apply, ApplyError, Effect, Notice, Output, ServedFile};
 use crate::path::RelPath;
+use crate::planning::Planned;
 use crate::record::{Facts, Kind, Record, Stamp};
 use crate::replica::Telling;
 use crate::time::Time;
@@ -19,19 +20,13 @@ use crate::tree::{Node, Origin};
 use crate::version::Dot;
 use std::collections::BTreeSet;
 
-/// How many names are tried for a conflict copy. Somebody would have to use all of them on purpose.
-const MOST_NAMES: u32 = 1_000;
-
-/// The most operations in one batch.
-const MAX_BATCH: usize = 256;
-
 /// What is known of our folder besides the tree.
 #[derive(Debug, Default)]
 pub(crate) struct FolderState {
     /// What it holds where the tree says something else. Where the tree says that something is in our folder, it is.
     pub(crate) behind: Behind,
     /// Where it may differ from the tree, and nothing is being done about it.
-    due: BTreeSet<RelPath>,
+    pub(crate) due: Due,
     /// What is being done, and what each operation makes of its path.
     batch: Option<(EffectId, Vec<Planned>)>,
     /// The paths that this is about.
@@ -39,7 +34,7 @@ pub(crate) struct FolderState {
     /// Where the driver has to look once it is done.
     look: BTreeSet<RelPath>,
     /// Where something else was found than was expected: nothing is done there until it was looked at.
-    unclear: BTreeSet<RelPath>,
+    pub(crate) unclear: BTreeSet<RelPath>,
     /// Where what is told next was done by somebody who saw what the tree has.
     pub(crate) sighted: BTreeSet<RelPath>,
     /// How often something about it changed that no event tells.
@@ -47,16 +42,8 @@ pub(crate) struct FolderState {
     /// Contents whose files are in our folder now.
     landed: Vec<ContentId>,
     /// What the disk refused, and when that is tried again. Everything else goes on.
-    refused: BTreeSet<RelPath>,
+    pub(crate) refused: BTreeSet<RelPath>,
     pub(crate) retry_at: Option<Time>,
-}
-
-/// An operation that is being done.
-#[derive(Debug, Clone)]
-struct Planned {
-    op: Apply,
-    /// What is at the path then.
-    becomes: Option<(Record, Dot)>,
 }
 
 impl FolderState {
@@ -188,241 +175,12 @@ impl Engine {
         self.replica.folder.batch = Some((effect, planned));
     }
 
-    /// Where our folder has what the tree says, what is beside it and nothing would be lost of is dropped.
-    fn tidy(&mut self, out: &mut Vec<Output>) {
-        let is_disputed = |path: &&RelPath| {
-            let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
-            node.is_some_and(|node| matches!(node.origin, Origin::Local(_)) && !node.revision.others.is_empty())
-        };
-        let disputed: Vec<RelPath> = self.replica.folder.due.iter().filter(is_disputed).cloned().collect();
-        for path in disputed {
-            let Some(stated) = self.stated_at(&path) else { continue };
-            let tidied = stated.tidied();
-            if tidied != stated {
-                self.tell_own_state(&path, tidied, out);
-            }
-        }
-    }
-
-    /// The operations that can be done now, in an order in which they can.
-    fn plan(&mut self) -> Vec<Planned> {
-        let mut due = std::mem::take(&mut self.replica.folder.due);
-        let folder = &self.replica.folder;
-        due.retain(|path| !folder.unclear.contains(path) && !folder.refused.contains(path));
-        let mut left = BTreeSet::new();
-        let mut plan = Plan::default();
-        // Bytes that the folder is about to lose may be wanted elsewhere.
-        let wanted = self.wanted_of(&due);
-        self.plan_renames(&wanted, &mut plan);
-        // Where they are here already, they are not wanted from the folder: of files that exchange their names, none can be
-        // renamed before the other.
-        let is_here =
-            |path: &RelPath| self.tree.resolve(path.names()).and_then(|ino| self.whole_content(ino)).is_some();
-        let wanted = Wanted(wanted.into_iter().filter(|(_, path)| !is_here(path)).collect());
-        // What was removed, with what a directory held before the directory.
-        for path in due.iter().rev() {
-            let has_turn = !plan.is_full() && !plan.touches(path);
-            let is_gone = self.tree.resolve(path.names()).is_none();
-            if !has_turn || is_gone && !self.plan_removal(path, &wanted, &mut plan) {
-                left.insert(path.clone());
-            }
-        }
-        for path in &due {
-            if plan.touches(path) {
-                continue;
-            }
-            if plan.is_full() {
-                left.insert(path.clone());
-            } else if let Some(ino) = self.tree.resolve(path.names()) {
-                match self.plan_entry(path, ino, &wanted, &plan) {
-                    Next::Do(planned) => plan.push(*planned),
-                    Next::Later => _ = left.insert(path.clone()),
-                    // It is due again when its bytes are here.
-                    Next::Wait | Next::Nothing => {}
-                }
-            }
-        }
-        // What is done in a directory gives it another time: that is set right at the end.
-        for dir in plan.touched_dirs() {
-            let node = self.tree.resolve(dir.names()).and_then(|ino| self.tree.get(ino));
-            let is_clear = !plan.touches(&dir) && !self.replica.folder.unclear.contains(&dir);
-            if let Some(node) = node.filter(|node| matches!(node.origin, Origin::Local(_)) && is_clear) {
-                let Record { mode, modified, .. } = node.record;
-                let op = Apply::SetAttributes { path: dir, mode, modified, expect: None };
-                plan.push(Planned { op, becomes: Some((node.record.clone(), node.revision.dot)) });
-            }
-        }
-        // What is only waited for by others in the same batch comes again when that has ended.
-        self.replica.folder.due = left;
-        plan.ops
-    }
-
-    /// The bytes that are wanted somewhere, of those that the folder has where the tree wants others, and where. Of these
-    /// it is enough to know some: those that the folder is to lose now, and those that are to be there now.
-    fn wanted_of(&self, due: &BTreeSet<RelPath>) -> BTreeSet<(Stamp, RelPath)> {
-        let behind = &self.replica.folder.behind;
-        if !behind.has_files() {
-            return BTreeSet::new();
-        }
-        let wants = |node: &Node| {
-            let stamp = stamp_of(node).filter(|_| matches!(node.origin, Origin::Peer(_)))?;
-            behind.with_stamp(stamp).map(|_| stamp)
-        };
-        let at = |path: &RelPath| {
-            let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino))?;
-            Some((wants(node)?, path.clone()))
-        };
-        let mut wanted: BTreeSet<(Stamp, RelPath)> = due.iter().filter_map(at).collect();
-        if due.iter().any(|path| behind.get(path).is_some_and(|held| held.stamp().is_some())) {
-            let all = self.tree.iter().filter_map(|(ino, node)| Some((wants(node)?, self.tree.path_of(ino)?)));
-            wanted.extend(all);
-        }
-        wanted
-    }
-
-    /// What is in the folder under another name is renamed: no bytes are moved.
-    fn plan_renames(&self, wanted: &BTreeSet<(Stamp, RelPath)>, plan: &mut Plan) {
-        let folder = &self.replica.folder;
-        let is_wanted =
-            |stamp: Stamp| wanted.range((stamp, RelPath::ROOT)..).next().is_some_and(|(of, _)| *of == stamp);
-        for (stamp, path) in wanted {
-            let Some((from, held)) = folder.behind.with_stamp(*stamp) else { continue };
-            let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)) else { continue };
-            let over = folder.behind.get(path);
-            let can_go = |held: &Held| match held.record.kind {
-                Kind::File { .. } => held.stamp().is_none_or(|stamp| !is_wanted(stamp)) && !self.conflicts(held, node),
-                Kind::Symlink { .. } => !self.conflicts(held, node),
-                Kind::Dir => false,
-            };
-            let is_clear = |path| !folder.unclear.contains(path) && !plan.touches(path);
-            let is_free = over.is_none_or(can_go) && is_clear(from) && is_clear(path) && !plan.is_full();
-            if from == path || !is_free || !self.has_parent(path) {
-                continue;
-            }
-            let Record { mode, modified, .. } = node.record;
-            let (from, to, expect) = (from.clone(), path.clone(), held.facts);
-            let op = Apply::Rename { from, to, mode, modified, expect, over: over.map(|held| held.facts) };
-            plan.push(Planned { op, becomes: Some((node.record.clone(), node.revision.dot)) });
-        }
-    }
-
-    /// Whether what our folder holds was written without knowledge of what the tree says, and has to live on beside it.
-    fn conflicts(&self, held: &Held, node: &Node) -> bool {
-        let is_empty = matches!(held.record.kind, Kind::File { size_bytes: 0, .. });
-        let is_the_same = held.record.kind == node.record.kind;
-        !is_the_same && !is_empty && node.revision.others.iter().any(|other| other.dot == held.dot)
-    }
-
-    /// What lost its name to what the tree says lives on beside it.
-    fn plan_copy(&self, path: &RelPath, held: &Held, ino: Ino) -> Next {
-        let Some(node) = self.tree.get(ino) else { return Next::Nothing };
-        let unless = match (&held.record.kind, &node.record.kind) {
-            // It may be the same file, made known by two devices.
-            (Kind::File { size_bytes, .. }, Kind::File { size_bytes: other, .. }) if size_bytes == other => {
-                let Some(content) = self.whole_content(ino) else { return Next::Wait };
-                Some(content)
-            }
-            _ => None,
-        };
-        let Some(to) = self.free_name_for(path, held) else { return Next::Nothing };
-        let op = Apply::KeepCopy { path: path.clone(), to, expect: held.facts, unless };
-        Next::Do(Box::new(Planned { op, becomes: None }))
-    }
-
-    /// The name of a conflict copy: that which follows from what it holds, unless something else has it already.
-    fn free_name_for(&self, path: &RelPath, held: &Held) -> Option<RelPath> {
-        let (parents, name) = path.split_last()?;
-        (0..MOST_NAMES).find_map(|nth| {
-            let name = conflict_name(name, &held.record, held.dot.author, nth);
-            // Where a longer name makes a path that is too long, there is room at the top.
-            let beside = RelPath::new([parents, core::slice::from_ref(&name)].concat());
-            let to = beside.or_else(|_| RelPath::new(vec![name])).ok()?;
-            let is_free = self.tree.resolve(to.names()).is_none() && !self.replica.folder.behind.contains(&to);
-            is_free.then_some(to)
-        })
-    }
-
     /// Bytes that were in the folder are not there any more: who was to get them by a rename has to fetch them.
     pub(crate) fn fetch_what_was_lost(&mut self) {
         for stamp in self.replica.folder.behind.take_lost() {
+            self.replica.folder.due.unstick();
             self.prefetch_passed(stamp);
         }
-    }
-
-    /// Removes what the folder has where the tree has nothing. Returns whether nothing is left to be done.
-    fn plan_removal(&self, path: &RelPath, wanted: &Wanted, plan: &mut Plan) -> bool {
-        let Some(held) = self.replica.folder.behind.get(path) else { return true };
-        if wanted.wants(path, held) {
-            // It will be renamed.
-            return false;
-        }
-        let mut inner = self.replica.folder.behind.below(path).into_iter();
-        if inner.any(|inner| inner != *path && !plan.removes(&inner)) {
-            return false;
-        }
-        let op = Apply::Remove { path: path.clone(), expect: held.facts };
-        plan.push(Planned { op, becomes: None });
-        true
-    }
-
-    /// Makes the folder what the tree says at a path.
-    fn plan_entry(&self, path: &RelPath, ino: Ino, wanted: &Wanted, plan: &Plan) -> Next {
-        let Some(node) = self.tree.get(ino) else { return Next::Nothing };
-        if matches!(node.origin, Origin::Local(_)) {
-            return Next::Nothing;
-        }
-        let (record, dot) = (node.record.clone(), node.revision.dot);
-        let Record { mode, modified, .. } = record;
-        if !self.has_parent(path) && !path.split_last().is_some_and(|(parents, _)| plan.makes_dir(parents)) {
-            return Next::Later;
-        }
-        let held = self.replica.folder.behind.get(path);
-        let path = path.clone();
-        if let Some(held) = held {
-            let is_same = match (&held.record.kind, &record.kind) {
-                (Kind::Symlink { .. }, Kind::Symlink { .. }) => false,
-                (before, after) => before == after,
-            };
-            if is_same {
-                let op = Apply::SetAttributes { path, mode, modified, expect: Some(held.facts) };
-                return Next::Do(Box::new(Planned { op, becomes: Some((record, dot)) }));
-            }
-            let is_wanted = wanted.wants(&path, held);
-            if !is_wanted && self.conflicts(held, node) {
-                return self.plan_copy(&path, held, ino);
-            }
-            let stands_over_dir = held.record.kind == Kind::Dir;
-            if is_wanted || stands_over_dir && self.replica.folder.behind.below(&path).len() > 1 {
-                return Next::Later;
-            }
-            if stands_over_dir || record.kind == Kind::Dir {
-                // Another kind of thing cannot be put over it. What it is comes next.
-                return Next::Do(Box::new(Planned { op: Apply::Remove { path, expect: held.facts }, becomes: None }));
-            }
-        }
-        let expect = held.map(|held| held.facts);
-        let op = match &record.kind {
-            Kind::Dir => Apply::MakeDir { path, mode, modified },
-            Kind::Symlink { target } => Apply::MakeSymlink { path, target: target.clone(), modified, expect },
-            Kind::File { size_bytes: 0, .. } => Apply::Publish { path, content: None, mode, modified, expect },
-            Kind::File { .. } => match self.whole_content(ino) {
-                Some(content) => Apply::Publish { path, content: Some(content), mode, modified, expect },
-                None if self.is_in_folder_elsewhere(ino) => return Next::Later,
-                None => return Next::Wait,
-            },
-        };
-        Next::Do(Box::new(Planned { op, becomes: Some((record, dot)) }))
-    }
-
-    /// The content of a file, if all of it is here.
-    fn whole_content(&self, ino: Ino) -> Option<ContentId> {
-        let content = self.tree.get(ino)?.content?;
-        self.contents.get(&content).is_some_and(Content::is_complete).then_some(content)
-    }
-
-    fn has_parent(&self, path: &RelPath) -> bool {
-        let parent = path.split_last().and_then(|(parents, _)| RelPath::new(parents.to_vec()).ok());
-        parent.is_none_or(|parent| self.has_dir(&parent) && !self.replica.folder.unclear.contains(&parent))
     }
 
     /// All bytes of a content are here: they can go into our folder.
@@ -492,10 +250,16 @@ impl Engine {
             self.replica.folder.behind.insert(op.target().clone(), held);
             self.settle(op.target());
         }
-        // What stood beside what the tree says lives on elsewhere, or there was nothing to be lost.
+        // What stood beside what the tree says lives on elsewhere, or there was nothing to be lost. What was renamed does so
+        // also if it came to stand there meanwhile: nobody could fetch it from here under that name.
         for (path, held) in before {
             let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
-            if node.is_some_and(|node| node.revision.others.iter().any(|other| other.dot == held.dot)) {
+            let is_renamed = matches!(&op, Apply::Rename { from, .. } if *from == path);
+            let lives_on = |node: &Node| {
+                let mut others = node.revision.others.iter();
+                is_renamed && node.revision.dot == held.dot || others.any(|other| other.dot == held.dot)
+            };
+            if node.is_some_and(lives_on) {
                 self.tell_gone(&path, held.dot, out);
             }
         }
@@ -523,7 +287,6 @@ impl Engine {
         if let Some(node) = self.tree.get_mut(ino) {
             node.origin = source;
         }
-        self.prefetch_if_pinned(ino);
     }
 
     /// What lost its name holds the bytes of what took it: they are one file.
@@ -549,7 +312,7 @@ impl Engine {
         }
     }
 
-    fn tell_own_state(&mut self, path: &RelPath, stated: Stated, out: &mut Vec<Output>) {
+    pub(crate) fn tell_own_state(&mut self, path: &RelPath, stated: Stated, out: &mut Vec<Output>) {
         let origin = Origin::Local(Facts::default());
         let telling = Telling { origin, from: None, seen: None, replaced: true, mark: self.last_mark };
         let _set = self.set_state(path, stated, telling, out);
@@ -650,65 +413,5 @@ fn stamp_of(node: &Node) -> Option<Stamp> {
     match node.record.kind {
         Kind::File { stamp, .. } => Some(stamp),
         Kind::Dir | Kind::Symlink { .. } => None,
-    }
-}
-
-/// What can be done at a path.
-enum Next {
-    Do(Box<Planned>),
-    /// Something else has to be done before.
-    Later,
-    /// Its bytes are not here.
-    Wait,
-    Nothing,
-}
-
-/// Bytes that are wanted, and where.
-struct Wanted(BTreeSet<(Stamp, RelPath)>);
-
-impl Wanted {
-    /// Whether what the folder holds at a path is wanted elsewhere. Where it is wanted below that path, it is in the way.
-    fn wants(&self, path: &RelPath, held: &Held) -> bool {
-        let Some(stamp) = held.stamp() else { return false };
-        let places = self.0.range((stamp, RelPath::ROOT)..).take_while(|(of, _)| *of == stamp);
-        places.into_iter().any(|(_, at)| !path.is_prefix_of(at))
-    }
-}
-
-/// Operations that are collected for a batch.
-#[derive(Default)]
-struct Plan {
-    ops: Vec<Planned>,
-    paths: BTreeSet<RelPath>,
-}
-
-impl Plan {
-    fn push(&mut self, planned: Planned) {
-        self.paths.extend(planned.op.paths().cloned());
-        self.ops.push(planned);
-    }
-
-    fn is_full(&self) -> bool {
-        // Room for what is done to each directory in the end.
-        self.ops.len() >= MAX_BATCH / 2
-    }
-
-    fn touches(&self, path: &RelPath) -> bool {
-        self.paths.contains(path)
-    }
-
-    fn removes(&self, path: &RelPath) -> bool {
-        self.ops.iter().any(|planned| matches!(&planned.op, Apply::Remove { path: gone, .. } if gone == path))
-    }
-
-    fn makes_dir(&self, names: &[crate::path::Name]) -> bool {
-        self.ops.iter().any(|planned| matches!(&planned.op, Apply::MakeDir { path, .. } if path.names() == names))
-    }
-
-    /// The directories in which something is made or removed.
-    fn touched_dirs(&self) -> BTreeSet<RelPath> {
-        let dir_of = |path: &RelPath| RelPath::new(path.split_last()?.0.to_vec()).ok();
-        let changes = self.ops.iter().filter(|planned| !matches!(planned.op, Apply::SetAttributes { .. }));
-        changes.flat_map(|planned| planned.op.paths()).filter_map(dir_of).collect()
     }
 }

@@ -246,8 +246,24 @@ impl Engine {
             return Ok(());
         };
         let parent = self.directory(parents)?;
+        self.put_in(parent, name.clone(), known, replaced, out)?;
+        Ok(())
+    }
+
+    /// This is in a directory now.
+    pub(crate) fn put_in(
+        &mut self,
+        parent: Ino,
+        name: Name,
+        known: Known,
+        replaced: bool,
+        out: &mut Vec<Output>,
+    ) -> Result<Ino, PeerFault> {
         match self.tree.child(parent, name.as_bytes()) {
-            Some(ino) if !replaced && self.is_same_kind(ino, &known.record) => self.update(ino, known, out),
+            Some(ino) if !replaced && self.is_same_kind(ino, &known.record) => {
+                self.update(ino, known, out);
+                Ok(ino)
+            }
             existing => {
                 if let Some(ino) = existing {
                     self.remove(ino, out);
@@ -255,10 +271,9 @@ impl Engine {
                 if self.tree.len() >= self.config.max_entries {
                     return Err(PeerFault::TooManyEntries(self.config.max_entries));
                 }
-                self.add(parent, name.clone(), known, out);
+                Ok(self.add(parent, name, known, out))
             }
         }
-        Ok(())
     }
 
     /// Nothing is at a path any more.

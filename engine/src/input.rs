@@ -239,6 +239,8 @@ pub enum FetchError {
     Gone,
     /// The owner cannot read the file.
     OwnerIo,
+    /// Whoever was asked knows these bytes, and has not got them, yet.
+    NotYet,
     /// The peer broke a rule: wrong hash, wrong range, too much, too little.
     Fault(PeerFault),
 }
@@ -286,6 +288,12 @@ pub enum Command {
         /// Who.
         peer: PeerId,
     },
+    /// Follow this peer no longer, and forget it: it is hung up on, and nobody waits for it any more. What only it is known to
+    /// have is asked of the others.
+    Unfollow {
+        /// Who.
+        peer: PeerId,
+    },
     /// The network may be back (an interface came up, the machine woke): try every peer that is down at once.
     NetworkChanged,
     /// End everything: waiting requests are answered, effects are cancelled, nothing new begins.
@@ -310,6 +318,8 @@ pub struct Wanted {
     pub content: ContentId,
     /// Where the owner has them.
     pub path: RelPath,
+    /// Who names these bytes, which need not be who is asked for them.
+    pub owner: PeerId,
     /// The owner's name for these bytes.
     pub stamp: Stamp,
     /// How many bytes the whole file has.

@@ -50,6 +50,8 @@ pub(crate) struct Base {
     pub(crate) chunks: ChunkBitmap,
     /// What the store needs for it as long as it is kept, in bytes.
     pub(crate) stored_bytes: u64,
+    /// It is not in the store, but in our folder (see `older`).
+    pub(crate) is_in_folder: bool,
 }
 
 impl Base {
@@ -62,7 +64,7 @@ impl Base {
                 chunks.set(chunk);
             }
         }
-        (chunks.have() > 0).then_some(Base { chunks, stored_bytes })
+        (chunks.have() > 0).then_some(Base { chunks, stored_bytes, is_in_folder: false })
     }
 }
 
@@ -135,6 +137,7 @@ impl Engine {
             self.stop_prefetch(id);
             self.note_whole(id);
         }
+        self.compare_with_folder(id);
         self.charge(id);
         let ino = self.contents.get(&id).map(|content| content.ino);
         if let Some(ino) = ino.filter(|ino| self.tree.get(*ino).is_some_and(|node| node.opens.count() > 0)) {
@@ -151,7 +154,7 @@ impl Engine {
         for waiter in content.waiters.clone() {
             self.demand(waiter, out);
         }
-        if self.contents.get(&id).is_some_and(|content| self.link_to(content.peer).is_none()) {
+        if self.source_of(id, true).is_none() {
             self.fail_those_without(id, out);
         }
     }
@@ -189,10 +192,16 @@ impl Engine {
     }
 
     /// Asks what the owner has where another version has something.
-    pub(crate) fn compare(&mut self, id: ContentId, chunk: u64, link: LinkId, out: &mut Vec<Output>) {
+    pub(crate) fn compare(&mut self, id: ContentId, chunk: u64, (peer, link): (PeerId, LinkId), out: &mut Vec<Output>) {
         let (max_retries, now) = (self.config.max_retries, self.now);
-        let Some(content) = self.contents.get(&id) else { return };
-        let Some(base) = &content.base else { return };
+        let older = self.older_in_folder(id);
+        let Some(content) = self.contents.get_mut(&id) else { return };
+        content.base.take_if(|base| base.is_in_folder && older.is_none());
+        let Some(base) = &content.base else {
+            let needed = self.contents.get(&id).and_then(|content| self.needed_by_waiters(content, chunk));
+            return self.issue(id, chunk, needed, out);
+        };
+        let in_folder = older.filter(|_| base.is_in_folder);
         let is_free = |at: &u64| {
             let queued = content.chunks.get(at).is_none_or(|fetch| fetch.phase == Phase::Queued);
             *at == chunk || base.chunks.has(*at) && queued && !content.has(*at) && !content.claims(*at)
@@ -200,7 +209,7 @@ impl Engine {
         let limit = (chunk + COMPARED_AT_ONCE).min(base.chunks.total());
         let chunks = chunk..chunk + (chunk..limit).take_while(is_free).count() as u64;
         let asked: Vec<u64> = content.chunks.range(chunks.clone()).map(|(chunk, _)| *chunk).collect();
-        let (peer, wanted, size_bytes) = (content.peer, content.wanted(id), content.size_bytes);
+        let (wanted, size_bytes) = (content.wanted(id), content.size_bytes);
         let stall_at = now + self.config.stall_timeout;
         let running = Running::Compare(Comparison {
             content: id,
@@ -211,7 +220,8 @@ impl Engine {
             issued_at: now,
             stall_at,
         });
-        let effect = self.effect(running, Effect::Compare { peer, link, wanted, chunks: chunks.clone() }, out);
+        let effect =
+            self.effect(running, Effect::Compare { peer, link, wanted, chunks: chunks.clone(), in_folder }, out);
         self.timers.set(stall_at, Timer::Stall(effect));
         let Some(content) = self.contents.get_mut(&id) else { return };
         for chunk in chunks {
@@ -238,6 +248,11 @@ impl Engine {
         let ours: Vec<u64> = chunks.filter(|chunk| waits(content, *chunk)).collect();
         if result == Err(FetchError::LinkLost) && self.link_to(peer).is_none_or(|up| up == link) {
             return self.park_comparison(id, ours, &asked, out);
+        }
+        if let Err(error) = result
+            && self.compare_elsewhere(id, (&ours, &asked), peer, error, out)
+        {
+            return;
         }
         let same = result.unwrap_or_default();
         let Some(content) = self.contents.get_mut(&id) else { return };
@@ -303,7 +318,7 @@ impl Engine {
     /// Whatever another version had is not needed any more.
     pub(crate) fn drop_base(&mut self, id: ContentId, out: &mut Vec<Output>) {
         let Some(content) = self.contents.get_mut(&id) else { return };
-        if content.base.take().is_some() {
+        if content.base.take().is_some_and(|base| !base.is_in_folder) {
             self.effect_unreported(Effect::DropBase { content: id }, out);
             self.charge(id);
         }
@@ -320,7 +335,8 @@ impl Engine {
         let Some(before) = self.contents.get(&old) else { return Vec::new() };
         let has_some = |bitmap: &Option<ChunkBitmap>| bitmap.as_ref().is_some_and(|bitmap| bitmap.have() > 0);
         let has_own = has_some(&before.bitmap) || has_some(&before.claimed);
-        let is_useful = before.opening == Opening::Done && (has_own || before.base.is_some());
+        let has_base = before.base.as_ref().is_some_and(|base| !base.is_in_folder);
+        let is_useful = before.opening == Opening::Done && (has_own || has_base);
         let new = if is_useful { self.content_of(ino, out) } else { None };
         let Some((new, before)) = new.and_then(|new| Some((new, self.contents.remove(&old)?))) else {
             return self.discard(old, out).map(|content| content.waiters.into_iter().collect()).unwrap_or_default();
@@ -332,13 +348,13 @@ impl Engine {
         // Of the two versions before this one, the one of which there is more.
         let stored = before.stored();
         let own_chunks = stored.as_ref().map_or(0, ChunkBitmap::have);
-        let older = before.base.as_ref().is_some_and(|base| base.chunks.have() > own_chunks);
+        let older = before.base.as_ref().is_some_and(|base| has_base && base.chunks.have() > own_chunks);
         let base = match older {
             false => stored.and_then(|stored| Base::of(&stored, size_bytes, stored.have_bytes())),
             true => before.base.as_ref().and_then(|base| Base::of(&base.chunks, size_bytes, base.stored_bytes)),
         };
-        // A store that holds something of the new version already knows best.
-        if content.opening != Opening::Done || base.is_none() {
+        // A store that holds something of the new version already knows best, and a file in our folder has all of the one before.
+        if content.opening != Opening::Done || base.is_none() || content.base.is_some() {
             self.effect_unreported(Effect::Discard { content: old }, out);
             return waiters;
         }

@@ -6,17 +6,18 @@
 
 use crate::behind::Held;
 use crate::engine::Engine;
+use crate::entries::{Entries, Index};
 use crate::fault::PeerFault;
 use crate::follow::MAX_ENTRIES;
 use crate::ids::{Ino, PeerId};
 use crate::output::Output;
 use crate::path::RelPath;
-use crate::record::{Facts, Kind, Record};
+use crate::record::{Facts, Record};
+use crate::remembered::Collected;
 use crate::replica::NOBODY;
-use crate::tree::{Known, Origin};
+use crate::tree::{Node, Origin};
 use crate::version::{Dot, Revision};
 use crate::view::View;
-use std::collections::BTreeMap;
 
 /// What the folder held at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +33,12 @@ pub struct InFolder {
 /// What a device remembers of a share.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Memory {
-    entries: Vec<(RelPath, Record, Revision)>,
+    entries: Entries,
     removed: Vec<(RelPath, Revision)>,
-    held: Vec<(RelPath, InFolder)>,
+    /// The entries that the folder held as the tree says, in their order; `None` is the root.
+    as_said: Vec<(Option<Index>, Dot, Facts)>,
+    /// Where it held something else.
+    otherwise: Vec<(RelPath, InFolder)>,
 }
 
 impl Memory {
@@ -44,45 +48,51 @@ impl Memory {
     /// The rule of a listing that they break; [`PeerFault::OutOfPlace`] if they are in another order, or if the folder held
     /// what the tree says where that says nothing.
     pub fn new(
-        entries: Vec<(RelPath, Record, Revision)>,
+        entries: Entries,
         removed: Vec<(RelPath, Revision)>,
-        held: Vec<(RelPath, InFolder)>,
+        held: impl IntoIterator<Item = (RelPath, InFolder)>,
     ) -> Result<Memory, PeerFault> {
-        if entries.len().max(removed.len()).max(held.len()) as u64 > MAX_ENTRIES {
-            return Err(PeerFault::TooManyEntries(MAX_ENTRIES));
-        }
-        let in_order = entries.is_sorted_by(|(before, ..), (after, ..)| before < after)
-            && removed.is_sorted_by(|(before, _), (after, _)| before < after)
-            && held.is_sorted_by(|(before, _), (after, _)| before < after);
-        if !in_order {
-            return Err(PeerFault::OutOfPlace);
-        }
-        let known: BTreeMap<&RelPath, &Record> = entries.iter().map(|(path, record, _)| (path, record)).collect();
-        for (path, record, revision) in &entries {
-            record.check()?;
-            revision.check()?;
-            let Some((parents, _)) = path.split_last() else { continue };
-            match known.get(&RelPath::new(parents.to_vec())?).map(|record| &record.kind) {
-                Some(Kind::Dir) => {}
-                Some(Kind::File { .. } | Kind::Symlink { .. }) => return Err(PeerFault::BelowFile),
-                None => return Err(PeerFault::NoParent),
+        let (mut as_said, mut otherwise) = (Vec::new(), Vec::new());
+        let mut known = entries.places().peekable();
+        let mut last = None;
+        for (path, in_folder) in held {
+            if last.as_ref().is_some_and(|last| *last >= path) {
+                return Err(PeerFault::OutOfPlace);
+            }
+            last = Some(path.clone());
+            match &in_folder.record {
+                None => {
+                    while known.next_if(|(known, _)| *known < path).is_some() {}
+                    let (_, place) = known.next_if(|(known, _)| *known == path).ok_or(PeerFault::OutOfPlace)?;
+                    as_said.push((place, in_folder.dot, in_folder.facts));
+                }
+                Some(record) => {
+                    record.check()?;
+                    otherwise.push((path, in_folder));
+                }
             }
         }
-        for (path, in_folder) in &held {
-            in_folder.record.as_ref().map_or(Ok(()), Record::check)?;
-            if in_folder.record.is_none() && !known.contains_key(path) {
+        drop(known);
+        let mut known = entries.places().peekable();
+        for (path, _) in &removed {
+            while known.next_if(|(known, _)| known < path).is_some() {}
+            if path.is_root() || known.peek().is_some_and(|(known, _)| known == path) {
                 return Err(PeerFault::OutOfPlace);
             }
         }
-        if removed.iter().any(|(path, _)| path.is_root() || known.contains_key(path)) {
+        drop(known);
+        if otherwise.len().max(removed.len()) as u64 > MAX_ENTRIES {
+            return Err(PeerFault::TooManyEntries(MAX_ENTRIES));
+        }
+        if !removed.is_sorted_by(|(before, _), (after, _)| before < after) {
             return Err(PeerFault::OutOfPlace);
         }
-        Ok(Memory { entries, removed, held })
+        Ok(Memory { entries, removed, as_said, otherwise })
     }
 
     /// Every path of the tree, with what it says of it.
     #[must_use]
-    pub fn entries(&self) -> &[(RelPath, Record, Revision)] {
+    pub fn entries(&self) -> &Entries {
         &self.entries
     }
 
@@ -92,10 +102,35 @@ impl Memory {
         &self.removed
     }
 
-    /// Every path where the folder held something.
+    /// Every path where the folder held something, in their order.
+    pub fn held(&self) -> impl Iterator<Item = (RelPath, InFolder)> {
+        let as_said = self.as_said.iter().map(|(place, dot, facts)| {
+            (self.entries.path_at(*place), InFolder { record: None, dot: *dot, facts: *facts })
+        });
+        let (mut as_said, mut otherwise) = (as_said.peekable(), self.otherwise.iter().cloned().peekable());
+        core::iter::from_fn(move || match (as_said.peek(), otherwise.peek()) {
+            (Some((path, _)), Some((other, _))) if other < path => otherwise.next(),
+            (Some(_), _) => as_said.next(),
+            (None, _) => otherwise.next(),
+        })
+    }
+}
+
+/// What becomes a [`Memory`], collected in portions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembering {
+    /// Which version of what is known it is.
+    version: u64,
+    memory: Memory,
+    /// All of the tree is in it.
+    has_tree: bool,
+}
+
+impl Remembering {
+    /// Which version of what is known it is, as [`View::memory_version`] says.
     #[must_use]
-    pub fn held(&self) -> &[(RelPath, InFolder)] {
-        &self.held
+    pub fn version(&self) -> u64 {
+        self.version
     }
 }
 
@@ -104,30 +139,72 @@ impl View<'_> {
     /// which part of that has been told.
     #[must_use]
     pub fn memory(&self) -> Option<Memory> {
-        let engine = self.engine;
-        if engine.peers.values().any(|peer| peer.listing.is_some()) {
+        let mut part = self.begin_memory()?;
+        loop {
+            part = match self.collect_memory(part, usize::MAX) {
+                Collected::Part(part) => part,
+                Collected::Whole(memory) => return Some(memory),
+                Collected::Overtaken => return None,
+            }
+        }
+    }
+
+    /// The beginning of what [`View::memory`] does at once, with nothing in it.
+    #[must_use]
+    pub fn begin_memory(&self) -> Option<Remembering> {
+        if self.engine.peers.values().any(|peer| peer.listing.is_some()) {
             return None;
         }
-        let mut memory = Memory::default();
-        let mut open = vec![(RelPath::ROOT, Ino::ROOT)];
-        while let Some((path, ino)) = open.pop() {
-            let Some(node) = engine.tree.get(ino) else { continue };
-            if let Origin::Local(facts) = node.origin {
-                memory.held.push((path.clone(), InFolder { record: None, dot: node.revision.dot, facts }));
-            }
-            let inner: Vec<_> = engine.tree.children_by_name(ino).collect();
-            // The last one is the next.
-            open.extend(inner.into_iter().rev().filter_map(|(name, ino)| Some((path.join(name.clone()).ok()?, ino))));
-            memory.entries.push((path, node.record.clone(), node.revision.clone()));
+        Some(Remembering { version: self.memory_version(), memory: Memory::default(), has_tree: false })
+    }
+
+    /// Looks at `most` more of what is to be remembered. If anything of it changed since that was begun, it is worth nothing.
+    #[must_use]
+    pub fn collect_memory(&self, mut part: Remembering, most: usize) -> Collected<Remembering, Memory> {
+        let engine = self.engine;
+        if part.version != self.memory_version() || engine.peers.values().any(|peer| peer.listing.is_some()) {
+            return Collected::Overtaken;
         }
-        let behind = engine.replica.folder.behind.iter().map(|(path, held)| {
+        let Remembering { memory: Memory { entries, removed, as_said, otherwise }, has_tree, .. } = &mut part;
+        if !*has_tree {
+            let mut note = |place: Option<Index>, node: &Node| {
+                if let Origin::Local(facts) = node.origin {
+                    as_said.push((place, node.revision.dot, facts));
+                }
+            };
+            if entries.is_empty()
+                && let Some(root) = engine.tree.get(Ino::ROOT)
+            {
+                // It comes first.
+                let _: Result<(), PeerFault> = entries.set_root(root.record.clone(), root.revision.clone());
+                note(None, root);
+            }
+            let (at, is_dir) = entries.last().unwrap_or((RelPath::ROOT, true));
+            let mut walk = engine.tree.walk_behind(&at, is_dir);
+            let mut taken = 0;
+            while taken < most
+                && let Some((depth, name, node)) = walk.next()
+            {
+                taken += 1;
+                let place = entries.push_below(depth, name.clone(), node.record.clone(), node.revision.clone());
+                note(Some(place), node);
+            }
+            *has_tree = taken < most;
+            return Collected::Part(part);
+        }
+        let (before, last) = (removed.len(), removed.last().map(|(path, _)| path.clone()));
+        let more = engine.replica.tombstones.behind(last.as_ref());
+        removed.extend(more.take(most).map(|(path, revision)| (path.clone(), revision.clone())));
+        if removed.len() - before == most {
+            return Collected::Part(part);
+        }
+        let (before, last) = (otherwise.len(), otherwise.last().map(|(path, _)| path.clone()));
+        let more = engine.replica.folder.behind.after(last.as_ref());
+        otherwise.extend(more.take(most).map(|(path, held)| {
             let Held { record, dot, facts, mark: _ } = held.clone();
             (path.clone(), InFolder { record: Some(record), dot, facts })
-        });
-        memory.held.extend(behind);
-        memory.held.sort_by(|(one, _), (other, _)| one.cmp(other));
-        memory.removed = engine.replica.tombstones.all().map(|(path, at)| (path.clone(), at.clone())).collect();
-        Some(memory)
+        }));
+        if otherwise.len() - before == most { Collected::Part(part) } else { Collected::Whole(part.memory) }
     }
 
     /// A number that is another one when there may be something else to be remembered.
@@ -148,23 +225,21 @@ impl Engine {
         if self.stopping || !self.config.keeps_folder {
             return;
         }
-        let Memory { entries, removed, held } = memory;
-        entries.iter().for_each(|(_, _, revision)| self.clock.note(&revision.version));
+        let Memory { entries, removed, as_said, otherwise } = memory;
+        entries.revisions().for_each(|revision| self.clock.note(&revision.version));
         removed.iter().for_each(|(_, revision)| self.clock.note(&revision.version));
-        let mut held: BTreeMap<RelPath, InFolder> = held.into_iter().collect();
         let mark = self.last_mark;
-        for (path, record, revision) in entries {
-            let in_folder = held.get(&path).filter(|in_folder| in_folder.record.is_none());
-            let origin = in_folder.map_or(Origin::Peer(NOBODY), |in_folder| Origin::Local(in_folder.facts));
-            if in_folder.is_some() {
-                held.remove(&path);
-            }
-            // More than there may be by now has no place.
-            if self.put(&path, Known { record, revision, origin, mark }, false, out).is_ok() {
-                self.replica.folder.note_due(path);
-            }
-        }
-        for (path, in_folder) in held {
+        let mut as_said = as_said.into_iter().peekable();
+        let origin_of = |place: Option<Index>| {
+            let said = as_said.next_if(|(said, ..)| *said == place);
+            said.map_or(Origin::Peer(NOBODY), |(_, _, facts)| Origin::Local(facts))
+        };
+        // More than there may be by now has no place.
+        _ = self.put_all(entries, origin_of, out);
+        let is_due = |node: &Node| matches!(node.origin, Origin::Peer(_)) || !node.revision.others.is_empty();
+        let due = self.tree.iter().filter(|(_, node)| is_due(node)).filter_map(|(ino, _)| self.tree.path_of(ino));
+        due.for_each(|path| self.replica.folder.note_due(path));
+        for (path, in_folder) in otherwise {
             let InFolder { record: Some(record), dot, facts } = in_folder else { continue };
             self.replica.folder.behind.insert(path.clone(), Held { record, dot, facts, mark });
             self.replica.folder.note_due(path);
@@ -178,27 +253,25 @@ impl Engine {
     }
 
     /// A peer is there, and nobody else is known to have what was remembered.
-    pub(crate) fn adopt_orphans(&mut self, peer: PeerId, out: &mut Vec<Output>) {
+    pub(crate) fn adopt_orphans(&mut self, peer: PeerId) {
         if !core::mem::take(&mut self.replica.has_orphans) {
             return;
         }
-        let orphans: Vec<Ino> = self
-            .tree
-            .iter()
-            .filter(|(_, node)| node.origin == Origin::Peer(NOBODY) && node.opens.count() == 0)
-            .map(|(ino, _)| ino)
-            .collect();
+        let orphans: Vec<Ino> =
+            self.tree.iter().filter(|(_, node)| node.origin == Origin::Peer(NOBODY)).map(|(ino, _)| ino).collect();
         for ino in orphans {
             let Some(author) = self.tree.get(ino).map(|node| node.revision.dot.author) else { continue };
             let source = match self.source_by(author) {
-                Origin::Peer(NOBODY) => Origin::Peer(peer),
-                source @ (Origin::Peer(_) | Origin::Local(_)) => source,
+                Origin::Peer(known) if known != NOBODY => known,
+                Origin::Peer(_) | Origin::Local(_) => peer,
             };
             let content = self.tree.get_mut(ino).and_then(|node| {
-                node.origin = source;
-                node.content.take()
+                node.origin = Origin::Peer(source);
+                node.content
             });
-            content.map(|content| self.discard(content, out));
+            if let Some(content) = content.and_then(|content| self.contents.get_mut(&content)) {
+                content.peer = source;
+            }
             self.prefetch_if_pinned(ino);
         }
     }

@@ -82,6 +82,8 @@ pub enum Reply {
     },
     /// To [`crate::Request::PeerOpen`]: read it there, if the file still is what `facts` say.
     PeerOpened(ServedFile),
+    /// To [`crate::Request::PeerOpen`]: others have these bytes, and our folder has not, yet.
+    NotHereYet,
     /// To [`crate::Request::PeerWatch`]: at most [`crate::share::WATCH_BATCH`] updates, none if there is no news.
     Watched {
         /// What to tell the peer, in this order.
@@ -265,8 +267,8 @@ pub enum Effect {
         /// Which chunk.
         chunk: u64,
     },
-    /// Ask the owner for the hashes of chunks, compare them with what the store has of the other version, and store those
-    /// that are the same as chunks of this one.
+    /// Ask the owner for the hashes of chunks, compare them with what the store or our folder has of the other version, and
+    /// store those that are the same as chunks of this one.
     Compare {
         /// Whom to ask.
         peer: PeerId,
@@ -276,6 +278,8 @@ pub enum Effect {
         wanted: Wanted,
         /// Which chunks, at most 16.
         chunks: core::ops::Range<u64>,
+        /// The other version, if it is a file of our own folder.
+        in_folder: Option<ServedFile>,
     },
     /// Do these operations in our own folder, in this order, and report each. There is never more than one batch. An
     /// operation that finds something else than it expects does nothing; those behind it are done all the same.

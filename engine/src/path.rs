@@ -1,6 +1,8 @@
 //! Names and paths as the engine knows them: component lists that cannot leave the share.
 
+use core::cmp::Ordering;
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// The longest name of one file or directory, in bytes (`NAME_MAX` on Linux).
@@ -8,6 +10,9 @@ pub const NAME_MAX_BYTES: usize = 255;
 
 /// The longest path, in bytes with its separators (Linux `PATH_MAX` without the closing NUL).
 pub const PATH_MAX_BYTES: usize = 4095;
+
+/// The longest name that needs no memory of its own, in bytes: with its length it is as large as three words.
+const INLINE_BYTES: usize = 23;
 
 /// Why a name or a path is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -36,8 +41,31 @@ pub enum PathError {
 }
 
 /// The name of one directory entry: 1 to 255 bytes of any encoding, never `.`, `..`, a slash or a NUL.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Arc<[u8]>);
+#[derive(Clone)]
+pub struct Name(Bytes);
+
+/// Most names are short, and a tree has very many: those lie where the name is, and the others are shared.
+#[derive(Clone)]
+enum Bytes {
+    Inline { len: Len, bytes: [u8; INLINE_BYTES] },
+    Shared(Arc<[u8]>),
+}
+
+/// The length of a name that is not shared. Its type has few values: those that it has not tell the kinds of names apart, so
+/// that no byte is needed for that.
+#[derive(Clone, Copy)]
+#[rustfmt::skip]
+enum Len {
+    L1 = 1, L2, L3, L4, L5, L6, L7, L8, L9, L10, L11, L12, L13, L14, L15, L16, L17, L18, L19, L20, L21, L22, L23,
+}
+
+impl Len {
+    #[rustfmt::skip]
+    const ALL: [Len; INLINE_BYTES] = [
+        Len::L1, Len::L2, Len::L3, Len::L4, Len::L5, Len::L6, Len::L7, Len::L8, Len::L9, Len::L10, Len::L11, Len::L12,
+        Len::L13, Len::L14, Len::L15, Len::L16, Len::L17, Len::L18, Len::L19, Len::L20, Len::L21, Len::L22, Len::L23,
+    ];
+}
 
 impl Name {
     /// Checks `bytes` and makes a name of them.
@@ -59,25 +87,61 @@ impl Name {
         if bytes.contains(&0) {
             return Err(PathError::Nul);
         }
-        Ok(Name(bytes.into()))
+        Ok(Name(match Len::ALL.get(bytes.len() - 1) {
+            Some(len) => {
+                let mut inline = [0; INLINE_BYTES];
+                inline[..bytes.len()].copy_from_slice(bytes);
+                Bytes::Inline { len: *len, bytes: inline }
+            }
+            None => Bytes::Shared(bytes.into()),
+        }))
     }
 
     /// The bytes of the name.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Bytes::Inline { len, bytes } => &bytes[..*len as usize],
+            Bytes::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Name) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Name) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Name) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
 impl core::borrow::Borrow<[u8]> for Name {
     fn borrow(&self) -> &[u8] {
-        &self.0
+        self.as_bytes()
     }
 }
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0.escape_ascii())
+        write!(f, "\"{}\"", self.as_bytes().escape_ascii())
     }
 }
 
@@ -141,6 +205,13 @@ impl RelPath {
         self.0.split_last().map(|(name, parents)| (parents, name))
     }
 
+    /// The directory that it is in; `None` for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<RelPath> {
+        let (_, parents) = self.0.split_last()?;
+        Some(RelPath(parents.into()))
+    }
+
     /// Whether `other` is this path or lies below it.
     #[must_use]
     pub fn is_prefix_of(&self, other: &RelPath) -> bool {
@@ -195,6 +266,16 @@ mod tests {
         assert!(Name::new(&[b'x'; 255]).is_ok());
         assert!(Name::new(b"...").is_ok());
         assert!(Name::new(b"caf\xe9").is_ok(), "names need not be UTF-8");
+    }
+
+    #[test]
+    fn names_are_the_same_whatever_their_length() {
+        assert_eq!(size_of::<Option<(u64, Name)>>(), 32, "every entry of a tree has one");
+        let lengths: Vec<usize> = (1..=INLINE_BYTES + 2).chain([NAME_MAX_BYTES]).collect();
+        let mut names: Vec<Name> = lengths.iter().rev().map(|len| Name::new(&vec![b'x'; *len]).unwrap()).collect();
+        names.sort();
+        assert!(names.iter().zip(lengths).all(|(name, len)| name.as_bytes() == vec![b'x'; len]), "{names:?}");
+        assert!(names.iter().all(|name| name.clone() == *name) && names[INLINE_BYTES] != names[INLINE_BYTES - 1]);
     }
 
     #[test]

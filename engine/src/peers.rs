@@ -79,6 +79,11 @@ impl Engine {
         bytes.max(self.config.least_ahead_bytes).min(self.config.ahead_bytes)
     }
 
+    /// What the connection to a peer carries, as far as it is known.
+    pub(crate) fn window_bytes_of(&self, peer: PeerId) -> u64 {
+        self.peers.get(&peer).map_or(0, |peer| peer.pace.window_bytes()).max(self.config.least_ahead_bytes)
+    }
+
     pub(crate) fn last_frame_from(&self, peer: PeerId) -> Option<Time> {
         self.peers.get(&peer).and_then(|peer| peer.last_frame_at)
     }
@@ -101,6 +106,23 @@ impl Engine {
         };
         self.peers.insert(id, peer);
         self.dial(id, out);
+    }
+
+    /// Ends what there is with a peer. If it is being dialled and answers after this, it is hung up on.
+    pub(crate) fn unfollow(&mut self, id: PeerId, out: &mut Vec<Output>) {
+        if self.stopping {
+            return;
+        }
+        if let Some(link) = self.link_to(id) {
+            self.hang_up(id, link, out);
+        }
+        let Some(peer) = self.peers.remove(&id) else { return };
+        match peer.link {
+            Link::Waiting(at) => self.timers.unset(at, Timer::Redial(id)),
+            Link::Dialing(effect, _) => out.push(Output::Cancel(effect)),
+            Link::Up(_) | Link::Ended => {}
+        }
+        self.replica.tombstones.forget_follower(id);
     }
 
     fn dial(&mut self, peer: PeerId, out: &mut Vec<Output>) {
@@ -129,7 +151,8 @@ impl Engine {
                 }
                 out.push(Output::Notice(Notice::LinkUp { peer: id }));
                 self.handles.forget_failures();
-                self.adopt_orphans(id, out);
+                self.note_may_have(id);
+                self.adopt_orphans(id);
                 self.prefetch_pinned();
                 let position = self.peers.get(&id).map(|peer| peer.position).unwrap_or_default();
                 self.effect(Running::Watch { peer: id, link }, Effect::Watch { peer: id, link, position }, out);
@@ -196,6 +219,7 @@ impl Engine {
         }
         self.end_walks(out);
         self.park(id, out);
+        self.go_on_elsewhere(out);
         self.fail_waiters_of(id, out);
         self.force_save();
     }

@@ -4,6 +4,7 @@
 use crate::content::Content;
 use crate::engine::Engine;
 use crate::ids::{ContentId, Ino};
+use crate::input::FetchError;
 use crate::output::{Effect, Output};
 use crate::record::Stamp;
 use crate::replica::NOBODY;
@@ -22,6 +23,9 @@ const REST_AFTER: Duration = Duration::from_millis(1);
 /// How long a file that could not be had is left alone: nobody waits for it, and nobody else would try again.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
+/// How long a file is left alone of which nobody has all bytes yet.
+const NOT_YET_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Files to be fetched whole.
 #[derive(Debug, Default)]
 pub(crate) struct Prefetch {
@@ -35,8 +39,6 @@ pub(crate) struct Prefetch {
     /// Those that could not be had, and when they are queued again.
     given_up: BTreeSet<Ino>,
     pub(crate) again_at: Option<Time>,
-    /// Those of them that are tried with another peer.
-    unobtainable: BTreeSet<Ino>,
     /// Those whose bytes our own folder has under another name, from which they are to be renamed.
     passed: BTreeMap<Stamp, BTreeSet<Ino>>,
 }
@@ -133,28 +135,26 @@ impl Engine {
 
     /// A content cannot be had now. If it is pinned, it is tried again later; what is only open has whoever reads it. Nobody
     /// else may be there to close what was opened for it.
-    pub(crate) fn give_up_prefetch(&mut self, id: ContentId, out: &mut Vec<Output>) {
+    pub(crate) fn give_up_prefetch(&mut self, id: ContentId, error: FetchError, out: &mut Vec<Output>) {
         if !self.prefetch.active.remove(&id) {
             return;
         }
         let ino = self.contents.get(&id).map(|content| content.ino);
         self.prefetch.given_up.extend(ino.filter(|ino| self.is_pinned_now(*ino)));
-        if self.prefetch.again_at.is_none() && !self.prefetch.given_up.is_empty() {
-            let at = self.now + AGAIN_AFTER;
-            self.prefetch.again_at = Some(at);
+        let at = self.now + if error == FetchError::NotYet { NOT_YET_AGAIN_AFTER } else { AGAIN_AFTER };
+        if self.prefetch.again_at.is_none_or(|again_at| again_at > at) && !self.prefetch.given_up.is_empty() {
+            if let Some(later) = self.prefetch.again_at.replace(at) {
+                self.timers.unset(later, Timer::PrefetchAgain);
+            }
             self.timers.set(at, Timer::PrefetchAgain);
         }
         if !self.is_open(id) {
             self.effect_unreported(Effect::CloseStreams { content: id }, out);
-            self.prefetch.unobtainable.extend(ino.filter(|_| self.config.keeps_folder));
         }
     }
 
     /// What could not be had is queued again. What nobody wants any more is passed over when its turn comes.
-    pub(crate) fn on_prefetch_again(&mut self, out: &mut Vec<Output>) {
-        for ino in std::mem::take(&mut self.prefetch.unobtainable) {
-            self.try_next_source(ino, out);
-        }
+    pub(crate) fn on_prefetch_again(&mut self) {
         self.prefetch.again_at = None;
         for ino in std::mem::take(&mut self.prefetch.given_up) {
             self.prefetch.push_back(ino);

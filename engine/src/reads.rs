@@ -205,9 +205,10 @@ impl Engine {
     /// Whether a read of what is not here has to fail at once, because the peer is known to be away.
     fn fails_while_down(&self, content: ContentId, range: Range<u64>) -> bool {
         self.config.on_disconnect == OnDisconnect::Fail
+            && self.source_of(content, true).is_none()
             && self.contents.get(&content).is_some_and(|content| {
                 let range = cut(range.start, range.end - range.start, content.size_bytes);
-                self.link_to(content.peer).is_none() && self.needs_peer(content, &range)
+                self.needs_peer(content, &range)
             })
     }
 
@@ -303,7 +304,7 @@ impl Engine {
         let Some(content) = self.contents.get(&waiter.content) else { return false };
         let others =
             || self.waiting.values().filter_map(Waiting::for_whole).any(|other| other.content != waiter.content);
-        content.chunks.is_empty() && self.link_to(content.peer).is_some() && others()
+        content.chunks.is_empty() && self.source_of(waiter.content, true).is_some() && others()
     }
 
     fn extend(&mut self, id: ReqId) {
@@ -383,8 +384,11 @@ impl Engine {
         if self.config.on_disconnect == OnDisconnect::Wait {
             return;
         }
-        let of_peer = self.contents.iter().filter(|(_, content)| content.peer == peer && !content.waiters.is_empty());
-        let contents: Vec<ContentId> = of_peer.map(|(id, _)| *id).collect();
+        let is_concerned = |content: &Content| content.peer == peer || self.config.keeps_folder;
+        let waited_for = self.contents.iter().filter(|(_, content)| !content.waiters.is_empty());
+        let concerned =
+            waited_for.filter(|(id, content)| is_concerned(content) && self.source_of(**id, true).is_none());
+        let contents: Vec<ContentId> = concerned.map(|(id, _)| *id).collect();
         for id in contents {
             self.fail_those_without(id, out);
         }
@@ -445,6 +449,7 @@ fn errno_of(error: FetchError) -> Errno {
         | FetchError::StreamLost
         | FetchError::Cancelled
         | FetchError::OwnerIo
+        | FetchError::NotYet
         | FetchError::Fault(_) => Errno::Io,
     }
 }

@@ -15,7 +15,6 @@ use crate::record::{FileTime, Kind, Record};
 use crate::tombstones::Tombstones;
 use crate::tree::{Known, Node, Origin};
 use crate::version::{DeviceTag, Dot, Revision, Version};
-use core::ops::Bound;
 
 /// How far the numbers of a peer may be ahead of ours: as many as there are microseconds in 35 years. Who was at the end of
 /// all numbers could not be told from who comes after.
@@ -146,24 +145,6 @@ impl Engine {
     pub(crate) fn source_by(&self, author: DeviceTag) -> Origin {
         let author = self.peer_called(author).or(self.peers.keys().next().copied());
         Origin::Peer(author.unwrap_or(NOBODY))
-    }
-
-    /// A file cannot be had from the peer that it was to come from: the next one is asked, in the order of their ids.
-    pub(crate) fn try_next_source(&mut self, ino: Ino, out: &mut Vec<Output>) {
-        let Some(node) = self.tree.get(ino).filter(|node| node.opens.count() == 0) else { return };
-        let Origin::Peer(tried) = node.origin else { return };
-        let content = node.content;
-        let is_up = |id: &&PeerId| self.link_to(**id).is_some();
-        let behind = (Bound::Excluded(tried), Bound::Unbounded);
-        let next = self.peers.range(behind).map(|(id, _)| id).chain(self.peers.keys()).find(is_up).copied();
-        let Some(next) = next.filter(|next| *next != tried) else { return };
-        if let Some(content) = content {
-            self.discard(content, out);
-        }
-        if let Some(node) = self.tree.get_mut(ino) {
-            node.origin = Origin::Peer(next);
-            node.content = None;
-        }
     }
 
     /// We know it already. Who made it has it for sure, and what a listing names is there.

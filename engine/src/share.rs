@@ -366,6 +366,9 @@ impl Engine {
                 Ok(Reply::PeerOpened(ServedFile { path: path.clone(), size_bytes: *size_bytes, modified, facts }))
             }
             (Kind::File { .. }, Origin::Local(_)) => Err(Errno::Stale),
+            (Kind::File { stamp: known, .. }, Origin::Peer(_)) if *known == stamp && self.config.keeps_folder => {
+                Ok(Reply::NotHereYet)
+            }
             (Kind::File { .. } | Kind::Dir | Kind::Symlink { .. }, _) => Err(Errno::NoEntry),
         }
     }

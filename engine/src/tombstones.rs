@@ -48,6 +48,11 @@ impl Tombstones {
         }
     }
 
+    /// A follower does not come back.
+    pub(crate) fn forget_follower(&mut self, peer: PeerId) {
+        self.heard.remove(&peer);
+    }
+
     /// Something is there again.
     pub(crate) fn remove(&mut self, path: &RelPath) {
         let Some(Tombstone { event, .. }) = self.by_path.remove(path) else { return };
@@ -59,9 +64,11 @@ impl Tombstones {
         }
     }
 
-    /// All of them, in the order of their paths.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&RelPath, &Revision)> {
-        self.by_path.iter().map(|(path, tombstone)| (path, &tombstone.revision))
+    /// Those behind `path`, or all, in the order of their paths.
+    pub(crate) fn behind(&self, path: Option<&RelPath>) -> impl Iterator<Item = (&RelPath, &Revision)> {
+        let begin = path.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.by_path.range::<RelPath, _>((begin, Bound::Unbounded));
+        behind.map(|(path, tombstone)| (path, &tombstone.revision))
     }
 
     /// The one before `path` in the order of paths, or the last of all: what was in a directory comes before the directory.

@@ -5,12 +5,12 @@
 
 use crate::handles::OpenCount;
 use crate::ids::{ContentId, Ino, PeerId};
+use crate::names::{Names, NamesBehind};
 use crate::output::{Attr, AttrKind};
+use crate::pages::{InoSet, Pages};
 use crate::path::{Name, PATH_MAX_BYTES, RelPath};
 use crate::record::{Facts, FileTime, Kind, Record};
 use crate::version::{Dot, Revision};
-use core::ops::Bound;
-use std::collections::{BTreeMap, BTreeSet};
 
 /// The first number for entries other than the root: cookies below it mean `.` and `..`.
 const FIRST_INO: u64 = 16;
@@ -61,18 +61,54 @@ pub(crate) struct Node {
 
 #[derive(Debug, Default)]
 struct Entries {
-    by_name: BTreeMap<Name, Ino>,
+    by_name: Names,
     /// The same entries in the order of their numbers, which is the order of listings: it does not change when the
     /// directory does.
-    by_ino: BTreeSet<Ino>,
+    by_ino: InoSet,
     subdirs: u32,
 }
 
 /// All entries.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    nodes: BTreeMap<Ino, Node>,
+    nodes: Pages<Node>,
     last_ino: u64,
+    moved_dirs: u64,
+}
+
+/// A walk through the tree in the order of paths, at its place in each directory from the top down. See [`Tree::walk_behind`].
+pub(crate) struct Walk<'a> {
+    tree: &'a Tree,
+    /// The directories that the walk is in, from the root down, each with what comes next in it.
+    open: Vec<NamesBehind<'a>>,
+}
+
+impl<'a> Walk<'a> {
+    /// What is in `node`, which was met last, is passed over.
+    pub(crate) fn pass_over(&mut self, node: &Node) {
+        if node.is_dir() {
+            self.open.pop();
+        }
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    /// How many directories are above it below the root, its name, and itself.
+    type Item = (usize, &'a Name, &'a Node);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some((name, ino)) = self.open.last_mut()?.next() else {
+                self.open.pop();
+                continue;
+            };
+            let depth = self.open.len() - 1;
+            // What is in a directory is in the tree.
+            let node = self.tree.get(ino)?;
+            self.open.extend(node.entries.as_ref().map(|entries| entries.by_name.iter_behind(None)));
+            return Some((depth, name, node));
+        }
+    }
 }
 
 impl Node {
@@ -119,28 +155,30 @@ impl Tree {
     pub(crate) fn new(origin: Origin, dot: Dot) -> Tree {
         let record = Record { kind: Kind::Dir, mode: 0o755, modified: FileTime::default() };
         let root = Node::new(Known { record, revision: dot.into(), origin, mark: 0 }, None);
-        Tree { nodes: BTreeMap::from([(Ino::ROOT, root)]), last_ino: FIRST_INO - 1 }
+        let mut nodes = Pages::default();
+        nodes.insert(Ino::ROOT, root);
+        Tree { nodes, last_ino: FIRST_INO - 1, moved_dirs: 0 }
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.nodes.len() as u64
+        self.nodes.len()
     }
 
     pub(crate) fn get(&self, ino: Ino) -> Option<&Node> {
-        self.nodes.get(&ino)
+        self.nodes.get(ino)
     }
 
     pub(crate) fn get_mut(&mut self, ino: Ino) -> Option<&mut Node> {
-        self.nodes.get_mut(&ino)
+        self.nodes.get_mut(ino)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Ino, &Node)> {
-        self.nodes.iter().map(|(ino, node)| (*ino, node))
+        self.nodes.iter()
     }
 
     /// The entry called `name` in the directory `parent`.
     pub(crate) fn child(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
-        self.entries(parent)?.by_name.get(name).copied()
+        self.entries(parent)?.by_name.get(name)
     }
 
     /// The entry at `path`.
@@ -165,42 +203,59 @@ impl Tree {
     pub(crate) fn children_after(&self, dir: Ino, after: Ino) -> impl Iterator<Item = (Ino, &Node)> {
         self.entries(dir)
             .into_iter()
-            .flat_map(move |entries| entries.by_ino.range((Bound::Excluded(after), Bound::Unbounded)))
-            .filter_map(|ino| Some((*ino, self.get(*ino)?)))
+            .flat_map(move |entries| entries.by_ino.above(after))
+            .filter_map(|ino| Some((ino, self.get(ino)?)))
     }
 
     /// The entries of a directory, in the order of their names.
     pub(crate) fn children_by_name(&self, dir: Ino) -> impl Iterator<Item = (&Name, Ino)> {
-        self.entries(dir).into_iter().flat_map(|entries| &entries.by_name).map(|(name, ino)| (name, *ino))
+        self.entries(dir).into_iter().flat_map(|entries| entries.by_name.iter())
     }
 
     /// The first entry behind `path` in the order of listings: directories before what they hold, and names in order.
     /// `path` itself need not exist any more. What lies below it is passed over unless `descend`.
     pub(crate) fn next_in_order(&self, path: &RelPath, descend: bool) -> Option<Ino> {
         let below = self.resolve(path.names()).filter(|_| descend);
-        if let Some(first) = below.and_then(|ino| self.entries(ino)?.by_name.values().next()) {
-            return Some(*first);
+        if let Some(first) = below.and_then(|ino| self.entries(ino)?.by_name.first()) {
+            return Some(first);
         }
         (1..=path.names().len()).rev().find_map(|depth| {
             let (name, parents) = path.names()[..depth].split_last()?;
-            let siblings = self.entries(self.resolve(parents)?)?;
-            let behind = (Bound::Excluded(name.clone()), Bound::Unbounded);
-            siblings.by_name.range(behind).next().map(|(_, ino)| *ino)
+            self.entries(self.resolve(parents)?)?.by_name.behind(name)
         })
+    }
+
+    /// All entries behind `path` in the order of paths. `path` itself need not exist any more. What lies below it is passed over
+    /// unless `descend`.
+    pub(crate) fn walk_behind(&self, path: &RelPath, descend: bool) -> Walk<'_> {
+        let behind = |depth: usize| {
+            let (name, parents) = path.names()[..depth].split_last()?;
+            Some(self.entries(self.resolve(parents)?)?.by_name.iter_behind(Some(name)))
+        };
+        let mut open: Vec<_> = (1..=path.names().len()).map_while(behind).collect();
+        if descend && open.len() == path.names().len() {
+            let below = self.resolve(path.names()).and_then(|ino| self.entries(ino));
+            open.extend(below.map(|entries| entries.by_name.iter_behind(None)));
+        }
+        Walk { tree: self, open }
+    }
+
+    /// How many directories have been given another place.
+    pub(crate) fn moved_dirs(&self) -> u64 {
+        self.moved_dirs
     }
 
     /// The entry behind `ino` in the order of a walk through the tree: what a directory holds comes right behind it, in the
     /// order of its listing.
     pub(crate) fn next_in_walk(&self, ino: Ino) -> Option<Ino> {
-        if let Some(first) = self.entries(ino).and_then(|entries| entries.by_ino.first()) {
-            return Some(*first);
+        if let Some(first) = self.entries(ino).and_then(|entries| entries.by_ino.iter().next()) {
+            return Some(first);
         }
         let mut at = ino;
         loop {
             let dir = self.dir_of(at)?;
-            let behind = (Bound::Excluded(at), Bound::Unbounded);
-            if let Some(next) = self.entries(dir)?.by_ino.range(behind).next() {
-                return Some(*next);
+            if let Some(next) = self.entries(dir)?.by_ino.above(at).next() {
+                return Some(next);
             }
             at = dir;
         }
@@ -209,7 +264,7 @@ impl Tree {
     /// The entries before `ino` in the listing of its directory, the nearest first.
     pub(crate) fn siblings_before(&self, ino: Ino) -> impl Iterator<Item = Ino> {
         let entries = self.dir_of(ino).and_then(|dir| self.entries(dir));
-        entries.into_iter().flat_map(move |entries| entries.by_ino.range(..ino).rev().copied())
+        entries.into_iter().flat_map(move |entries| entries.by_ino.below(ino))
     }
 
     /// The directory that an entry is in, if it has a name.
@@ -250,7 +305,7 @@ impl Tree {
         let mut next = 0;
         while let Some(at) = found.get(next).copied() {
             next += 1;
-            found.extend(self.entries(at).into_iter().flat_map(|entries| &entries.by_ino));
+            found.extend(self.entries(at).into_iter().flat_map(|entries| entries.by_ino.iter()));
         }
         found
     }
@@ -261,6 +316,7 @@ impl Tree {
         let Some(node) = self.get_mut(ino) else { return };
         node.place = Some((parent, name.clone()));
         let is_dir = node.is_dir();
+        self.moved_dirs += u64::from(is_dir);
         self.link(parent, name, ino, is_dir);
     }
 
@@ -268,9 +324,9 @@ impl Tree {
     pub(crate) fn beyond_path_max(&self, ino: Ino) -> Vec<Ino> {
         let (mut found, mut open) = (Vec::new(), vec![(ino, self.path_of(ino).map_or(0, |path| path.len_bytes()))]);
         while let Some((dir, len)) = open.pop() {
-            for (name, child) in self.entries(dir).into_iter().flat_map(|entries| &entries.by_name) {
+            for (name, child) in self.children_by_name(dir) {
                 let len = len + 1 + name.as_bytes().len();
-                if len > PATH_MAX_BYTES { found.push(*child) } else { open.push((*child, len)) }
+                if len > PATH_MAX_BYTES { found.push(child) } else { open.push((child, len)) }
             }
         }
         found
@@ -282,7 +338,7 @@ impl Tree {
         if node.is_linked(ino) || node.lookups > 0 || node.opens.count() > 0 {
             return None;
         }
-        self.nodes.remove(&ino)
+        self.nodes.remove(ino)
     }
 
     /// Whether `ino` is `above` or lies below it.
@@ -310,10 +366,10 @@ impl Tree {
                 assert!(known, "entry {ino} has no name, and nobody knows it");
             }
             let Some(entries) = &node.entries else { continue };
-            linked += entries.by_name.len() as u64;
-            let numbers: BTreeSet<Ino> = entries.by_name.values().copied().collect();
+            linked += entries.by_name.iter().count() as u64;
+            let numbers: InoSet = entries.by_name.iter().map(|(_, child)| child).collect();
             assert_eq!(numbers, entries.by_ino, "directory {ino} has two opinions of what it holds");
-            let subdirs = numbers.iter().filter(|child| self.get(**child).is_some_and(Node::is_dir)).count();
+            let subdirs = numbers.iter().filter(|child| self.get(*child).is_some_and(Node::is_dir)).count();
             assert_eq!(subdirs, entries.subdirs as usize, "directory {ino} miscounts its directories");
         }
         let placed = self.iter().filter(|(ino, node)| node.is_linked(*ino)).count() as u64;
@@ -340,7 +396,7 @@ impl Tree {
         let Some((parent, name)) = node.place.clone() else { return };
         if let Some(entries) = self.get_mut(parent).and_then(|node| node.entries.as_deref_mut()) {
             entries.by_name.remove(&name);
-            entries.by_ino.remove(&ino);
+            entries.by_ino.remove(ino);
             entries.subdirs -= u32::from(is_dir);
         }
     }
@@ -400,6 +456,11 @@ mod tests {
         assert!(tree.reap(leaf).is_some());
         tree.check();
         assert_eq!(tree.len(), 1);
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<Node>() <= 216, "{} bytes are paid for every file of a share", size_of::<Node>());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Joining a share: a node that follows its owner, for a mount, a listing or a download.
 
+use crate::circle::{Circle, Reception};
 use crate::net::Link as Connection;
 use crate::net::transport::Transport;
 use crate::node::{Admission, Node, Parts, Remembered, Route};
@@ -101,8 +102,20 @@ pub async fn join(
     start(ticket, transport, store, config, remembered, None).await
 }
 
+/// What it takes to have a share in a folder of our own.
+pub struct Membership<'a> {
+    /// The folder.
+    pub folder: &'a mut OwnFolder,
+    /// It was there before: then the owner's absence is no reason not to begin.
+    pub is_known: bool,
+    /// The others who have the share.
+    pub circle: Arc<Circle>,
+    /// Where they reach us, if they do.
+    pub reception: Option<Reception>,
+}
+
 /// Joins the share of `ticket` with a folder of our own, which is a replica of it: what is changed in either is changed in
-/// both. `is_known` says that it was so before: then the owner's absence is no reason not to begin.
+/// both.
 ///
 /// # Errors
 /// As for [`join`]; and [`JoinError::Vanished`].
@@ -111,11 +124,11 @@ pub async fn join_with_folder(
     transport: Arc<dyn Transport>,
     store: Arc<dyn Store>,
     config: Config,
-    (folder, is_known): (&mut OwnFolder, bool),
+    membership: Membership<'_>,
 ) -> Result<Joined, JoinError> {
     let config = Config { keeps_folder: true, ..config };
     let remembered = Some(Remembered::Folder(ticket.share()));
-    start(ticket, transport, store, config, remembered, Some((folder, is_known))).await
+    start(ticket, transport, store, config, remembered, Some(membership)).await
 }
 
 /// Whether the owner wants to be told of changes: whether the share is writable.
@@ -152,42 +165,50 @@ async fn start(
     store: Arc<dyn Store>,
     config: Config,
     remembered: Option<Remembered>,
-    folder: Option<(&mut OwnFolder, bool)>,
+    membership: Option<Membership<'_>>,
 ) -> Result<Joined, JoinError> {
-    let route = Route { addresses: ticket.addresses().to_vec(), hello: hello(ticket) };
+    let owner = ticket.owner();
+    let (mut hello, mut peers) = (hello(ticket), BTreeMap::new());
+    let (mut admission, mut call_back): (Arc<dyn Admission>, _) = (Arc::new(Nobody), None);
+    if let Some(Membership { circle, reception, .. }) = &membership {
+        hello = hello.of_member(reception.as_ref().map(|at| at.addresses().to_vec()).unwrap_or_default());
+        (peers, admission, call_back) = (circle.routes(), circle.clone(), Some(circle.hello()));
+    }
+    peers.insert(owner, Route { addresses: ticket.addresses().to_vec(), hello });
     let node = Node::start(Parts {
         config: Config { epoch: random_u64() | 1, ..config },
         seed: random_u64(),
         transport,
         store,
-        folder: folder.as_ref().map(|(folder, _)| folder.served()),
-        admission: Arc::new(Nobody),
-        peers: BTreeMap::from([(ticket.owner(), route)]),
-        call_back: None,
+        folder: membership.as_ref().map(|membership| membership.folder.served()),
+        admission,
+        peers,
+        call_back,
         remembered,
     });
     let (sender, mut outcomes) = mpsc::unbounded_channel();
     let has_joined = Arc::new(AtomicBool::new(false));
-    let (joined, mut last_failure) = (Arc::clone(&has_joined), None);
+    let (joined, mut last_failures) = (Arc::clone(&has_joined), BTreeMap::new());
     node.on_notice(Box::new(move |notice| {
         // What happens before, whoever wants to join tells; that it connects needs no telling.
         if joined.load(Ordering::Acquire) {
-            return log_notice(notice, &mut last_failure);
+            return log_notice(notice, &mut last_failures);
         }
-        if let Some(outcome) = outcome(notice) {
+        if let Some(outcome) = outcome(notice, owner) {
             joined.store(outcome.is_ok(), Ordering::Release);
             // The first one is enough.
             let _ = sender.send(outcome);
         }
     }));
     let mut is_known = node.recalled_at_unix_seconds().is_some();
-    if let Some((folder, was_known)) = folder {
+    if let Some(Membership { folder, is_known: was_known, circle, reception }) = membership {
         // Before anybody says what should be in it: what is there need not be brought.
         if !folder.begin(&node).await {
             node.shut_down().await;
             return Err(JoinError::Vanished(folder.path().to_owned()));
         }
         is_known = was_known;
+        circle.begin(&node, reception);
     }
     waking::try_when_worth_it(Arc::downgrade(&node));
     node.follow_peers();
@@ -246,10 +267,12 @@ async fn listed(node: &Node, outcomes: &mut Outcomes, ticket: &Ticket) -> Result
     }
 }
 
-/// What a notice means to somebody who waits for the first listing; `None` if they wait on.
-fn outcome(notice: &Notice) -> Option<Result<(), JoinError>> {
+/// What a notice means to somebody who waits for the first listing; `None` if they wait on. Anybody's will do, but what other
+/// devices than the owner refuse is no reason not to join.
+fn outcome(notice: &Notice, owner: PeerId) -> Option<Result<(), JoinError>> {
     match notice {
         Notice::Listed { .. } => Some(Ok(())),
+        Notice::DialFailed { peer, .. } | Notice::PeerFault { peer, .. } if *peer != owner => None,
         Notice::DialFailed { error: DialError::Denied, .. } => Some(Err(JoinError::Denied)),
         Notice::DialFailed { error: DialError::Incompatible, .. } => Some(Err(JoinError::Incompatible)),
         Notice::PeerFault { fault, .. } => Some(Err(JoinError::Broken(*fault))),
@@ -269,15 +292,15 @@ fn outcome(notice: &Notice) -> Option<Result<(), JoinError>> {
     }
 }
 
-/// Says in the log what happens with the owner. Of attempts that fail again and again in the same way, only the first.
-fn log_notice(notice: &Notice, last_failure: &mut Option<DialError>) {
-    if let Notice::DialFailed { error, .. } = notice
-        && last_failure.replace(*error) == Some(*error)
+/// Says in the log what happens with a peer. Of attempts that fail again and again in the same way, only the first.
+fn log_notice(notice: &Notice, last_failures: &mut BTreeMap<PeerId, DialError>) {
+    if let Notice::DialFailed { peer, error } = notice
+        && last_failures.insert(*peer, *error) == Some(*error)
     {
         return;
     }
-    if let Notice::LinkUp { .. } = notice {
-        *last_failure = None;
+    if let Notice::LinkUp { peer } = notice {
+        last_failures.remove(peer);
     }
     if let Some(told) = notices::told(notice) {
         notices::log(&told);

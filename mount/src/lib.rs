@@ -1,5 +1,6 @@
 //! Farshore, the doing of it: FUSE, disk, network, security. It drives the engine and decides nothing itself.
 
+pub mod circle;
 pub mod commands;
 pub mod control;
 pub mod folder;
@@ -8,6 +9,7 @@ pub mod identity;
 pub mod joining;
 pub mod json_path;
 pub mod kernel_host;
+pub mod listening;
 pub mod live;
 pub mod net;
 pub mod node;

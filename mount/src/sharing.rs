@@ -1,16 +1,18 @@
 //! Sharing a folder: a node that watches it and serves whoever may come.
 
+mod roster;
 mod unshared;
 
+pub use self::roster::Roster;
 pub use self::unshared::Offer;
 pub(crate) use self::unshared::Unshared;
 use crate::folder::FolderError;
 use crate::identity::IdentityError;
+use crate::listening::{ListenError, listen, own_addresses};
 use crate::live::Live;
 use crate::net::tls::TlsTransport;
-use crate::net::transport::{Listener, Transport};
 use crate::net::{Guests, Leases, server};
-use crate::node::{Admission, Node, Parts, Remembered};
+use crate::node::{Admission, Introducing, Node, Parts, Remembered};
 use crate::notices;
 use crate::own_folder::{OwnFolder, Writers};
 use crate::state::{ShareEntry, State, StateError};
@@ -22,7 +24,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -70,20 +71,9 @@ pub enum ShareError {
         /// Why not.
         source: io::Error,
     },
-    /// Somebody else listens there.
-    #[error("cannot listen at {address}: it is in use; stop what listens there, or choose another port with --listen")]
-    InUse {
-        /// Where.
-        address: String,
-    },
-    /// It is no address of ours.
-    #[error("cannot listen at {address}: {source}")]
-    Listen {
-        /// Where.
-        address: String,
-        /// Why not.
-        source: io::Error,
-    },
+    /// Nobody can be listened for.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// An address that does not go into a ticket.
     #[error("the ticket cannot be made: {0}")]
     Ticket(#[from] TicketError),
@@ -104,6 +94,7 @@ pub struct Sharing {
     ticket: Ticket,
     address: String,
     guests: Arc<Guests>,
+    roster: Arc<Roster>,
     stop_server: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
@@ -118,11 +109,7 @@ impl Sharing {
         let folder = canonical(&options.folder)?;
         let owner = identity.id();
         let transport = Arc::new(TlsTransport::new(identity));
-        let listener = listen(&transport, &options.listen).await.map_err(|source| {
-            let address = options.listen.clone();
-            let in_use = source.kind() == io::ErrorKind::AddrInUse;
-            if in_use { ShareError::InUse { address } } else { ShareError::Listen { address, source } }
-        })?;
+        let listener = listen(&*transport, &options.listen).await?;
         // Not before it is sure that callers can be answered: this makes earlier tickets worthless.
         let entry = match options.new_ticket {
             true => state.renew_ticket(&folder)?,
@@ -146,6 +133,7 @@ impl Sharing {
         if let (true, Some(path)) = (options.writable, entry.unshared.first()) {
             return Err(StateError::Writable { path: folder.join(path.to_string()) }.into());
         }
+        let roster = Arc::new(Roster::new(state.clone(), share));
         let mut own = OwnFolder::open(&folder, writers, unshared.clone())?;
         let node = Node::start(Parts {
             config: Config { keeps_folder: options.writable, fetches_all: options.writable, ..fresh_config(&owner) },
@@ -154,10 +142,13 @@ impl Sharing {
             store,
             folder: Some(own.served()),
             call_back: options.writable.then(|| Hello::new(entry.share, None, AGENT)),
-            admission: Arc::new(ByTicket { state: state.clone(), entry }),
+            admission: Arc::new(ByTicket { state: state.clone(), entry, roster: roster.clone() }),
             peers: BTreeMap::new(),
             remembered: options.writable.then_some(Remembered::Folder(share)),
         });
+        if options.writable {
+            node.introduce(Introducing::Tells(roster.members()));
+        }
         node.on_notice(Box::new(|notice| {
             if let Some(told) = notices::told(notice) {
                 notices::log(&told);
@@ -180,6 +171,7 @@ impl Sharing {
             ticket,
             address,
             guests,
+            roster,
             stop_server: Some(stop_server),
             server: tokio::spawn(server),
         })
@@ -213,6 +205,12 @@ impl Sharing {
     #[must_use]
     pub fn guests(&self) -> &Arc<Guests> {
         &self.guests
+    }
+
+    /// Who has the share in a folder of its own.
+    #[must_use]
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.roster
     }
 
     /// The node, to look at.
@@ -265,28 +263,23 @@ fn canonical(folder: &Path) -> Result<PathBuf, ShareError> {
     }
 }
 
-/// Listens at `address`. A machine without IPv6 listens at its IPv4 addresses where all are meant.
-async fn listen(transport: &TlsTransport, address: &str) -> io::Result<Box<dyn Listener>> {
-    match (transport.listen(address).await, address.strip_prefix("[::]:")) {
-        (Err(error), Some(port)) if error.kind() != io::ErrorKind::AddrInUse => {
-            transport.listen(&format!("0.0.0.0:{port}")).await.map_err(|_| error)
-        }
-        (listening, _) => listening,
-    }
-}
-
 /// Lets in whoever the state directory says may come in.
 struct ByTicket {
     state: State,
     entry: ShareEntry,
+    roster: Arc<Roster>,
 }
 
 impl Admission for ByTicket {
     fn admit(&self, peer: PeerId, hello: Hello) -> BoxFuture<'static, bool> {
-        let (state, share) = (self.state.clone(), self.entry.share);
+        let (state, share, roster) = (self.state.clone(), self.entry.share, self.roster.clone());
         let asked = move || {
             let secret = hello.secret.map(|secret| secret.0);
-            state.admit(share, hello.share, secret.as_ref().map_or(&[], |secret| &secret[..]), peer)
+            let is_in = state.admit(share, hello.share, secret.as_ref().map_or(&[], |secret| &secret[..]), peer);
+            if let (true, Some(addresses)) = (is_in, hello.membership) {
+                roster.note(peer, &addresses);
+            }
+            is_in
         };
         async move {
             let admitted = tokio::task::spawn_blocking(asked).await.unwrap_or(false);
@@ -298,29 +291,6 @@ impl Admission for ByTicket {
         }
         .boxed()
     }
-}
-
-/// Where this machine can be reached, as far as it knows: the addresses that it would use towards others, and itself.
-fn own_addresses(listening: &str) -> Vec<String> {
-    let Ok(address) = listening.parse::<SocketAddr>() else { return vec![listening.to_owned()] };
-    if !address.ip().is_unspecified() {
-        return vec![listening.to_owned()];
-    }
-    // No packet is sent: connecting a datagram socket only chooses an address. The targets are for documentation.
-    let towards = |from: &str, to: &str| -> Option<IpAddr> {
-        let socket = UdpSocket::bind(from).ok()?;
-        socket.connect(to).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    let mut found: Vec<IpAddr> = Vec::new();
-    found.extend(towards("0.0.0.0:0", "192.0.2.1:9"));
-    if address.is_ipv6() {
-        found.extend(towards("[::]:0", "[2001:db8::1]:9"));
-    }
-    let local: IpAddr = std::net::Ipv4Addr::LOCALHOST.into();
-    found.push(local);
-    found.dedup();
-    found.into_iter().map(|ip| SocketAddr::new(ip, address.port()).to_string()).collect()
 }
 
 /// For a life that begins now, of device `own`.

@@ -7,9 +7,11 @@
 //! Everything here waits for the disk, and changes wait for the lock: call it where blocking is allowed.
 
 mod file;
+mod members;
 mod replicas;
 mod unshared;
 
+pub use members::Acquaintance;
 pub use replicas::Replica;
 pub use unshared::{InShare, UNSHARED_MAX};
 
@@ -17,6 +19,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::ticket::{Secret, ShareId, is_secret, new_secret, new_share_id};
 use farshore_engine::PeerId;
 use farshore_engine::path::RelPath;
+use farshore_proto::Members;
 use rustix::fs::FlockOperation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -50,6 +53,9 @@ pub struct ShareEntry {
     /// The devices that have joined, at most [`DEVICES_MAX`], and when each first came in: seconds since 1970, `None` if
     /// that was not written down.
     pub devices: BTreeMap<PeerId, Option<u64>>,
+    /// Those of them that have the share in a folder of their own, at most [`farshore_proto::MAX_MEMBERS`], and where each said
+    /// that it can be reached.
+    pub members: Members,
     /// What of the folder is not offered, at most [`UNSHARED_MAX`] paths; never the root.
     pub unshared: BTreeSet<RelPath>,
 }
@@ -114,6 +120,7 @@ impl State {
             let entry = entry_for(shares, path);
             entry.secret = new_secret();
             entry.devices.clear();
+            entry.members.clear();
             Ok(entry.clone())
         })
     }
@@ -144,6 +151,7 @@ impl State {
             let mut changed = Vec::new();
             for entry in shares {
                 if entry.devices.remove(&peer).is_some() {
+                    entry.members.remove(&peer);
                     entry.secret = new_secret();
                     changed.push(entry.clone());
                 }
@@ -331,6 +339,14 @@ pub enum StateError {
         /// What is left out, or was to be.
         path: PathBuf,
     },
+    /// What was kept of the members of a share makes no sense.
+    #[error("{} is damaged ({reason}), and not used; the owner of the share tells anew who its members are", path.display())]
+    DamagedMembers {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Another process changes the same share from this device.
     #[error(
         "this device has mounted this share writable already{}; unmount that, or mount without --writable",
@@ -397,7 +413,14 @@ fn canonical(folder: &Path) -> Result<PathBuf, StateError> {
 fn entry_for(shares: &mut Vec<ShareEntry>, path: PathBuf) -> &mut ShareEntry {
     let at = shares.iter().position(|entry| entry.path == path).unwrap_or_else(|| {
         let (share, secret) = (new_share_id(), new_secret());
-        shares.push(ShareEntry { path, share, secret, devices: BTreeMap::new(), unshared: BTreeSet::new() });
+        shares.push(ShareEntry {
+            path,
+            share,
+            secret,
+            devices: BTreeMap::new(),
+            members: Members::new(),
+            unshared: BTreeSet::new(),
+        });
         shares.len() - 1
     });
     &mut shares[at]

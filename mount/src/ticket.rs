@@ -19,16 +19,12 @@ use crate::identity::sha256;
 use aws_lc_rs::{constant_time, rand};
 use data_encoding::BASE64URL_NOPAD;
 use farshore_engine::PeerId;
+use farshore_proto::address::{ADDRESSES_MAX, is_address};
 pub use farshore_proto::{Secret, ShareId};
-use std::net::Ipv6Addr;
 
 /// What every ticket begins with.
 const PREFIX: &str = "farshore:";
 const VERSION: u8 = 1;
-/// The most addresses that one ticket holds.
-pub const ADDRESSES_MAX: usize = 8;
-/// The longest address, in bytes.
-pub const ADDRESS_BYTES_MAX: usize = 255;
 const CHECKSUM_BYTES: usize = 4;
 /// The longest ticket there is, decoded, in any version: generous, so that later versions have room.
 const TICKET_BYTES_MAX: usize = 4096;
@@ -197,17 +193,6 @@ fn length_byte(length: usize) -> u8 {
     u8::try_from(length).expect("Ticket::new lets no more through than a byte can count")
 }
 
-/// Whether `text` is `host:port`, with a port that can be connected to. Names are not resolved.
-fn is_address(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let host_is_well = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(ipv6) => ipv6.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
-    };
-    let port_is_well = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
-    text.len() <= ADDRESS_BYTES_MAX && host_is_well && port_is_well
-}
-
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).expect("without randomness from the system there are no secrets, and nothing can be shared");
@@ -217,7 +202,9 @@ fn random<const N: usize>() -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use farshore_proto::address::ADDRESS_BYTES_MAX;
     use proptest::prelude::*;
+    use std::net::Ipv6Addr;
 
     fn any_address() -> impl Strategy<Value = String> {
         prop_oneof![

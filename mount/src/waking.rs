@@ -26,20 +26,24 @@ const SLEPT_AT_LEAST: Duration = Duration::from_secs(1);
 
 /// From now on, `node` tries to reach its peers whenever that may have become possible. Ends soon after the node is gone.
 pub fn try_when_worth_it(node: Weak<Node>) {
-    let watching = thread::Builder::new().name("waking".to_owned()).spawn(move || watch(&node));
+    // Before this returns: what changes from now on is noticed.
+    let news = RouteNews::open().inspect_err(not_told).ok();
+    let watching = thread::Builder::new().name("waking".to_owned()).spawn(move || watch(&node, news));
     if let Err(error) = watching {
         tracing::debug!("nobody watches for changes of the network: {error}");
     }
 }
 
-fn watch(node: &Weak<Node>) {
-    let told = |error: &io::Error| tracing::debug!("the system does not tell when the network changes: {error}");
-    let mut news = RouteNews::open().inspect_err(told).ok();
+fn not_told(error: &io::Error) {
+    tracing::debug!("the system does not tell when the network changes: {error}");
+}
+
+fn watch(node: &Weak<Node>, mut news: Option<RouteNews>) {
     let mut asleep = time_asleep();
     loop {
         let has_changed = match &news {
             Some(open) => open.wait(LOOK_EVERY).unwrap_or_else(|error| {
-                told(&error);
+                not_told(&error);
                 news = None;
                 false
             }),

@@ -2,15 +2,16 @@
 
 use crate::codec::decode;
 use crate::hello::{Hello, Welcome, parse_watch};
+use crate::members::parse_members;
 use crate::read::{ReadReply, ReadRequest};
 use crate::tree::parse_batch;
 use crate::v1;
 use crate::verify::{Asked, AskedHashes};
-use farshore_engine::PeerFault;
 use farshore_engine::chunk::{CHUNK_SIZE, FRAMES_PER_CHUNK};
+use farshore_engine::{PeerFault, PeerId};
 
 /// How many kinds of message [`parse_any`] knows.
-pub const KINDS: u8 = 6;
+pub const KINDS: u8 = 7;
 
 /// Reads `bytes` as the message that `tag` (modulo [`KINDS`]) names, exactly as if a peer had sent them: decodes,
 /// parses and, where the message asks for bytes or carries them, checks the geometry.
@@ -31,10 +32,11 @@ pub fn parse_any(tag: u8, bytes: &[u8]) -> Result<(), PeerFault> {
             ReadRequest::Hash(hash) => hash.check(3 * CHUNK_SIZE + 1),
             ReadRequest::Open(_) | ReadRequest::Whole(_) | ReadRequest::Cancel { .. } => Ok(()),
         },
-        _ => match ReadReply::parse(decode(bytes)?)? {
+        5 => match ReadReply::parse(decode(bytes)?)? {
             ReadReply::Frame(frame) => Asked::new(3, 0..FRAMES_PER_CHUNK, 3 * CHUNK_SIZE + 1).accept(frame).map(drop),
             ReadReply::Hashes(hashes) => AskedHashes::new(1..4).accept(hashes).map(drop),
             ReadReply::Done { .. } | ReadReply::Refused { .. } | ReadReply::OpenRefused { .. } => Ok(()),
         },
+        _ => parse_members(decode(bytes)?, PeerId([0; 32]), PeerId([255; 32])).map(drop),
     }
 }

@@ -1,7 +1,7 @@
 //! Messages in a file: each after its length, and a checksum of everything at the end.
 
 use crate::MAX_REPLY_BYTES;
-use prost::Message;
+use prost::{EncodeError, Message};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Bytes of the length before each message.
@@ -13,7 +13,8 @@ const CHECKSUM_BYTES: usize = 16;
 /// Appends a message of at most [`MAX_REPLY_BYTES`].
 pub(crate) fn put_message(bytes: &mut Vec<u8>, message: &impl Message) {
     bytes.extend((message.encoded_len() as u32).to_le_bytes());
-    bytes.extend(message.encode_to_vec());
+    // There is always room in what grows.
+    let _: Result<(), EncodeError> = message.encode(bytes);
 }
 
 /// Takes the next message off.

@@ -1,5 +1,6 @@
 //! The first words on a connection: who calls, for which share, with what right, in which version.
 
+use crate::address::parse_addresses;
 use crate::v1;
 use crate::{VERSION_MAX, VERSION_MIN};
 use bytes::Bytes;
@@ -47,6 +48,9 @@ pub struct Hello {
     pub secret: Option<Secret>,
     /// Its program and version, for logs: at most [`MAX_AGENT_BYTES`] bytes of printable ASCII.
     pub agent: String,
+    /// Where others reach it who have the share as well, if it has the share in a folder of its own: at most
+    /// [`crate::address::ADDRESSES_MAX`] addresses, none if nobody can call it. `None` if it only looks at the share.
+    pub membership: Option<Vec<String>>,
 }
 
 impl Hello {
@@ -54,7 +58,13 @@ impl Hello {
     #[must_use]
     pub fn new(share: ShareId, secret: Option<Secret>, agent: &str) -> Hello {
         let agent = agent.chars().filter(is_printable).take(MAX_AGENT_BYTES).collect();
-        Hello { versions: VERSION_MIN..=VERSION_MAX, share, secret, agent }
+        Hello { versions: VERSION_MIN..=VERSION_MAX, share, secret, agent, membership: None }
+    }
+
+    /// The same, by a device that has the share in a folder of its own, and that others reach at these addresses.
+    #[must_use]
+    pub fn of_member(self, addresses: Vec<String>) -> Hello {
+        Hello { membership: Some(addresses), ..self }
     }
 
     /// Takes a caller at its word as far as the limits go.
@@ -62,7 +72,7 @@ impl Hello {
     /// # Errors
     /// The field that breaks its limit.
     pub fn parse(message: &v1::HelloRequest) -> Result<Hello, PeerFault> {
-        let v1::HelloRequest { min_version, max_version, share, secret, agent } = message;
+        let v1::HelloRequest { min_version, max_version, share, secret, agent, membership } = message;
         if *min_version == 0 || min_version > max_version {
             return Err(PeerFault::OutOfRange("version"));
         }
@@ -78,6 +88,7 @@ impl Hello {
             share: ShareId(sixteen(share, "share")?),
             secret,
             agent: agent.clone(),
+            membership: membership.clone().map(|known| parse_addresses(known.addresses)).transpose()?,
         })
     }
 
@@ -90,6 +101,7 @@ impl Hello {
             share: Bytes::copy_from_slice(&self.share.0),
             secret: self.secret.map(|secret| Bytes::copy_from_slice(&secret.0)).unwrap_or_default(),
             agent: self.agent.clone(),
+            membership: self.membership.clone().map(|addresses| v1::Membership { addresses }),
         }
     }
 }
@@ -163,6 +175,10 @@ mod tests {
         Hello::new(ShareId([7; 16]), Some(Secret([9; 16])), "farshore/0.1").encode()
     }
 
+    fn reached_at(addresses: &[&str]) -> Option<v1::Membership> {
+        Some(v1::Membership { addresses: addresses.iter().map(|address| (*address).to_owned()).collect() })
+    }
+
     #[test]
     fn limits_of_a_hello() {
         let fault = |change: fn(&mut v1::HelloRequest)| {
@@ -177,6 +193,9 @@ mod tests {
         assert_eq!(fault(|m| m.secret = vec![0; 15].into()), PeerFault::OutOfRange("secret"));
         assert_eq!(fault(|m| m.agent = "x".repeat(65)), PeerFault::OutOfRange("agent"));
         assert_eq!(fault(|m| m.agent = "\x1b[2J".into()), PeerFault::OutOfRange("agent"));
+        assert_eq!(fault(|m| m.membership = reached_at(&["a:1"; 9])), PeerFault::TooMany(8));
+        assert_eq!(fault(|m| m.membership = reached_at(&["a:1", "a"])), PeerFault::OutOfRange("address"));
+        assert_eq!(fault(|m| m.membership = reached_at(&[""])), PeerFault::OutOfRange("address"));
         let mut remembered = valid();
         remembered.secret = Bytes::new();
         assert_eq!(Hello::parse(&remembered).unwrap().secret, None);

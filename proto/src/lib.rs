@@ -5,10 +5,12 @@
 //! A broken rule is a [`farshore_engine::PeerFault`]. Even bytes that are no message at all are one, because the
 //! generated code reads and writes through [`codec::StrictCodec`].
 
+pub mod address;
 pub mod any;
 pub mod codec;
 mod frames;
 pub mod hello;
+pub mod members;
 pub mod memory_file;
 mod path;
 pub mod read;
@@ -25,6 +27,7 @@ pub mod v1 {
 pub use any::parse_any;
 pub use codec::{UNREADABLE, fault_of};
 pub use hello::{Hello, Secret, ShareId, Welcome, choose_version};
+pub use members::{MAX_MEMBERS, Members, encode_members, parse_members};
 pub use memory_file::{MemoryFileError, decode_memory, encode_memory};
 pub use read::{Fetch, Frame, Hash, Hashes, Open, ReadReply, ReadRequest, Refusal, Whole};
 pub use tree::{batches, parse_batch};
@@ -35,10 +38,16 @@ pub use verify::{Asked, AskedHashes};
 pub const VERSION_MIN: u32 = 2;
 
 /// The last protocol version that this program speaks.
-pub const VERSION_MAX: u32 = 3;
+pub const VERSION_MAX: u32 = 4;
 
 /// The first protocol version in which small files can be asked for as a whole.
 pub const VERSION_WHOLE: u32 = 3;
+
+/// The first protocol version in which the owner of a share says who its members are.
+pub const VERSION_MEMBERS: u32 = 4;
+
+/// The first protocol version in which a device says that it has not got a file yet.
+pub const VERSION_NOT_YET: u32 = 4;
 
 /// The largest message from a reader to an owner, in bytes: the longest path in its least compact form, and room.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;

@@ -5,13 +5,13 @@
 
 use crate::codec::decode;
 use crate::frames::{is_checksum, put_checksum, put_message, split_checksum, take_message};
-use crate::tree::{batches, encode_record, parse_batch, parse_record};
+use crate::tree::{each_batch, encode_entry, encode_record, encode_removed, parse_batch, parse_record};
 use crate::tree_file::MAX_TREE_BYTES;
 use crate::{MAX_BATCH_UPDATES, MAX_REPLY_BYTES, ShareId, path, v1};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime};
 use farshore_engine::version::MAX_COUNTER;
-use farshore_engine::{DeviceTag, Dot, InFolder, Memory, PeerFault, TreeUpdate};
+use farshore_engine::{DeviceTag, Dot, Entries, InFolder, Memory, PeerFault, TreeUpdate};
 use prost::Message;
 
 /// The version of the format that is written.
@@ -56,21 +56,23 @@ pub enum MemoryFileError {
 /// # Errors
 /// [`MemoryFileError::TooLong`] if they would be too many to be read again.
 pub fn encode_memory(share: ShareId, memory: &Memory) -> Result<Vec<u8>, MemoryFileError> {
-    let removed = memory.removed().iter().cloned();
-    let mut updates: Vec<TreeUpdate> = removed.map(|(path, revision)| TreeUpdate::Removed { path, revision }).collect();
-    let entries = memory.entries().iter().cloned();
-    updates.extend(entries.map(|(path, record, revision)| TreeUpdate::Entry { path, record, revision }));
-    let tree = batches(&updates);
+    let removed = memory.removed().iter().map(|(path, revision)| encode_removed(path, revision));
+    let entries = memory.entries().iter().map(|(path, record, revision)| encode_entry(&path, record, revision));
+    let (mut tree, mut messages) = (Vec::new(), 0_u64);
+    each_batch(removed.chain(entries), |batch| {
+        put_message(&mut tree, batch);
+        messages += 1;
+    });
     let mut bytes = Vec::new();
     bytes.extend(MAGIC);
     bytes.extend([MEMORY_VERSION, 0, 0, 0]);
     bytes.extend(share.0);
-    bytes.extend((tree.len() as u64).to_le_bytes());
-    tree.iter().for_each(|batch| put_message(&mut bytes, batch));
+    bytes.extend(messages.to_le_bytes());
+    bytes.append(&mut tree);
     let mut batch = v1::InFolderBatch::default();
     let mut batch_bytes = 0;
     for (path, in_folder) in memory.held() {
-        let held = encode_held(path, in_folder);
+        let held = encode_held(&path, &in_folder);
         // Its key, its length, itself.
         let held_bytes = 1 + prost::length_delimiter_len(held.encoded_len()) + held.encoded_len();
         if batch.held.len() == MAX_BATCH_UPDATES || batch_bytes + held_bytes > MAX_REPLY_BYTES {
@@ -109,7 +111,7 @@ pub fn decode_memory(bytes: &[u8], share: ShareId) -> Result<Memory, MemoryFileE
         return Err(MemoryFileError::WrongShare(found));
     }
     let tree = u64::from_le_bytes(core::array::from_fn(|byte| header[8 + SHARE_BYTES + byte]));
-    let (mut entries, mut removed, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut entries, mut removed, mut held) = (Entries::default(), Vec::new(), Vec::new());
     let mut count = 0;
     while !messages.is_empty() {
         let message = take_message(&mut messages).map_err(MemoryFileError::MessageLength)?;
@@ -117,7 +119,7 @@ pub fn decode_memory(bytes: &[u8], share: ShareId) -> Result<Memory, MemoryFileE
             for update in parse_batch(decode::<v1::TreeBatch>(message)?)? {
                 match update {
                     TreeUpdate::Removed { path, revision } => removed.push((path, revision)),
-                    TreeUpdate::Entry { path, record, revision } => entries.push((path, record, revision)),
+                    TreeUpdate::Entry { path, record, revision } => entries.push(&path, record, revision)?,
                     TreeUpdate::Begin { .. }
                     | TreeUpdate::End { .. }
                     | TreeUpdate::Event { .. }

@@ -244,6 +244,8 @@ pub enum Refusal {
     Gone,
     /// The owner cannot read the file.
     Io,
+    /// Who was asked knows these bytes, and has not got them, yet. Since [`crate::VERSION_NOT_YET`].
+    NotYet,
 }
 
 impl ReadReply {
@@ -301,6 +303,7 @@ impl Refusal {
             Ok(v1::Refusal::Stale) => Ok(Refusal::Stale),
             Ok(v1::Refusal::Gone) => Ok(Refusal::Gone),
             Ok(v1::Refusal::Io) => Ok(Refusal::Io),
+            Ok(v1::Refusal::NotYet) => Ok(Refusal::NotYet),
             Ok(v1::Refusal::Unspecified) => Err(PeerFault::Missing("reason")),
             Err(_) => Err(PeerFault::OutOfRange("reason")),
         }
@@ -311,6 +314,7 @@ impl Refusal {
             Refusal::Stale => v1::Refusal::Stale,
             Refusal::Gone => v1::Refusal::Gone,
             Refusal::Io => v1::Refusal::Io,
+            Refusal::NotYet => v1::Refusal::NotYet,
         }
     }
 }

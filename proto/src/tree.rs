@@ -25,23 +25,29 @@ pub fn parse_batch(batch: v1::TreeBatch) -> Result<Vec<TreeUpdate>, PeerFault> {
 #[must_use]
 pub fn batches(updates: &[TreeUpdate]) -> Vec<v1::TreeBatch> {
     let mut batches = Vec::new();
+    each_batch(updates.iter().map(encode_update), |batch| batches.push(core::mem::take(batch)));
+    batches
+}
+
+/// The same, one batch after the other. What is taken out of one need not be made anew for the next.
+pub(crate) fn each_batch(updates: impl Iterator<Item = v1::TreeUpdate>, mut take: impl FnMut(&mut v1::TreeBatch)) {
+    let mut is_first = true;
     let mut batch = v1::TreeBatch::default();
     let mut batch_bytes = 0;
     for update in updates {
-        let update = encode_update(update);
         // Its key, its length, itself.
         let update_bytes = 1 + prost::length_delimiter_len(update.encoded_len()) + update.encoded_len();
         if batch.updates.len() == MAX_BATCH_UPDATES || batch_bytes + update_bytes > MAX_REPLY_BYTES {
-            batches.push(core::mem::take(&mut batch));
-            batch_bytes = 0;
+            take(&mut batch);
+            batch.updates.clear();
+            (is_first, batch_bytes) = (false, 0);
         }
         batch_bytes += update_bytes;
         batch.updates.push(update);
     }
-    if !batch.updates.is_empty() || batches.is_empty() {
-        batches.push(batch);
+    if !batch.updates.is_empty() || is_first {
+        take(&mut batch);
     }
-    batches
 }
 
 fn parse_update(update: v1::TreeUpdate) -> Result<TreeUpdate, PeerFault> {
@@ -140,17 +146,13 @@ pub(crate) fn parse_record(record: Option<v1::Record>) -> Result<Record, PeerFau
     Ok(record)
 }
 
-fn encode_update(update: &TreeUpdate) -> v1::TreeUpdate {
+pub(crate) fn encode_update(update: &TreeUpdate) -> v1::TreeUpdate {
     let kind = match update {
         TreeUpdate::Begin { position: Position { epoch, seq } } => {
             tree_update::Kind::Begin(v1::Begin { epoch: *epoch, seq: *seq })
         }
-        TreeUpdate::Entry { path, record, revision } => tree_update::Kind::Entry(v1::Entry {
-            path: path::encode(path),
-            record: Some(encode_record(record)),
-            revision: Some(encode_revision(revision)),
-        }),
-        TreeUpdate::Removed { path, revision } => tree_update::Kind::Removed(encode_remove(path, revision)),
+        TreeUpdate::Entry { path, record, revision } => return encode_entry(path, record, revision),
+        TreeUpdate::Removed { path, revision } => return encode_removed(path, revision),
         TreeUpdate::Skip { seq } => tree_update::Kind::Skip(v1::Skip { seq: *seq }),
         TreeUpdate::End { settled } => tree_update::Kind::End(v1::End { settled: *settled }),
         TreeUpdate::Event { seq, change } => {
@@ -158,6 +160,17 @@ fn encode_update(update: &TreeUpdate) -> v1::TreeUpdate {
         }
     };
     v1::TreeUpdate { kind: Some(kind) }
+}
+
+/// What was removed, in a listing.
+pub(crate) fn encode_removed(path: &RelPath, revision: &Revision) -> v1::TreeUpdate {
+    v1::TreeUpdate { kind: Some(tree_update::Kind::Removed(encode_remove(path, revision))) }
+}
+
+/// An entry of a listing.
+pub(crate) fn encode_entry(path: &RelPath, record: &Record, revision: &Revision) -> v1::TreeUpdate {
+    let (path, record, revision) = (path::encode(path), Some(encode_record(record)), Some(encode_revision(revision)));
+    v1::TreeUpdate { kind: Some(tree_update::Kind::Entry(v1::Entry { path, record, revision })) }
 }
 
 fn encode_change(change: &Change) -> event::Change {

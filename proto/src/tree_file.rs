@@ -6,11 +6,9 @@
 
 use crate::codec::decode;
 use crate::frames::{is_checksum, put_checksum, put_message, split_checksum, take_message};
-use crate::tree::{batches, parse_batch};
+use crate::tree::{each_batch, encode_entry, encode_update, parse_batch};
 use crate::{ShareId, v1};
-use farshore_engine::path::RelPath;
-use farshore_engine::record::Record;
-use farshore_engine::{PeerFault, PeerId, Position, Remembered, Revision, TreeUpdate};
+use farshore_engine::{Entries, PeerFault, PeerId, Position, Remembered, TreeUpdate};
 
 /// The version of the format that is written.
 pub const TREE_VERSION: u8 = 2;
@@ -87,22 +85,18 @@ impl TreeFile {
     /// [`TreeFileError::TooLong`] if they would be too many to be read again.
     pub fn encode(&self) -> Result<Vec<u8>, TreeFileError> {
         let entries = self.tree.entries();
-        let mut updates = Vec::with_capacity(entries.len() + 2);
-        updates.push(TreeUpdate::Begin { position: self.tree.position() });
-        let entry = |(path, record, revision)| TreeUpdate::Entry { path, record, revision };
-        updates.extend(entries.iter().cloned().map(entry));
-        updates.push(TreeUpdate::End { settled: self.tree.settled() });
         let mut bytes = Vec::new();
         bytes.extend(MAGIC);
         bytes.extend([TREE_VERSION, 0, 0, 0]);
         bytes.extend(self.id.owner.0);
         bytes.extend(self.id.share.0);
         bytes.extend(self.known_unix_seconds.to_le_bytes());
-        bytes.extend((updates.len() as u64).to_le_bytes());
+        bytes.extend((entries.len() as u64 + 2).to_le_bytes());
         debug_assert_eq!(bytes.len(), HEADER_BYTES);
-        for batch in batches(&updates) {
-            put_message(&mut bytes, &batch);
-        }
+        let begin = encode_update(&TreeUpdate::Begin { position: self.tree.position() });
+        let listed = entries.iter().map(|(path, record, revision)| encode_entry(&path, record, revision));
+        let end = encode_update(&TreeUpdate::End { settled: self.tree.settled() });
+        each_batch([begin].into_iter().chain(listed).chain([end]), |batch| put_message(&mut bytes, batch));
         put_checksum(&mut bytes);
         check_len(bytes.len() as u64)?;
         Ok(bytes)
@@ -166,7 +160,7 @@ fn field<const N: usize>(header: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
 struct Listing {
     updates: u64,
     begun: Option<Position>,
-    entries: Vec<(RelPath, Record, Revision)>,
+    entries: Entries,
     settled: Option<u64>,
 }
 
@@ -177,7 +171,7 @@ impl Listing {
             match (update, self.begun, self.settled) {
                 (TreeUpdate::Begin { position }, None, None) => self.begun = Some(position),
                 (TreeUpdate::Entry { path, record, revision }, Some(_), None) => {
-                    self.entries.push((path, record, revision));
+                    self.entries.push(&path, record, revision)?;
                 }
                 (TreeUpdate::End { settled }, Some(_), None) => self.settled = Some(settled),
                 (

@@ -6,12 +6,13 @@
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{Change, DeviceTag, Dot, Position, Revision, TreeUpdate, Version};
+use farshore_engine::{Change, DeviceTag, Dot, PeerId, Position, Revision, TreeUpdate, Version};
 use farshore_proto::any::{KINDS, parse_any};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::verify::seal;
 use farshore_proto::{
-    Fetch, Hash, Hashes, Hello, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, Whole, batches,
+    Fetch, Hash, Hashes, Hello, Members, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, Whole,
+    batches, encode_members,
 };
 use prost::Message;
 use std::fs;
@@ -100,5 +101,9 @@ fn seeds() -> Vec<(u8, Vec<u8>)> {
     seeds.extend(replies.into_iter().map(|reply| (5, reply.encode().encode_to_vec())));
     let file = Open { path: path("docs/c"), stamp: Stamp(8), size_bytes: 7 };
     seeds.push((4, ReadRequest::Whole(Whole { request: 3, file }).encode().encode_to_vec()));
+    let addresses = vec!["192.0.2.7:7000".to_owned(), "[2001:db8::7]:7000".to_owned()];
+    let members = Members::from([1, 2, 3].map(|number| (PeerId([number; 32]), addresses.clone())));
+    seeds.push((6, encode_members(&members, PeerId([2; 32])).encode_to_vec()));
+    seeds.push((0, Hello::new(share, None, "").of_member(addresses).encode().encode_to_vec()));
     seeds
 }

@@ -5,11 +5,12 @@ use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::version::Sibling;
-use farshore_engine::{Change, DeviceTag, Dot, Position, Revision, TreeUpdate};
+use farshore_engine::{Change, DeviceTag, Dot, PeerId, Position, Revision, TreeUpdate};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::verify::seal;
 use farshore_proto::{
-    Fetch, Hash, Hashes, Hello, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, Whole, batches, v1,
+    Fetch, Hash, Hashes, Hello, Members, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, Whole,
+    batches, encode_members, v1,
 };
 use prost::Message;
 
@@ -41,14 +42,27 @@ fn hello() {
     let hello = Hello::new(share, Some(Secret([0x22; 16])), "a/1");
     assert_eq!(
         hex(&hello.encode()),
-        "080210031a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
+        "080210041a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
     );
-    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080210031a1011111111111111111111111111111111");
+    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080210041a1011111111111111111111111111111111");
+    let member = Hello::new(share, None, "").of_member(vec!["a:1".into()]);
+    assert_eq!(hex(&member.encode()), "080210041a101111111111111111111111111111111132050a03613a31");
     let welcome = Welcome { version: 2, epoch: 5, calls_back: false };
     assert_eq!(hex(&welcome.encode()), "0802110500000000000000");
     assert_eq!(hex(&Welcome { calls_back: true, ..welcome }.encode()), "08021105000000000000001801");
     assert_eq!(hex(&v1::GoodbyeRequest {}), "");
     assert_eq!(hex(&v1::GoodbyeReply {}), "");
+}
+
+#[test]
+fn members() {
+    let members: Members = [(1, vec!["a:1".to_owned(), "b:2".to_owned()]), (2, Vec::new()), (3, Vec::new())]
+        .map(|(number, addresses)| (PeerId([number; 32]), addresses))
+        .into();
+    let (one, two) = ("01".repeat(32), "02".repeat(32));
+    let told = format!("0a2c0a20{one}1203613a311203623a320a220a20{two}");
+    assert_eq!(hex(&encode_members(&members, PeerId([3; 32]))), told);
+    assert_eq!(hex(&v1::MembersRequest {}), "");
 }
 
 #[test]
@@ -137,7 +151,9 @@ fn reading() {
     assert_eq!(hex(&ReadReply::Done { request: 1 }.encode()), "12020801");
     let hashes = ReadReply::Hashes(Hashes { request: 1, first_chunk: 2, xxh3: vec![3, 4] });
     assert_eq!(hex(&hashes.encode()), "2a16080110021a1003000000000000000400000000000000");
-    for (reason, golden) in [(Refusal::Stale, "01"), (Refusal::Gone, "02"), (Refusal::Io, "03")] {
+    for (reason, golden) in
+        [(Refusal::Stale, "01"), (Refusal::Gone, "02"), (Refusal::Io, "03"), (Refusal::NotYet, "04")]
+    {
         assert_eq!(hex(&ReadReply::Refused { request: 1, reason }.encode()), format!("1a04080110{golden}"));
         assert_eq!(hex(&ReadReply::OpenRefused { reason }.encode()), format!("220208{golden}"));
     }

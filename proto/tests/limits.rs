@@ -224,7 +224,7 @@ fn fetches_stay_inside_the_file() {
 #[test]
 fn read_replies() {
     assert_eq!(ReadReply::parse(v1::ReadReply { kind: None }), Err(PeerFault::Missing("reply")));
-    for (reason, fault) in [(0, PeerFault::Missing("reason")), (4, PeerFault::OutOfRange("reason"))] {
+    for (reason, fault) in [(0, PeerFault::Missing("reason")), (5, PeerFault::OutOfRange("reason"))] {
         let refused = read_reply::Kind::Refused(v1::Refused { request: 1, reason });
         assert_eq!(ReadReply::parse(v1::ReadReply { kind: Some(refused) }), Err(fault));
         let refused = read_reply::Kind::OpenRefused(v1::OpenRefused { reason });

@@ -3,7 +3,7 @@
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record, Stamp};
 use farshore_engine::version::Sibling;
-use farshore_engine::{DeviceTag, Dot, InFolder, Memory, PeerFault, Revision};
+use farshore_engine::{DeviceTag, Dot, Entries, InFolder, Memory, PeerFault, Revision};
 use farshore_proto::{MemoryFileError, ShareId, decode_memory, encode_memory};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -38,7 +38,7 @@ fn memory(files: u64) -> Memory {
     let mut in_folder = vec![(RelPath::ROOT, held(None, 1)), (path("d"), held(Some(file(2)), 2))];
     in_folder.extend((0..files).map(|index| (path(&format!("f{index:05}")), held(None, index + 3))));
     let removed = vec![(path("a/b"), Revision::removed(dot(7).into())), (path("e"), Revision::removed(dot(8).into()))];
-    Memory::new(entries, removed, in_folder).unwrap()
+    Memory::new(Entries::of(entries).unwrap(), removed, in_folder).unwrap()
 }
 
 const SHARE: ShareId = ShareId([7; size_of::<ShareId>()]);
@@ -95,10 +95,16 @@ fn what_makes_no_share_is_refused() {
     let entry = |at: &str| (path(at), file(1), Revision::from(dot(1)));
     let held = |at: &str| (path(at), InFolder { record: None, dot: dot(1), facts: facts(1) });
     let removed = |at: &str| (path(at), Revision::removed(dot(1).into()));
-    let fault = |entries, removed, held| Memory::new(entries, removed, held).unwrap_err();
+    let fault = |entries: Vec<_>, removed, held: Vec<_>| {
+        Entries::of(entries).and_then(|entries| Memory::new(entries, removed, held)).unwrap_err()
+    };
     assert_eq!(fault(vec![root(), entry("b"), entry("a")], vec![], vec![]), PeerFault::OutOfPlace);
-    assert_eq!(fault(vec![root(), entry("a"), entry("a/b")], vec![], vec![]), PeerFault::BelowFile);
+    assert_eq!(fault(vec![root(), entry("a"), entry("a/b")], vec![], vec![]), PeerFault::NoParent);
     assert_eq!(fault(vec![root(), entry("a/b")], vec![], vec![]), PeerFault::NoParent);
     assert_eq!(fault(vec![root(), entry("a")], vec![removed("a")], vec![]), PeerFault::OutOfPlace);
     assert_eq!(fault(vec![root()], vec![], vec![held("a")]), PeerFault::OutOfPlace);
+    let (a, b) = (|| entry("a"), || entry("b"));
+    assert_eq!(fault(vec![root(), a(), b()], vec![], vec![held("b"), held("a")]), PeerFault::OutOfPlace);
+    assert_eq!(fault(vec![root(), a()], vec![], vec![held("a"), held("a")]), PeerFault::OutOfPlace);
+    assert_eq!(fault(vec![root()], vec![removed("b"), removed("a")], vec![]), PeerFault::OutOfPlace);
 }

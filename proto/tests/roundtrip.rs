@@ -100,7 +100,7 @@ fn updates() -> impl Strategy<Value = TreeUpdate> {
 }
 
 fn refusals() -> impl Strategy<Value = Refusal> {
-    prop_oneof![Just(Refusal::Stale), Just(Refusal::Gone), Just(Refusal::Io)]
+    prop_oneof![Just(Refusal::Stale), Just(Refusal::Gone), Just(Refusal::Io), Just(Refusal::NotYet)]
 }
 
 fn requests() -> impl Strategy<Value = ReadRequest> {
@@ -143,8 +143,13 @@ fn sent<T: Message + Default>(message: &T, limit_bytes: usize) -> T {
 
 proptest! {
     #[test]
-    fn hello(share: [u8; 16], secret: Option<[u8; 16]>, agent in "[ -~]{0,64}") {
-        let hello = Hello::new(ShareId(share), secret.map(Secret), &agent);
+    fn hello(
+        share: [u8; 16],
+        secret: Option<[u8; 16]>,
+        agent in "[ -~]{0,64}",
+        membership in proptest::option::of(vec("[a-z0-9][a-z0-9.-]{0,240}:[1-9][0-9]{0,3}", 0..=8)),
+    ) {
+        let hello = Hello { membership, ..Hello::new(ShareId(share), secret.map(Secret), &agent) };
         prop_assert_eq!(Hello::parse(&sent(&hello.encode(), MAX_REQUEST_BYTES)), Ok(hello));
     }
 

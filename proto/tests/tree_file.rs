@@ -2,7 +2,7 @@
 
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{DeviceTag, Dot, PeerFault, PeerId, Position, Remembered, Revision, TreeUpdate};
+use farshore_engine::{DeviceTag, Dot, Entries, PeerFault, PeerId, Position, Remembered, Revision, TreeUpdate};
 use farshore_proto::tree_file::{MAX_TREE_BYTES, TreeFile, TreeFileError, TreeId, check_len};
 use farshore_proto::{MAX_REPLY_BYTES, ShareId, batches};
 use prost::Message;
@@ -29,7 +29,7 @@ fn revision() -> Revision {
 }
 
 fn tree(entries: Vec<(RelPath, Record)>) -> TreeFile {
-    let entries = entries.into_iter().map(|(path, record)| (path, record, revision())).collect();
+    let entries = Entries::of(entries.into_iter().map(|(path, record)| (path, record, revision()))).unwrap();
     let tree = Remembered::new(Position { epoch: 3, seq: 4 }, 6, entries).unwrap();
     TreeFile { id: ID, known_unix_seconds: 1_700_000_000, tree }
 }

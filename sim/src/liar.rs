@@ -146,6 +146,12 @@ impl Farshore for Liar {
         Ok(Response::new(stream::iter(listing).chain(stream::pending()).boxed()))
     }
 
+    type MembersStream = BoxStream<'static, Result<v1::MemberList, Status>>;
+
+    async fn members(&self, _: Request<v1::MembersRequest>) -> Result<Response<Self::MembersStream>, Status> {
+        Err(Status::unimplemented("nobody is introduced here"))
+    }
+
     type ReadStream = BoxStream<'static, Result<v1::ReadReply, Status>>;
 
     async fn read(&self, request: Request<Streaming<v1::ReadRequest>>) -> Result<Response<Self::ReadStream>, Status> {

@@ -195,6 +195,7 @@ impl World {
         host.life += 1;
         host.config.epoch += 1;
         host.engine = Engine::new(host.config.clone(), seed, now);
+        host.snapshot = None;
         host.asked.clear();
         host.jobs.clear();
         host.last_request = 0;

@@ -1,8 +1,9 @@
 //! An owner's folder in memory: what a file system would say, and which version of which file has which bytes.
 
 use super::bytes::bytes_of;
+use crate::chunk::chunk_range;
 use crate::event::{Seen, SeenKind};
-use crate::output::{Apply, ApplyError};
+use crate::output::{Apply, ApplyError, ServedFile};
 use crate::path::{Name, RelPath};
 use crate::record::{Facts, FileTime};
 use std::collections::BTreeMap;
@@ -329,6 +330,14 @@ impl Folder {
             }
             ObjectKind::Dir | ObjectKind::Symlink(_) => None,
         }
+    }
+
+    /// The bytes of a chunk of a file that still is what is said of it.
+    pub(super) fn chunk_of(&self, file: &ServedFile, chunk: u64) -> Option<Vec<u8>> {
+        let seen = self.seen(&file.path)?;
+        let is_as_told = seen.facts == file.facts && seen.modified == file.modified;
+        let range = chunk_range(chunk, file.size_bytes);
+        self.read(seen.facts.inode, range.start, range.end - range.start).filter(|_| is_as_told)
     }
 
     /// What stands below `path`, each directory before what it holds.

@@ -35,6 +35,8 @@ pub struct Hand {
 pub struct FetchSeen {
     /// Its number.
     pub effect: EffectId,
+    /// Who is asked.
+    pub peer: PeerId,
     /// Of which chunk.
     pub chunk: u64,
     /// Which frames.
@@ -257,8 +259,9 @@ impl Hand {
     pub fn fetches(out: &[Output]) -> Vec<FetchSeen> {
         out.iter()
             .filter_map(|output| match output {
-                Output::Effect(effect, Effect::Fetch { wanted, chunk, frames, urgent, .. }) => Some(FetchSeen {
+                Output::Effect(effect, Effect::Fetch { peer, wanted, chunk, frames, urgent, .. }) => Some(FetchSeen {
                     effect: *effect,
+                    peer: *peer,
                     chunk: *chunk,
                     frames: frames.clone(),
                     urgent: *urgent,

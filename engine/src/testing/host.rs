@@ -9,10 +9,10 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::ids::{ContentId, EffectId, LinkId, PeerId, ReqId};
 use crate::input::{Request, StoreError, Wanted, WatchCursor};
-use crate::output::{Apply, ApplyError};
+use crate::output::{Apply, ApplyError, ServedFile};
 use crate::path::RelPath;
 use crate::record::Facts;
-use crate::remembered::Remembered;
+use crate::remembered::{Remembered, Snapshot};
 use crate::time::Time;
 use crate::version::DeviceTag;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -35,6 +35,8 @@ pub struct Host {
     pub store: MemStore,
     /// What was written down of its owner's tree, at some moment.
     pub(super) remembered: Option<Remembered>,
+    /// The next of it, as far as it is collected.
+    pub(super) snapshot: Option<Snapshot>,
     /// How many of its coming stores fail, and why.
     pub store_faults: Option<(StoreError, u32)>,
     /// What its applications know.
@@ -47,8 +49,8 @@ pub struct Host {
     pub(super) links: BTreeMap<LinkId, ConnId>,
     pub(super) asked: BTreeMap<ReqId, Asked>,
     pub(super) last_request: u64,
-    /// The contents that were ever fetched, with what was asked of their owner.
-    pub(super) wanted: BTreeMap<ContentId, (PeerId, Wanted)>,
+    /// The contents that were ever fetched, as they were asked for.
+    pub(super) wanted: BTreeMap<ContentId, Wanted>,
 }
 
 /// What a driver does for its engine and has not reported yet.
@@ -60,7 +62,7 @@ pub(super) enum Job {
     Store { content: ContentId, chunk: u64, size_bytes: u64 },
     Resume { content: ContentId },
     Verify { content: ContentId, chunk: u64 },
-    Compare { conn: Option<ConnId>, content: ContentId, chunks: core::ops::Range<u64> },
+    Compare { conn: Option<ConnId>, content: ContentId, chunks: core::ops::Range<u64>, in_folder: Option<ServedFile> },
     Save { contents: Vec<ContentId> },
     Apply { ops: VecDeque<Apply>, results: Vec<Result<Facts, ApplyError>> },
 }
@@ -99,6 +101,7 @@ impl Host {
             unshared: BTreeSet::new(),
             store: MemStore::default(),
             remembered: None,
+            snapshot: None,
             store_faults: None,
             kernel: Kernel::default(),
             life: 0,

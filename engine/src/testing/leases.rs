@@ -32,16 +32,15 @@ impl World {
     pub(super) fn open_streams(&mut self, at: HostId, link: LinkId, wanted: Wanted) {
         let conn = self.hosts[at].links.get(&link).copied().filter(|conn| self.conns[*conn].alive);
         let Some(conn) = conn else { return };
-        let peer = self.hosts[self.conns[conn].owner].peer;
-        self.hosts[at].wanted.entry(wanted.content).or_insert_with(|| (peer, wanted.clone()));
+        self.hosts[at].wanted.entry(wanted.content).or_insert_with(|| wanted.clone());
         self.send(conn, Message::Open { wanted });
     }
 
     /// A follower's driver closes all streams of a content.
     pub(super) fn close_streams(&mut self, at: HostId, content: ContentId) {
-        let Some((peer, wanted)) = self.hosts[at].wanted.get(&content).cloned() else { return };
-        let owner = self.host_of(peer);
-        for conn in self.conns_between(at, owner) {
+        let Some(wanted) = self.hosts[at].wanted.get(&content).cloned() else { return };
+        let conns: Vec<ConnId> = (0..self.hosts.len()).flat_map(|owner| self.conns_between(at, owner)).collect();
+        for conn in conns {
             self.send(conn, Message::Close { wanted: wanted.clone() });
         }
     }
@@ -67,8 +66,8 @@ impl World {
     pub(super) fn came_too_late(&self, at: HostId, handle: Handle) -> bool {
         let host = &self.hosts[at];
         let content = host.kernel.handles.get(&handle).and_then(|open| host.engine.tree.get(open.ino)?.content);
-        let Some((owner, wanted)) = content.and_then(|content| host.wanted.get(&content)) else { return false };
-        self.refused_leases.contains(&(self.host_of(*owner), at, wanted.stamp))
+        let Some(wanted) = content.and_then(|content| host.wanted.get(&content)) else { return false };
+        (0..self.hosts.len()).any(|owner| self.refused_leases.contains(&(owner, at, wanted.stamp)))
     }
 
     /// A follower has closed the streams of a content.

@@ -178,6 +178,7 @@ impl World {
             | (Request::Evict { .. }, Ok(reply @ Reply::Evicted { .. })) => Some(reply),
             (Request::ReadLink { .. }, Ok(Reply::Target(target))) => Some(Reply::Target(target)),
             (Request::PeerOpen { .. }, Ok(Reply::PeerOpened(served))) => Some(Reply::PeerOpened(served)),
+            (Request::PeerOpen { .. }, Ok(Reply::NotHereYet)) => Some(Reply::NotHereYet),
             (_, Err(_)) => None,
             (request, Ok(reply)) => panic!("{request:?} was answered with {reply:?}"),
         }
@@ -270,11 +271,11 @@ impl World {
         {
             assert_eq!(content, whole, "entry {ino} has got other bytes than those that are read past the engine");
         }
-        let Some((owner, wanted)) = self.hosts[at].wanted.get(&content).cloned() else {
+        let Some(wanted) = self.hosts[at].wanted.get(&content).cloned() else {
             panic!("bytes of content {content} were promised, but none were ever fetched")
         };
-        let Some((version, size)) = self.versions.get(&(owner, wanted.stamp)).copied() else {
-            panic!("{owner:?} never served {wanted:?}")
+        let Some((version, size)) = self.versions.get(&(wanted.owner, wanted.stamp)).copied() else {
+            panic!("{wanted:?} was never served")
         };
         assert_eq!(size, wanted.size_bytes, "the size of {wanted:?}");
         assert_eq!(span.offset, offset);
@@ -295,8 +296,8 @@ impl World {
         let here = host.engine.view().contents().find(|view| view.content == content);
         let Some(here) = here else { panic!("content {content} was fetched whole and is not here") };
         assert_eq!(here.have_chunks, here.total_chunks, "content {content} is not whole");
-        if let Some((owner, wanted)) = host.wanted.get(&content) {
-            let (version, size) = self.versions[&(*owner, wanted.stamp)];
+        if let Some(wanted) = host.wanted.get(&content) {
+            let (version, size) = self.versions[&(wanted.owner, wanted.stamp)];
             assert!(host.store.read(content, &(0..size)) == bytes_of(version, 0, size), "{wanted:?} was fetched wrong");
         }
     }

@@ -5,10 +5,12 @@ use super::folder::{Folder, Look, ObjectKind};
 use super::host::HostId;
 use super::world::World;
 use crate::config::Config;
+use crate::entries::Entries;
 use crate::event::Observation;
 use crate::input::{Command, Input};
 use crate::memory::Memory;
 use crate::path::{Name, RelPath};
+use crate::remembered::Collected;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +19,9 @@ const PAUSES_MS: [u64; 6] = [0, 1, 5, 50, 400, 3_000];
 
 /// More steps than any of these worlds needs: events that go round for ever would take more.
 const MAX_STEPS: u64 = 20_000;
+
+/// So many entries at most are looked at once for what is remembered.
+const COLLECTED_AT_ONCE: usize = 8;
 
 /// Sizes of files, in bytes.
 const SIZES: [u64; 4] = [0, 1, 700, 600_000];
@@ -243,8 +248,14 @@ impl Replicas {
     }
 
     fn write_down(&mut self, at: HostId) {
-        if let Some(memory) = self.world.hosts[at].engine.view().memory() {
-            self.memories[at] = memory;
+        let view = self.world.hosts[at].engine.view();
+        let Some(mut part) = view.begin_memory() else { return };
+        loop {
+            part = match view.collect_memory(part, 1 + view.totals().steps as usize % COLLECTED_AT_ONCE) {
+                Collected::Part(part) => part,
+                Collected::Whole(memory) => return self.memories[at] = memory,
+                Collected::Overtaken => panic!("nothing happened meanwhile"),
+            }
         }
     }
 
@@ -261,7 +272,8 @@ impl Replicas {
         let memory = self.memories[at].clone();
         // What is written down can be read: it keeps every rule.
         let (entries, removed, held) = (memory.entries(), memory.removed(), memory.held());
-        let again = Memory::new(entries.to_vec(), removed.to_vec(), held.to_vec());
+        let entries_again = entries.iter().map(|(path, record, revision)| (path, record.clone(), revision.clone()));
+        let again = Entries::of(entries_again).and_then(|entries| Memory::new(entries, removed.to_vec(), held));
         assert_eq!(again.as_ref(), Ok(&memory), "host {at} remembers what makes no share");
         if !entries.is_empty() {
             self.world.input(at, Input::Recalled(memory));

@@ -196,7 +196,7 @@ impl World {
         };
         let result = opened.map(|(inode, version)| {
             let serving = Serving { conn, effect, inode, version, wanted: wanted.clone(), chunk: 0, frames: 0..0 };
-            self.note_version(owner, &serving);
+            self.note_version(&serving);
             let hash = |chunk| {
                 let range = chunk_range(chunk, wanted.size_bytes);
                 let bytes = self.hosts[owner].folder.read(inode, range.start, range.end - range.start);
@@ -218,6 +218,7 @@ impl World {
                 let as_told = seen.is_some_and(|seen| seen.facts == served.facts && seen.modified == served.modified);
                 if as_told { self.open_version(owner, served.facts.inode) } else { Err(FetchError::Stale) }
             }
+            Ok(Reply::NotHereYet) => Err(FetchError::NotYet),
             Ok(other) => panic!("{other:?}"),
             Err(Errno::NoEntry) => Err(FetchError::Gone),
             Err(Errno::Stale) => Err(FetchError::Stale),
@@ -256,7 +257,7 @@ impl World {
         assert!(!range.is_empty(), "frame {frame} of {whole:?} was asked for");
         let bytes = self.hosts[owner].folder.read(serving.inode, range.start, range.end - range.start);
         let bytes = bytes.unwrap_or_default();
-        self.note_version(owner, &serving);
+        self.note_version(&serving);
         let hash = xxh3_64(&bytes);
         match spoil {
             Some(Spoil::TooLittle) => return self.send(conn, Message::FetchEnd { effect, result: Ok(()) }),
@@ -269,10 +270,10 @@ impl World {
     }
 
     /// One stamp never means two versions.
-    fn note_version(&mut self, owner: HostId, serving: &Serving) {
-        let peer = self.hosts[owner].peer;
+    fn note_version(&mut self, serving: &Serving) {
+        let owner = serving.wanted.owner;
         let version = (serving.version, serving.wanted.size_bytes);
-        let known = *self.versions.entry((peer, serving.wanted.stamp)).or_insert(version);
+        let known = *self.versions.entry((owner, serving.wanted.stamp)).or_insert(version);
         assert_eq!(known, version, "one stamp names two versions of {}", serving.wanted.path);
     }
 
@@ -308,15 +309,20 @@ impl World {
 
     /// Takes over what is the same in another version.
     pub(super) fn end_compare(&mut self, at: HostId, effect: EffectId, result: Result<Vec<u64>, FetchError>) {
-        let Some(Job::Compare { content, chunks, .. }) = self.hosts[at].jobs.get(&effect).cloned() else { return };
+        let Some(Job::Compare { content, chunks, in_folder, .. }) = self.hosts[at].jobs.get(&effect).cloned() else {
+            return;
+        };
         self.hosts[at].jobs.remove(&effect);
-        let store = &mut self.hosts[at].store;
+        let host = &mut self.hosts[at];
+        let mut adopt = |chunk: u64, hash: u64| match &in_folder {
+            Some(older) => {
+                let bytes = host.folder.chunk_of(older, chunk);
+                bytes.is_some_and(|bytes| host.store.adopt_bytes(content, chunk, hash, bytes))
+            }
+            None => host.store.adopt(content, chunk, hash),
+        };
         let same = |hashes: Vec<u64>| {
-            chunks
-                .zip(hashes)
-                .filter(|(chunk, hash)| store.adopt(content, *chunk, *hash))
-                .map(|(chunk, _)| chunk)
-                .collect()
+            chunks.zip(hashes).filter(|(chunk, hash)| adopt(*chunk, *hash)).map(|(chunk, _)| chunk).collect()
         };
         let result = result.map(same);
         self.input(at, Input::Done(effect, Done::Compared(result)));

@@ -6,13 +6,14 @@ use super::leases::{Lease, LeaseKey};
 use super::wire::{Conn, ConnId, Message, Serving, Spoil, pair};
 use crate::chunk::FrameSet;
 use crate::config::Config;
+use crate::entries::Entries;
 use crate::event::Observation;
 use crate::ids::{EffectId, PeerId, ReqId};
 use crate::input::{Command, DialError, Done, FetchError, Input, Request, WatchCursor};
 use crate::output::{Effect, Errno, Output, Reply};
 use crate::path::RelPath;
 use crate::record::Stamp;
-use crate::remembered::Remembered;
+use crate::remembered::Collected;
 use crate::rng::Rng;
 use crate::time::Time;
 use core::time::Duration;
@@ -23,6 +24,9 @@ const MAX_STEPS: u64 = 3_000_000;
 
 /// A follower writes down its owner's tree with news that are a step whose number is a multiple of this.
 const REMEMBER_EVERY: u64 = 7;
+
+/// So many entries at most are remembered at once, between two things that happen.
+const REMEMBERED_AT_ONCE: usize = 8;
 
 /// N engines and everything around them. The same seed and the same calls give the same history.
 #[derive(Debug)]
@@ -167,11 +171,18 @@ impl World {
     pub(super) fn remember(&mut self, at: HostId) {
         let Some(owner) = self.follows.get(&at).map(|owner| self.hosts[*owner].peer) else { return };
         let host = &mut self.hosts[at];
-        let Some(snapshot) = host.engine.view().snapshot(owner) else { return };
-        let remembered = snapshot.into_remembered();
+        let view = host.engine.view();
+        let Some(snapshot) = host.snapshot.take().or_else(|| view.begin_snapshot(owner)) else { return };
+        // In portions, between which things happen.
+        let remembered = match view.collect(snapshot, 1 + view.totals().steps as usize % REMEMBERED_AT_ONCE) {
+            Collected::Whole(remembered) => remembered,
+            Collected::Part(snapshot) => return host.snapshot = Some(snapshot),
+            Collected::Overtaken => return,
+        };
         // What is written down can be read: it keeps every rule.
-        let again = Remembered::new(remembered.position(), remembered.settled(), remembered.entries().to_vec());
-        assert_eq!(again.as_ref(), Ok(&remembered), "host {at} remembers what makes no tree");
+        let entries = remembered.entries();
+        let again = entries.iter().map(|(path, record, revision)| (path, record.clone(), revision.clone()));
+        assert_eq!(Entries::of(again).as_ref(), Ok(entries), "host {at} remembers what makes no tree");
         host.remembered = Some(remembered);
     }
 
@@ -254,11 +265,12 @@ impl World {
                 let conn = self.send_or_lose(at, id, link, Message::Watch { position });
                 Some(Job::Watch { conn })
             }
-            Effect::Fetch { peer, link, wanted, chunk, frames, urgent: _ } => {
+            Effect::Fetch { peer: _, link, wanted, chunk, frames, urgent: _ } => {
                 let (content, asked) = (wanted.content, FrameSet::span(frames.start, frames.end));
-                let known = self.hosts[at].wanted.entry(content).or_insert_with(|| (peer, wanted.clone()));
-                assert_eq!((known.0, known.1.stamp), (peer, wanted.stamp), "content {content} changed its version");
-                self.hosts[at].store.create(content, &identity_of(peer, &wanted), &wanted.path);
+                let known = self.hosts[at].wanted.entry(content).or_insert_with(|| wanted.clone());
+                let (before, now) = ((known.owner, known.stamp), (wanted.owner, wanted.stamp));
+                assert_eq!(before, now, "content {content} changed its version");
+                self.hosts[at].store.create(content, &identity_of(&wanted), &wanted.path);
                 let conn = self.send_or_lose(at, id, link, Message::Fetch { effect: id, wanted, chunk, frames });
                 Some(Job::Fetch { conn, content, chunk, asked, told: FrameSet::EMPTY })
             }
@@ -270,21 +282,21 @@ impl World {
             }
             Effect::Resume { content, identity, path, own, base } => {
                 let crate::ContentIdentity { owner, stamp, size_bytes, modified } = identity;
-                let wanted = crate::Wanted { content, path: path.clone(), stamp, size_bytes, modified };
-                self.hosts[at].wanted.insert(content, (owner, wanted));
+                let wanted = crate::Wanted { content, path: path.clone(), owner, stamp, size_bytes, modified };
+                self.hosts[at].wanted.insert(content, wanted);
                 self.hosts[at].store.resume(content, &identity, &path, own, base);
                 self.local_job(at, id, Job::Resume { content })
             }
             Effect::Verify { content, chunk } => self.local_job(at, id, Job::Verify { content, chunk }),
             Effect::Save { contents } => self.local_job(at, id, Job::Save { contents }),
             Effect::Apply { ops } => self.local_job(at, id, Job::Apply { ops: ops.into(), results: Vec::new() }),
-            Effect::Compare { peer, link, wanted, chunks } => {
+            Effect::Compare { peer: _, link, wanted, chunks, in_folder } => {
                 let content = wanted.content;
-                self.hosts[at].store.create(content, &identity_of(peer, &wanted), &wanted.path);
-                self.hosts[at].wanted.insert(content, (peer, wanted.clone()));
+                self.hosts[at].store.create(content, &identity_of(&wanted), &wanted.path);
+                self.hosts[at].wanted.insert(content, wanted.clone());
                 let hash = Message::Hash { effect: id, wanted, chunks: chunks.clone() };
                 let conn = self.send_or_lose(at, id, link, hash);
-                Some(Job::Compare { conn, content, chunks })
+                Some(Job::Compare { conn, content, chunks, in_folder })
             }
             Effect::Rebase { content, identity, path, from, older } => {
                 self.hosts[at].store.rebase(content, &identity, &path, from, older);
@@ -470,9 +482,8 @@ impl World {
             }
             crate::Apply::Publish { content: Some(content), .. }
             | crate::Apply::KeepCopy { unless: Some(content), .. } => {
-                let (owner, wanted) =
-                    host.wanted.get(content).cloned().unwrap_or_else(|| panic!("{op:?} has no content"));
-                let (version, size) = self.versions[&(owner, wanted.stamp)];
+                let wanted = host.wanted.get(content).unwrap_or_else(|| panic!("{op:?} has no content"));
+                let (version, size) = self.versions[&(wanted.owner, wanted.stamp)];
                 let there = host.store.read(*content, &(0..size));
                 assert!(there == super::bytes_of(version, 0, size), "{op:?} puts other bytes there than were fetched");
                 Some((version, size))
@@ -721,7 +732,7 @@ impl World {
 }
 
 /// Which bytes a fetch is about.
-fn identity_of(owner: PeerId, wanted: &crate::Wanted) -> crate::ContentIdentity {
-    let crate::Wanted { stamp, size_bytes, modified, .. } = *wanted;
+fn identity_of(wanted: &crate::Wanted) -> crate::ContentIdentity {
+    let crate::Wanted { owner, stamp, size_bytes, modified, .. } = *wanted;
     crate::ContentIdentity { owner, stamp, size_bytes, modified }
 }

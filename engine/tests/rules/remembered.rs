@@ -8,14 +8,14 @@ use farshore_engine::*;
 
 const POSITION: Position = Position { epoch: 1, seq: 4 };
 
-fn entries(of: &[(&str, Record)]) -> Vec<(farshore_engine::path::RelPath, Record, Revision)> {
-    of.iter().map(|(at, record)| (path(at), record.clone(), revision())).collect()
+fn entries(of: &[(&str, Record)]) -> Result<Entries, PeerFault> {
+    Entries::of(of.iter().map(|(at, record)| (path(at), record.clone(), revision())))
 }
 
 /// The directory `d` with the file `d/f`, and the file `a`.
 fn tree() -> Remembered {
     let of = [("", dir_record()), ("a", file_record(CHUNK, 1)), ("d", dir_record()), ("d/f", file_record(7, 2))];
-    Remembered::new(POSITION, 6, entries(&of)).unwrap()
+    Remembered::new(POSITION, 6, entries(&of).unwrap()).unwrap()
 }
 
 fn remembering(config: Config) -> Hand {
@@ -116,14 +116,14 @@ fn what_is_not_whole_is_not_remembered() {
     let snapshot = |hand: &Hand| hand.engine.view().snapshot(Hand::PEER);
     assert_eq!(snapshot(&hand), None, "nobody is followed");
     let out = follow(&mut hand);
-    assert_eq!(snapshot(&hand).unwrap().into_remembered(), tree(), "as it was");
+    assert_eq!(snapshot(&hand).unwrap(), tree(), "as it was");
     hand.connect(&out);
     hand.tell(vec![TreeUpdate::Begin { position: Position { epoch: 2, seq: 0 } }]);
     assert_eq!(snapshot(&hand), None, "a listing is under way");
     hand.tell(vec![TreeUpdate::End { settled: 3 }]);
-    let empty = snapshot(&hand).unwrap().into_remembered();
+    let empty = snapshot(&hand).unwrap();
     assert_eq!((empty.position(), empty.settled()), (Position { epoch: 2, seq: 0 }, 3));
-    assert_eq!(empty.entries(), entries(&[("", dir_record())]), "the root's record is the last one known");
+    assert_eq!(Ok(empty.entries()), entries(&[("", dir_record())]).as_ref(), "the root's record is the last one known");
     hand.tell(vec![TreeUpdate::Event { seq: 5, change: removed("x") }]);
     assert_eq!(snapshot(&hand), None, "the owner broke a rule");
 }
@@ -137,16 +137,95 @@ fn a_snapshot_is_in_the_order_of_paths_whatever_the_order_of_the_news() {
     let record = dir_record();
     hand.event(renamed("d", "c/e", record));
     hand.put("c!", file_record(1, 1), false);
-    let remembered = hand.engine.view().snapshot(Hand::PEER).unwrap().into_remembered();
+    let remembered = hand.engine.view().snapshot(Hand::PEER).unwrap();
     let names: Vec<String> = remembered.entries().iter().map(|(path, ..)| path.to_string()).collect();
     assert_eq!(names[1..], ["c", "c/e", "c/e/f", "c!", "z"]);
-    let again = Remembered::new(remembered.position(), remembered.settled(), remembered.entries().to_vec());
-    assert_eq!(again, Ok(remembered));
+    let again = remembered.entries().iter().map(|(path, record, revision)| (path, record.clone(), revision.clone()));
+    assert_eq!(Entries::of(again).as_ref(), Ok(remembered.entries()));
+}
+
+/// All entries of what is remembered when `between` happens after each entry that is collected.
+fn collected(hand: &mut Hand, mut between: impl FnMut(&mut Hand, usize)) -> Option<Remembered> {
+    let mut snapshot = hand.engine.view().begin_snapshot(Hand::PEER)?;
+    for portion in 0.. {
+        match hand.engine.view().collect(snapshot, 1) {
+            Collected::Whole(remembered) => return Some(remembered),
+            Collected::Overtaken => return None,
+            Collected::Part(part) => snapshot = part,
+        }
+        between(hand, portion);
+    }
+    None
+}
+
+#[test]
+fn what_happens_while_a_snapshot_is_collected_is_told_again_to_the_next_life() {
+    for at in 0..6 {
+        let mut hand = Hand::following(Config::default(), &[("a", 1), ("b", 1), ("e", 1), ("z", 1)]);
+        hand.put("d", dir_record(), false);
+        hand.put("d/f", file_record(1, 1), false);
+        let seq = hand.seq;
+        let mut events = Vec::new();
+        let remembered = collected(&mut hand, |hand, portion| {
+            if portion == at {
+                let mut tell = |hand: &mut Hand, change: Change| {
+                    hand.event(change.clone());
+                    events.push((hand.seq, change));
+                };
+                tell(hand, removed("b"));
+                tell(hand, removed("d/f"));
+                tell(hand, removed("d"));
+                tell(hand, renamed("a", "c", file_record(1, 1)));
+                tell(hand, renamed("z", "aa", file_record(1, 1)));
+                tell(
+                    hand,
+                    Change::Put { path: path("d"), record: file_record(5, 5), revision: revision(), replaced: false },
+                );
+            }
+        });
+        let remembered = remembered.expect("no directory was moved");
+        assert_eq!((remembered.position().seq, remembered.settled()), (seq, hand.seq), "event after portion {at}");
+        let mut next = Hand::new(Config::default());
+        next.give(Input::Remembered { peer: Hand::PEER, remembered });
+        let out = follow(&mut next);
+        next.connect(&out);
+        next.tell(events.into_iter().map(|(seq, change)| TreeUpdate::Event { seq, change }).collect());
+        let tree = |hand: &Hand| -> Vec<(String, Record)> {
+            let mut tree: Vec<_> =
+                hand.engine.view().tree().map(|(path, record)| (path.to_string(), record.clone())).collect();
+            tree.sort_by(|one, other| one.0.cmp(&other.0));
+            tree
+        };
+        assert_eq!(tree(&next), tree(&hand), "event after portion {at}");
+    }
+}
+
+#[test]
+fn a_directory_that_moves_past_a_snapshot_overtakes_it() {
+    let mut hand = Hand::following(Config::default(), &[("m", 1)]);
+    hand.put("z", dir_record(), false);
+    hand.put("z/f", file_record(1, 1), false);
+    let mut moved = |hand: &mut Hand, portion| {
+        if portion == 0 {
+            hand.event(renamed("z", "a", dir_record()));
+        }
+    };
+    assert_eq!(collected(&mut hand, &mut moved), None, "what is in it would be nowhere");
+    assert!(collected(&mut hand, |_, _| {}).is_some_and(|remembered| remembered.entries().len() == 4));
+}
+
+#[test]
+fn a_snapshot_that_the_owner_lists_anew_in_between_is_worth_nothing() {
+    let mut hand = Hand::following(Config::default(), &[("a", 1), ("b", 1)]);
+    let listing = |hand: &mut Hand, _| {
+        hand.tell(vec![TreeUpdate::Begin { position: Position { epoch: 7, seq: 0 } }, TreeUpdate::End { settled: 0 }]);
+    };
+    assert_eq!(collected(&mut hand, listing), None);
 }
 
 #[test]
 fn what_makes_no_tree_is_refused() {
-    let refused = |of: &[(&str, Record)]| Remembered::new(POSITION, 6, entries(of)).unwrap_err();
+    let refused = |of: &[(&str, Record)]| entries(of).unwrap_err();
     let (file, dir) = (file_record(1, 1), dir_record());
     assert_eq!(refused(&[("", file.clone())]), PeerFault::Root);
     assert_eq!(refused(&[("b", file.clone()), ("a", file.clone())]), PeerFault::OutOfPlace);
@@ -157,8 +236,11 @@ fn what_makes_no_tree_is_refused() {
     assert_eq!(refused(&[("a", dir), ("b", file.clone()), ("b/c", file)]), PeerFault::NoParent);
     let bad = Record { mode: 0o10_000, ..dir_record() };
     assert!(matches!(refused(&[("a", bad)]), PeerFault::Record(_)));
-    assert_eq!(Remembered::new(Position { epoch: 0, seq: 4 }, 6, vec![]), Err(PeerFault::OutOfRange("epoch")));
-    assert_eq!(Remembered::new(POSITION, 3, vec![]), Err(PeerFault::OutOfRange("settled")));
+    assert_eq!(
+        Remembered::new(Position { epoch: 0, seq: 4 }, 6, Entries::default()),
+        Err(PeerFault::OutOfRange("epoch"))
+    );
+    assert_eq!(Remembered::new(POSITION, 3, Entries::default()), Err(PeerFault::OutOfRange("settled")));
 }
 
 #[test]

@@ -164,8 +164,7 @@ impl From<ShareError> for Failure {
             ShareError::State(_)
             | ShareError::Identity(_)
             | ShareError::Folder(_)
-            | ShareError::InUse { .. }
-            | ShareError::Listen { .. }
+            | ShareError::Listen(_)
             | ShareError::Store(_)
             | ShareError::Vanished(_) => Failure::failed(error),
         }

@@ -1,7 +1,9 @@
 //! `farshore mount`: joins a share and mounts it until it is unmounted or told to stop.
 
+mod reach;
 mod writable;
 
+use self::reach::ReachArgs;
 use self::writable::Writing;
 use super::{Failure, daemon, interruptible, paths, prepare, stop_signal, text};
 use crate::control::{Control, Part, Process};
@@ -38,6 +40,8 @@ pub(super) struct MountArgs {
     /// Mount read-only, as without --writable
     #[arg(long)]
     read_only: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
     /// What a read does while the owner cannot be reached
     #[arg(long, value_enum, default_value_t = WhenAway::Wait, value_name = "WHAT")]
     on_disconnect: WhenAway,
@@ -75,6 +79,7 @@ impl MountArgs {
 
 pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), Failure> {
     let (ticket, state, transport) = prepare(state, &args.ticket)?;
+    let reach = args.reach.reach()?;
     let mut options = MountOptions { read_only: !args.writable, ..MountOptions::default() };
     for list in &args.options {
         options.apply(list)?;
@@ -105,7 +110,7 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
         let store = store.clone() as Arc<dyn Store>;
         if let Some(writing) = &mut writing {
             let (transport, store) = (transport.clone(), store.clone());
-            let joined = writing.join(&ticket, transport, store, config.clone(), store_dir.clone()).await?;
+            let joined = writing.join(&ticket, transport, store, config.clone(), (store_dir.clone(), &reach)).await?;
             if let Some(joined) = joined {
                 return Ok(joined);
             }
@@ -128,7 +133,14 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
             return Err(failure);
         }
     };
-    let process = Process::new(node.clone(), Part::Mount { ticket: ticket.clone(), store: store_dir.clone() });
+    let process = Process::new(
+        node.clone(),
+        Part::Mount {
+            ticket: ticket.clone(),
+            store: store_dir.clone(),
+            circle: writing.as_ref().and_then(Writing::circle),
+        },
+    );
     let process = process.mounted(&mounted).handling(paths::of_mount(node.clone()));
     let _control = Control::start_if_possible(state.dir(), Arc::new(process));
     let entries = node.view(|view| view.entries()) - 1;
@@ -139,6 +151,9 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
             None => format!("what {} holds", store_dir.display()),
         };
         say!("the owner {why}; showing {known}; what is not here yet has to wait");
+    }
+    if let Some(address) = writing.as_ref().and_then(Writing::listening) {
+        say!("the other devices of this share reach this one at {address}; --no-listen turns that off");
     }
     let shown = mounted.mountpoint().display();
     if daemon::is_background() {

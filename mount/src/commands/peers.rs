@@ -1,8 +1,9 @@
-//! `farshore peers`: the devices that have joined the shares of this one, and how to be rid of one.
+//! `farshore peers`: the devices that have joined the shares of this one, and how to be rid of one; and those that have a share in
+//! folders of their own, as this one has.
 
 use super::Failure;
 use super::text::{Plain, time};
-use crate::control::{Answer, Reached, Report, Request, Role, ask_all};
+use crate::control::{Answer, LinkReport, Reached, Request, Role, ask_all};
 use crate::json_path::JsonPath;
 use crate::state::{ShareEntry, State};
 use clap::{Args, Subcommand};
@@ -31,10 +32,11 @@ enum PeersCommand {
     },
 }
 
-/// A device that has joined a share.
+/// A device that has joined a share of ours, or that has a share as we have.
 #[derive(Debug, Serialize)]
 struct Line {
     id: String,
+    /// Where the share is on this device.
     folder: JsonPath,
     share: String,
     /// `None` if it was not written down.
@@ -51,15 +53,22 @@ pub(super) async fn run(state: Option<PathBuf>, args: PeersArgs) -> Result<(), F
 }
 
 async fn list(state: &State, json: bool) -> Result<(), Failure> {
-    let mut connected = BTreeSet::new();
+    let (mut connected, mut lines) = (BTreeSet::new(), Vec::new());
     for Reached { answer, .. } in ask_all(state.dir(), &Request::Status {}).await? {
-        if let Ok(Answer::Status(report)) = answer
-            && let Report { role: Role::Share(share), .. } = *report
-        {
-            connected.extend(share.peers.into_iter().map(|peer| (share.share.clone(), peer.id)));
+        let Ok(Answer::Status(report)) = answer else { continue };
+        match report.role {
+            Role::Share(share) => {
+                connected.extend(share.peers.into_iter().map(|peer| (share.share.clone(), peer.id)));
+            }
+            Role::Mount(mount) => lines.extend(mount.others.into_iter().map(|other| Line {
+                connected: other.link == LinkReport::Up {},
+                id: other.id,
+                folder: mount.store.clone(),
+                share: mount.share.clone(),
+                first_seen_unix_seconds: None,
+            })),
         }
     }
-    let mut lines = Vec::new();
     for ShareEntry { path, share, devices, .. } in state.shares()? {
         lines.extend(devices.iter().map(|(id, first_seen)| {
             let (id, share) = (id.to_string(), share.to_string());
@@ -159,6 +168,7 @@ fn find(shares: &[ShareEntry], beginning: &str) -> Result<PeerId, Failure> {
 mod tests {
     use super::*;
     use crate::ticket::{new_secret, new_share_id};
+    use farshore_proto::Members;
 
     #[test]
     fn the_beginning_of_an_id_is_enough_if_it_is_the_only_one() {
@@ -172,6 +182,7 @@ mod tests {
             share: new_share_id(),
             secret: new_secret(),
             devices: devices.iter().map(|peer| (*peer, None)).collect(),
+            members: Members::new(),
             unshared: BTreeSet::new(),
         };
         let (one, other) = (device(0xab, 1), device(0xab, 2));

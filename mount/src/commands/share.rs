@@ -95,6 +95,7 @@ fn process(sharing: &Sharing, state: &State, mounted: Option<&Mounted>) -> Proce
         ticket: sharing.ticket().clone(),
         guests: sharing.guests().clone(),
         state: state.clone(),
+        roster: sharing.roster().clone(),
     };
     let process =
         Process::new(sharing.node().clone(), Part::Share(hosting)).handling(paths::of_share(sharing.offer().clone()));

@@ -231,6 +231,14 @@ fn write_mount(out: &mut String, report: &Report, mount: &MountReport) -> std::f
     let mountpoint = report.mountpoint.as_ref().map_or_else(String::new, plain);
     writeln!(out, "mount of {} on {mountpoint}  {}", short_id(&mount.owner), process(report))?;
     row(out, "link", format_args!("{} ({})", link(mount.link), mount.addresses.join(", ")))?;
+    if let Some(listening) = &mount.listening {
+        row(out, "listens at", format_args!("{listening}"))?;
+    }
+    for (number, other) in mount.others.iter().enumerate() {
+        let name = if number == 0 { "others" } else { "" };
+        let at = if other.addresses.is_empty() { "not listening".to_owned() } else { other.addresses.join(", ") };
+        row(out, name, format_args!("{} {} ({at})", short_id(&other.id), link(other.link)))?;
+    }
     row(out, "entries", format_args!("{}", HumanCount(report.entries)))?;
     row(out, "kept", format_args!("{} in {}", BinaryBytes(report.cache_bytes), plain(&mount.store)))
 }
@@ -288,6 +296,7 @@ fn link(link: LinkReport) -> String {
             let seconds = retry_in_milliseconds.div_ceil(1000);
             format!("connecting again in {seconds} s{}", since(down_since_unix_seconds))
         }
+        LinkReport::Unreachable {} => "away".to_owned(),
         LinkReport::Ended {} => "ending".to_owned(),
     }
 }

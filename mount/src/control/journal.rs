@@ -3,8 +3,8 @@
 use super::report::Event;
 use crate::json_path::JsonPath;
 use crate::notices;
-use farshore_engine::Notice;
-use std::collections::VecDeque;
+use farshore_engine::{Notice, PeerId};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::Level;
 
@@ -18,8 +18,8 @@ pub(super) struct Journal(Arc<Mutex<Kept>>);
 #[derive(Debug, Default)]
 struct Kept {
     events: VecDeque<Event>,
-    /// When the connection was lost, in seconds since 1970, until it is back.
-    down_since: Option<u64>,
+    /// When the connection to a peer was lost, in seconds since 1970, until it is back.
+    down_since: BTreeMap<PeerId, u64>,
 }
 
 impl Journal {
@@ -28,8 +28,8 @@ impl Journal {
         let Some(told) = notices::told(notice) else { return };
         let mut kept = self.lock();
         match notice {
-            Notice::LinkUp { .. } => kept.down_since = None,
-            Notice::LinkDown { .. } => kept.down_since = Some(now),
+            Notice::LinkUp { peer } => _ = kept.down_since.remove(peer),
+            Notice::LinkDown { peer } => _ = kept.down_since.insert(*peer, now),
             Notice::DialFailed { .. }
             | Notice::Listed { .. }
             | Notice::PeerFault { .. }
@@ -66,8 +66,8 @@ impl Journal {
         self.lock().events.iter().cloned().collect()
     }
 
-    pub(super) fn down_since(&self) -> Option<u64> {
-        self.lock().down_since
+    pub(super) fn down_since(&self, peer: PeerId) -> Option<u64> {
+        self.lock().down_since.get(&peer).copied()
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -79,7 +79,7 @@ impl Journal {
 mod tests {
     use super::*;
     use farshore_engine::path::RelPath;
-    use farshore_engine::{DialError, FetchError, PeerId};
+    use farshore_engine::{DialError, FetchError};
 
     const PEER: PeerId = PeerId([7; 32]);
 
@@ -108,9 +108,11 @@ mod tests {
         let journal = Journal::default();
         journal.note(&Notice::LinkDown { peer: PEER }, 5);
         journal.note(&Notice::DialFailed { peer: PEER, error: DialError::Unreachable }, 6);
-        assert_eq!(journal.down_since(), Some(5));
+        assert_eq!(journal.down_since(PEER), Some(5));
+        journal.note(&Notice::LinkUp { peer: PeerId([8; 32]) }, 6);
+        assert_eq!(journal.down_since(PEER), Some(5), "that was another one's");
         journal.note(&Notice::LinkUp { peer: PEER }, 7);
-        assert_eq!(journal.down_since(), None);
+        assert_eq!(journal.down_since(PEER), None);
         assert!(journal.events().iter().all(|event| event.kind != "link_up"), "that is no trouble");
     }
 }

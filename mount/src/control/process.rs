@@ -3,19 +3,21 @@
 use super::journal::Journal;
 use super::protocol::{Answer, FileCommand, Request};
 use super::report::{
-    FetchReport, FuseReport, LinkReport, MountReport, OpenFileReport, OperationReport, PeerReport, Report, Role,
-    ShareReport, TotalsReport,
+    FetchReport, FuseReport, LinkReport, MountReport, OpenFileReport, OperationReport, OtherReport, PeerReport, Report,
+    Role, ShareReport, TotalsReport,
 };
 use super::server::Answers;
+use crate::circle::Circle;
 use crate::fuse::{Mounted, Operation, Stats};
 use crate::identity::parse_device_id;
 use crate::json_path::JsonPath;
 use crate::net::server::Guests;
 use crate::node::Node;
+use crate::sharing::Roster;
 use crate::state::State;
 use crate::ticket::Ticket;
 use farshore_engine::path::RelPath;
-use farshore_engine::{ContentView, Ino, Link, Time, View};
+use farshore_engine::{ContentView, Ino, Link, PeerId, View};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use std::os::unix::ffi::OsStrExt;
@@ -39,6 +41,8 @@ pub enum Part {
         ticket: Ticket,
         /// Fetched bytes are kept here.
         store: PathBuf,
+        /// The others who have it, and where they reach this process, if it has the share in a folder of its own.
+        circle: Option<(Arc<Circle>, Option<String>)>,
     },
 }
 
@@ -54,6 +58,8 @@ pub struct Hosting {
     pub guests: Arc<Guests>,
     /// Who may be.
     pub state: State,
+    /// Who has the share in a folder of its own.
+    pub roster: Arc<Roster>,
 }
 
 /// A running process.
@@ -141,17 +147,40 @@ impl Process {
                 addresses: hosting.ticket.addresses().to_vec(),
                 peers: hosting.peers(),
             }),
-            Part::Mount { ticket, store } => {
-                let (now, down_since) = (self.node.now(), self.journal.down_since());
-                Role::Mount(MountReport {
-                    share: ticket.share().to_string(),
-                    owner: ticket.owner().to_string(),
-                    addresses: ticket.addresses().to_vec(),
-                    store: store.as_path().into(),
-                    link: self.node.view(|view| link(&view, now, down_since)),
-                })
-            }
+            Part::Mount { ticket, store, circle } => Role::Mount(MountReport {
+                share: ticket.share().to_string(),
+                owner: ticket.owner().to_string(),
+                addresses: ticket.addresses().to_vec(),
+                store: store.as_path().into(),
+                link: self.link(ticket.owner()).unwrap_or(LinkReport::Ended {}),
+                listening: circle.as_ref().and_then(|(_, listening)| listening.clone()),
+                others: circle.iter().flat_map(|(circle, _)| self.others(circle)).collect(),
+            }),
         }
+    }
+
+    fn others(&self, circle: &Circle) -> Vec<OtherReport> {
+        let other = |(peer, addresses): (PeerId, _)| OtherReport {
+            id: peer.to_string(),
+            addresses,
+            link: self.link(peer).unwrap_or(LinkReport::Unreachable {}),
+        };
+        circle.members().into_iter().map(other).collect()
+    }
+
+    /// The connection to a peer; `None` if it is not followed.
+    fn link(&self, peer: PeerId) -> Option<LinkReport> {
+        let (now, down_since_unix_seconds) = (self.node.now(), self.journal.down_since(peer));
+        let link = self.node.view(|view| view.peers().find(|known| known.peer == peer).map(|known| known.link))?;
+        Some(match link {
+            Link::Up(_) => LinkReport::Up {},
+            Link::Dialing(..) => LinkReport::Connecting { down_since_unix_seconds },
+            Link::Waiting(at) => LinkReport::Waiting {
+                retry_in_milliseconds: at.as_micros().saturating_sub(now.as_micros()) / 1000,
+                down_since_unix_seconds,
+            },
+            Link::Ended => LinkReport::Ended {},
+        })
     }
 
     fn do_with_file(&self, command: FileCommand, path: &JsonPath) -> BoxFuture<'static, Answer> {
@@ -179,6 +208,8 @@ impl Process {
         let dismissed = move || match &*part {
             Part::Share(hosting) => {
                 let connections = hosting.guests.dismiss(peer) as u64;
+                // The other devices of the share hang up on it, too.
+                hosting.roster.read();
                 Answer::Dismissed { connections, ticket: hosting.ticket_now() }
             }
             Part::Mount { .. } => Answer::Dismissed { connections: 0, ticket: None },
@@ -249,19 +280,6 @@ fn totals(view: &View<'_>) -> TotalsReport {
         store_failures: totals.store_failures,
         peer_faults: totals.peer_faults,
         failed_requests: totals.failed_requests,
-    }
-}
-
-/// The connection to the owner, the one peer of a mount.
-fn link(view: &View<'_>, now: Time, down_since_unix_seconds: Option<u64>) -> LinkReport {
-    match view.peers().next().map(|peer| peer.link) {
-        Some(Link::Up(_)) => LinkReport::Up {},
-        Some(Link::Dialing(..)) => LinkReport::Connecting { down_since_unix_seconds },
-        Some(Link::Waiting(at)) => LinkReport::Waiting {
-            retry_in_milliseconds: at.as_micros().saturating_sub(now.as_micros()) / 1000,
-            down_since_unix_seconds,
-        },
-        Some(Link::Ended) | None => LinkReport::Ended {},
     }
 }
 

@@ -90,6 +90,24 @@ pub struct MountReport {
     pub store: JsonPath,
     /// The connection to the owner.
     pub link: LinkReport,
+    /// Where it listens for the other devices of the share, if it does.
+    #[serde(default)]
+    pub listening: Option<String>,
+    /// The other devices that have the share in folders of their own, if this one does.
+    #[serde(default)]
+    pub others: Vec<OtherReport>,
+}
+
+/// Another device that has a share in a folder of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherReport {
+    /// Its id.
+    pub id: String,
+    /// Where it can be reached, as it told the owner.
+    pub addresses: Vec<String>,
+    /// The connection to it.
+    #[serde(flatten)]
+    pub link: LinkReport,
 }
 
 /// A connection.
@@ -110,6 +128,8 @@ pub enum LinkReport {
         /// When it was lost, in seconds since 1970, if it ever was.
         down_since_unix_seconds: Option<u64>,
     },
+    /// It cannot be made from here, and the other side has not made one.
+    Unreachable {},
     /// The process is ending.
     Ended {},
 }

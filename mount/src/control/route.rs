@@ -162,6 +162,8 @@ mod tests {
             addresses: Vec::new(),
             store: JsonPath::Text("/store".into()),
             link: LinkReport::Up {},
+            listening: None,
+            others: Vec::new(),
         })
     }
 

@@ -93,6 +93,9 @@ pub enum ServeError {
     /// It cannot be read.
     #[error("the file cannot be read")]
     Io,
+    /// Others have it, and our folder has not, yet.
+    #[error("the file is not here yet")]
+    NotYet,
 }
 
 /// What a [`Watcher`] tells of a folder.

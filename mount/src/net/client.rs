@@ -13,8 +13,8 @@ use farshore_engine::{ContentId, DialError, FetchError, PeerFault, PeerId, Posit
 use farshore_proto::hello::encode_watch;
 use farshore_proto::v1::farshore_client::FarshoreClient;
 use farshore_proto::{
-    Asked, Hello, MAX_HASH_CHUNKS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_WATCH_SILENCE_SECONDS, VERSION_WHOLE,
-    Welcome, fault_of, parse_batch, v1,
+    Asked, Hello, MAX_HASH_CHUNKS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_WATCH_SILENCE_SECONDS, Members,
+    VERSION_WHOLE, Welcome, fault_of, parse_batch, parse_members, v1,
 };
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -161,6 +161,20 @@ impl Link {
         let line = self.line.clone();
         match timeout(CALL_LIMIT, client.watch(encode_watch(position))).await {
             Ok(Ok(response)) => Ok(Watch { inbound: response.into_inner(), line }),
+            Ok(Err(status)) => Err(Lost::why(&status, &line).await.into()),
+            Err(_) => Err(Lost::stream(&line).into()),
+        }
+    }
+
+    /// Begins to hear who the members of the peer's share are, `us` being one of them.
+    ///
+    /// # Errors
+    /// Why that cannot be heard over this link.
+    pub async fn members(&self, us: PeerId) -> Result<Introductions, WatchEnd> {
+        let mut client = self.client.clone();
+        let line = self.line.clone();
+        match timeout(CALL_LIMIT, client.members(v1::MembersRequest {})).await {
+            Ok(Ok(response)) => Ok(Introductions { inbound: response.into_inner(), line, by: self.peer, us }),
             Ok(Err(status)) => Err(Lost::why(&status, &line).await.into()),
             Err(_) => Err(Lost::stream(&line).into()),
         }
@@ -321,7 +335,29 @@ impl Watch {
     }
 }
 
-/// Why a [`Watch`] has ended.
+/// Who the members of a share are, as its owner says.
+pub struct Introductions {
+    inbound: Streaming<v1::MemberList>,
+    line: LineEnd,
+    by: PeerId,
+    us: PeerId,
+}
+
+impl Introductions {
+    /// All members but us and the owner: as it is now, and then when it has changed. Waits for that. Cancel safe.
+    ///
+    /// # Errors
+    /// Why nothing will come any more.
+    pub async fn next(&mut self) -> Result<Members, WatchEnd> {
+        match self.inbound.message().await {
+            Ok(Some(list)) => parse_members(list, self.by, self.us).map_err(WatchEnd::Fault),
+            Ok(None) => Err(Lost::stream(&self.line).into()),
+            Err(status) => Err(Lost::why(&status, &self.line).await.into()),
+        }
+    }
+}
+
+/// Why a [`Watch`], or [`Introductions`], have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchEnd {
     /// The connection is gone.

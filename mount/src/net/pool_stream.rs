@@ -282,5 +282,6 @@ fn refused(reason: Refusal) -> FetchError {
         Refusal::Stale => FetchError::Stale,
         Refusal::Gone => FetchError::Gone,
         Refusal::Io => FetchError::OwnerIo,
+        Refusal::NotYet => FetchError::NotYet,
     }
 }

@@ -21,11 +21,11 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
 use farshore_engine::{Errno, PeerId, TreeUpdate, WatchCursor};
 use farshore_proto::v1::farshore_server::FarshoreServer;
-use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Open};
+use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Members, Open, Refusal, VERSION_NOT_YET};
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use futures_util::{FutureExt, stream};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -70,6 +70,11 @@ pub trait Host: Send + Sync + 'static {
             read
         }
         .boxed()
+    }
+
+    /// Who has our share in a folder of its own, as it changes; `None` if this host introduces nobody.
+    fn members(&self) -> Option<watch::Receiver<Members>> {
+        None
     }
 
     /// Where connections go over which callers can be called; `None` if this host calls nobody.
@@ -250,6 +255,8 @@ pub(in crate::net) struct Visitor {
     pub(super) chunks: Arc<Semaphore>,
     /// When the connection ends.
     pub(super) line: LineEnd,
+    /// Which version of the protocol is spoken, once it was let in.
+    version: OnceLock<u32>,
     phase: watch::Sender<Phase>,
 }
 
@@ -276,7 +283,7 @@ impl Visitor {
     ) -> Line<Arc<Visitor>> {
         let (phase, seen) = watch::channel(Phase::Outside { place });
         let chunks = Arc::new(Semaphore::new(MAX_CHUNKS_IN_MEMORY));
-        let visitor = |line| Arc::new(Visitor { peer: conn.peer, chunks, line, phase });
+        let visitor = |line| Arc::new(Visitor { peer: conn.peer, chunks, line, version: OnceLock::new(), phase });
         let hang_up = async move {
             tokio::select! {
                 biased;
@@ -318,10 +325,24 @@ impl Visitor {
         })
     }
 
-    /// Lets the visitor in, or not. One that was dismissed meanwhile stays outside: the decision to let it in may be
-    /// older than that.
-    pub(super) fn end_greeting(&self, accepted: bool) {
-        self.advance(if accepted { Phase::Inside } else { Phase::Away });
+    /// Lets the visitor in, to speak this version, or not. One that was dismissed meanwhile stays outside: the decision to
+    /// let it in may be older than that.
+    pub(super) fn end_greeting(&self, accepted: Option<u32>) {
+        if let Some(version) = accepted {
+            self.version.get_or_init(|| version);
+        }
+        self.advance(if accepted.is_some() { Phase::Inside } else { Phase::Away });
+    }
+
+    /// Why it does not get a file, in words that it knows.
+    pub(super) fn refusal(&self, error: ServeError) -> Refusal {
+        match error {
+            ServeError::NotYet if self.version.get().is_none_or(|version| *version < VERSION_NOT_YET) => Refusal::Gone,
+            ServeError::NotYet => Refusal::NotYet,
+            ServeError::Gone => Refusal::Gone,
+            ServeError::Stale => Refusal::Stale,
+            ServeError::Io => Refusal::Io,
+        }
     }
 
     /// Shows the visitor out: what it has under way goes on until the line is cut, nothing new begins.

@@ -4,7 +4,7 @@ use super::CALL_LIMIT;
 use super::line::raised;
 use super::server::{Host, Visitor, denied};
 use super::server_leases::Leases;
-use super::server_read::{self, refusal};
+use super::server_read;
 use super::server_wholes;
 use farshore_engine::{PeerFault, PeerId, WatchCursor};
 use farshore_proto::codec::status_of;
@@ -12,7 +12,7 @@ use farshore_proto::hello::parse_watch;
 use farshore_proto::v1::farshore_server::Farshore;
 use farshore_proto::{
     Hello, MAX_WATCH_SILENCE_SECONDS, ReadReply, ReadRequest, VERSION_MAX, VERSION_MIN, Welcome, batches,
-    choose_version, v1,
+    choose_version, encode_members, v1,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::collections::VecDeque;
@@ -47,7 +47,7 @@ impl Farshore for Calls {
             return Err(denied());
         }
         let answer = self.consider(visitor.peer, request.get_ref()).await;
-        visitor.end_greeting(answer.is_ok());
+        visitor.end_greeting(answer.as_ref().ok().map(|welcome| welcome.version));
         answer.map(|welcome| Response::new(welcome.encode()))
     }
 
@@ -65,6 +65,21 @@ impl Farshore for Calls {
             Ok(Some((batch, following)))
         });
         Ok(Response::new(batches.take_until(raised(self.stopped.clone())).boxed()))
+    }
+
+    type MembersStream = BoxStream<'static, Result<v1::MemberList, Status>>;
+
+    async fn members(&self, request: Request<v1::MembersRequest>) -> Result<Response<Self::MembersStream>, Status> {
+        let peer = visitor(&request)?.peer;
+        let members = self.host.members().ok_or_else(|| Status::unimplemented("nobody is introduced here"))?;
+        let lists = stream::unfold((members, true), move |(mut members, is_first)| async move {
+            if !is_first {
+                members.changed().await.ok()?;
+            }
+            let list = encode_members(&members.borrow_and_update(), peer);
+            Some((Ok(list), (members, false)))
+        });
+        Ok(Response::new(lists.take_until(raised(self.stopped.clone())).boxed()))
     }
 
     type ReadStream = BoxStream<'static, Result<v1::ReadReply, Status>>;
@@ -96,7 +111,7 @@ impl Farshore for Calls {
                 replies.take_until(raised(self.stopped.clone())).boxed()
             }
             Err(error) => {
-                let refused = ReadReply::OpenRefused { reason: refusal(error) };
+                let refused = ReadReply::OpenRefused { reason: visitor.refusal(error) };
                 stream::iter([Ok(refused.encode())]).boxed()
             }
         };

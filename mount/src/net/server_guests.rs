@@ -85,14 +85,14 @@ mod tests {
             line
         };
         let (first, second) = (enter(), enter());
-        first.info().end_greeting(true);
+        first.info().end_greeting(Some(4));
         assert_eq!(guests.present(), BTreeMap::from([(peer, 1)]));
         assert_eq!(guests.dismiss(peer), 1, "the other was not in yet");
         // It was decided before, and is told now.
-        second.info().end_greeting(true);
+        second.info().end_greeting(Some(4));
         assert!(guests.present().is_empty() && !second.info().begin_greeting());
         let third = enter();
-        third.info().end_greeting(true);
+        third.info().end_greeting(Some(4));
         assert_eq!(guests.present(), BTreeMap::from([(peer, 1)]));
         drop((first, second, third));
         assert!(guests.present().is_empty());

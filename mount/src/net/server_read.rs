@@ -259,20 +259,11 @@ impl Reading {
             // The peer's word on the size led here; only the file's counts.
             Ok(data) if data.len() as u64 != len_bytes => Err(Refusal::Stale),
             Ok(data) => Ok((data, permit)),
-            Err(error) => Err(refusal(error)),
+            Err(error) => Err(self.visitor.refusal(error)),
         })
     }
 
     fn blame(&self, fault: PeerFault) -> Status {
         blame(self.visitor.peer, fault)
-    }
-}
-
-/// As the peer hears it.
-pub(super) fn refusal(error: ServeError) -> Refusal {
-    match error {
-        ServeError::Gone => Refusal::Gone,
-        ServeError::Stale => Refusal::Stale,
-        ServeError::Io => Refusal::Io,
     }
 }

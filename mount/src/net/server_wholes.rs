@@ -6,7 +6,6 @@
 
 use super::server::{Host, Visitor};
 use super::server_calls::blame;
-use super::server_read::refusal;
 use crate::folder::ServeError;
 use bytes::Bytes;
 use farshore_engine::PeerFault;
@@ -172,7 +171,10 @@ impl Wholes {
                 }
                 self.send(ReadReply::Done { request }, None);
             }
-            Err(error) => self.send(ReadReply::Refused { request, reason: refusal(error) }, None),
+            Err(error) => {
+                let reason = self.visitor.refusal(error);
+                self.send(ReadReply::Refused { request, reason }, None);
+            }
         }
     }
 

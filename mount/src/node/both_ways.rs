@@ -3,12 +3,13 @@
 
 use super::Node;
 use crate::folder::{ServeError, ServedBytes};
-use crate::net::server::Host;
+use crate::net::server::{Guests, Host};
+use crate::net::transport::Listener;
 use crate::net::{BackDoor, Callbacks, Link, server};
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
-use farshore_engine::{Command, DialError, Errno, Input, PeerEvent, PeerId, TreeUpdate, WatchCursor};
+use farshore_engine::{Command, DialError, Errno, Input, LinkId, PeerEvent, PeerId, TreeUpdate, WatchCursor};
 use farshore_proto::{Hello, Open};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -38,23 +39,41 @@ impl CallingBack {
 /// A server for those whom we have dialled.
 pub(super) struct Callable {
     door: BackDoor,
-    stop: watch::Sender<bool>,
-    ended: watch::Receiver<()>,
+    pub(super) answering: Answering,
 }
 
 impl Callable {
     /// Begins to answer in the name of `node`. Ends when this is dropped.
     pub(super) fn start(node: Weak<Node>, runtime: &Runtime) -> Callable {
         let (door, listener) = BackDoor::open();
+        let answering = Answering::start(listener, Arc::new(ForOwners(node)), Arc::default(), runtime);
+        Callable { door, answering }
+    }
+}
+
+/// A server that runs.
+pub(super) struct Answering {
+    stop: watch::Sender<bool>,
+    ended: watch::Receiver<()>,
+}
+
+impl Answering {
+    /// Begins to answer those who come to `listener`. Ends when this is dropped.
+    pub(super) fn start(
+        listener: Box<dyn Listener>,
+        host: Arc<dyn Host>,
+        guests: Arc<Guests>,
+        runtime: &Runtime,
+    ) -> Answering {
         let (stop, mut stopped) = watch::channel(false);
         let (ending, ended) = watch::channel(());
         runtime.spawn(async move {
             // Dropped at the end.
             let _ending = ending;
             let shutdown = async { drop(stopped.wait_for(|stop| *stop).await) };
-            server::serve(listener, Arc::new(ForOwners(node)), shutdown).await;
+            server::serve_with(listener, host, guests, shutdown).await;
         });
-        Callable { door, stop, ended }
+        Answering { stop, ended }
     }
 
     /// Ends what is told, and hangs up on everybody within two seconds.
@@ -78,19 +97,21 @@ impl Node {
         {
             return Link::over(conn, hello).await;
         }
-        match self.peers.get(&peer) {
+        match self.route_to(peer) {
             Some(route) => Link::dial(&*self.transport, &route.addresses, peer, &route.hello).await,
             None => Err(DialError::Unreachable),
         }
     }
 
-    /// Can be called by the peer of `link`, if the peer wants that and there is anything to call for, until the link is gone.
-    pub(super) async fn live_with(&self, link: &Link) {
+    /// Can be called by the peer of `link`, if the peer wants that and there is anything to call for, and hears from it who else
+    /// has the share, until the link is gone.
+    pub(super) async fn live_with(&self, id: LinkId, link: &Link) {
         let called = async {
             if let (Some(callable), Some(address), true) =
                 (&self.callable, link.reached_at(), link.welcome().calls_back)
             {
-                callable.door.stay_callable(&*self.transport, address, link.peer()).await;
+                let (peer, calls_anyway) = (link.peer(), || self.is_called_by(link.peer()));
+                callable.door.stay_callable(&*self.transport, address, peer, calls_anyway).await;
             }
             std::future::pending::<()>().await;
         };
@@ -98,6 +119,7 @@ impl Node {
             biased;
             () = link.closed() => {}
             () = called => {}
+            fault = self.hear_members(link) => self.step(Input::Peer(link.peer(), PeerEvent::Fault { link: id, fault })),
         }
     }
 }
@@ -109,7 +131,7 @@ struct ForOwners(Weak<Node>);
 impl Host for ForOwners {
     fn greet(&self, peer: PeerId, hello: Hello) -> BoxFuture<'static, Result<u64, ()>> {
         let epoch = self.0.upgrade().and_then(|node| {
-            let route = node.peers.get(&peer)?;
+            let route = node.route_to(peer)?;
             (route.hello.share == hello.share).then_some(node.epoch)
         });
         ready(epoch.ok_or(())).boxed()

@@ -9,7 +9,7 @@ use crate::store::Stored;
 use farshore_engine::path::RelPath;
 use farshore_engine::{
     Apply, ContentId, ContentIdentity, ContentKey, Effect, EffectId, Engine, Errno, Handle, Input, LinkId, Notice,
-    Output, PeerId, Reply, ReqId, Source, Span, Time, Wanted,
+    Output, Reply, ReqId, Source, Span, Time, Wanted,
 };
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -201,8 +201,8 @@ impl Core {
                 let on = self.links.get(&link).cloned();
                 Job::Watch { peer, link, on, position, cancel: self.cancel(id) }
             }
-            Effect::Fetch { peer, link, wanted, chunk, frames, urgent } => {
-                let content = self.content_of(&wanted, peer);
+            Effect::Fetch { peer: _, link, wanted, chunk, frames, urgent } => {
+                let content = self.content_of(&wanted);
                 let on = self.links.get(&link).cloned();
                 Job::Fetch { on, content, wanted, chunk, frames, urgent, cancel: self.cancel(id) }
             }
@@ -219,10 +219,10 @@ impl Core {
                 Job::Resume { content, own, base }
             }
             Effect::Verify { content, chunk } => Job::Verify { content: self.contents.get(&content).cloned(), chunk },
-            Effect::Compare { peer, link, wanted, chunks } => {
-                let content = self.content_of(&wanted, peer);
+            Effect::Compare { peer: _, link, wanted, chunks, in_folder } => {
+                let content = self.content_of(&wanted);
                 let on = self.links.get(&link).cloned();
-                Job::Compare { on, content, wanted, chunks, cancel: self.cancel(id) }
+                Job::Compare { on, content, wanted, chunks, in_folder, cancel: self.cancel(id) }
             }
             Effect::Save { contents } => {
                 let contents = contents.iter().filter_map(|id| self.contents.get(id)?.stored()).collect();
@@ -299,8 +299,8 @@ impl Core {
     }
 
     /// The bytes that are wanted, as far as they are here.
-    fn content_of(&mut self, wanted: &Wanted, owner: PeerId) -> Arc<Content> {
-        let Wanted { content, ref path, stamp, size_bytes, modified } = *wanted;
+    fn content_of(&mut self, wanted: &Wanted) -> Arc<Content> {
+        let Wanted { content, ref path, owner, stamp, size_bytes, modified } = *wanted;
         let new = || Arc::new(Content::new(ContentIdentity { owner, stamp, size_bytes, modified }, path.clone()));
         let content = self.contents.entry(content).or_insert_with(new).clone();
         content.note_path(path);

@@ -6,10 +6,10 @@ use crate::folder::Contents;
 use crate::net::client::{CancelSignal, Link, WatchEnd};
 use crate::store::{Store, Stored};
 use bytes::Bytes as Frame;
-use farshore_engine::chunk::FrameSet;
+use farshore_engine::chunk::{FrameSet, chunk_range};
 use farshore_engine::{
     Apply, ApplyError, ContentKey, DialError, Done, EffectId, FetchError, Input, LinkId, PeerEvent, PeerId, Position,
-    StoreError, Wanted,
+    ServedFile, StoreError, Wanted,
 };
 use std::io;
 use std::ops::Range;
@@ -59,6 +59,7 @@ pub(super) enum Job {
         content: Arc<Content>,
         wanted: Wanted,
         chunks: Range<u64>,
+        in_folder: Option<ServedFile>,
         cancel: CancelSignal,
     },
     Save {
@@ -101,10 +102,12 @@ impl Node {
                 }
                 Job::Verify { content, chunk } => Done::Verified(verify(content, chunk).await),
                 Job::Compare { on: None, .. } => Done::Compared(Err(FetchError::LinkLost)),
-                Job::Compare { on: Some(on), content, wanted, chunks, cancel } => {
-                    let hashes = on.hashes(&wanted, chunks.clone(), true, cancel).await;
-                    Done::Compared(match hashes {
-                        Ok(hashes) => Ok(take_over(&content, &*node.store, chunks, hashes).await),
+                Job::Compare { on: Some(on), content, wanted, chunks, in_folder, cancel } => {
+                    Done::Compared(match on.hashes(&wanted, chunks.clone(), true, cancel).await {
+                        Ok(hashes) => Ok(match in_folder {
+                            Some(older) => node.take_over_from_folder(older, &content, chunks, hashes).await,
+                            None => take_over(&content, &*node.store, chunks, hashes).await,
+                        }),
                         Err(error) => Err(error),
                     })
                 }
@@ -138,6 +141,30 @@ impl Node {
         self.carry_out(todo);
     }
 
+    /// Stores those chunks of a content which a file of our own folder has as well. Returns which these are.
+    async fn take_over_from_folder(
+        &self,
+        older: ServedFile,
+        content: &Content,
+        chunks: Range<u64>,
+        hashes: Vec<u64>,
+    ) -> Vec<u64> {
+        let size_bytes = older.size_bytes;
+        let mut same = Vec::new();
+        let Some(folder) = &self.folder else { return same };
+        // Whoever has changed or removed it since has said so, or will: what is missing is fetched.
+        let Ok(file) = folder.open(older).await else { return same };
+        for (chunk, hash) in chunks.zip(hashes) {
+            let Ok(bytes) = file.clone().read(chunk_range(chunk, size_bytes)).await else { break };
+            match store_if_same(content, &*self.store, chunk, hash, bytes).await {
+                Ok(true) => same.push(chunk),
+                Ok(false) => {}
+                Err(error) => tracing::debug!("a chunk of the version before cannot be taken over: {error}"),
+            }
+        }
+        same
+    }
+
     async fn dial(self: Arc<Self>, id: EffectId, peer: PeerId, link: LinkId, cancel: CancelSignal) {
         let dialed = tokio::select! {
             biased;
@@ -156,7 +183,7 @@ impl Node {
             core.links.insert(link, made.clone());
         }
         self.finish(id, Done::Dialed(Ok(())));
-        self.live_with(&made).await;
+        self.live_with(link, &made).await;
         self.lock().links.remove(&link);
         self.step(Input::Peer(peer, PeerEvent::LinkDown { link }));
     }
@@ -261,8 +288,12 @@ async fn copy_chunk(
     if base.hash_of(chunk) != Some(hash) {
         return Ok(false);
     }
-    let bytes = base.clone().read_chunk(chunk).await?;
     // What stands there now is what counts, not what was written down.
+    let bytes = base.clone().read_chunk(chunk).await?;
+    store_if_same(content, store, chunk, hash, bytes).await
+}
+
+async fn store_if_same(content: &Content, store: &dyn Store, chunk: u64, hash: u64, bytes: Frame) -> io::Result<bool> {
     if xxh3_64(&bytes) != hash {
         return Ok(false);
     }

@@ -10,14 +10,16 @@ mod both_ways;
 mod contents;
 mod core;
 mod effects;
+mod introducing;
 mod remembering;
 mod serving;
 
 pub use self::core::{Recorder, Step};
 pub use answers::{Answer, Bytes};
+pub use introducing::{Introduced, Introducing};
 pub use serving::Admission;
 
-use self::both_ways::{Callable, CallingBack};
+use self::both_ways::{Answering, Callable, CallingBack};
 use self::core::{Core, Todo};
 pub use self::remembering::Remembered;
 use self::remembering::Remembering;
@@ -33,7 +35,7 @@ use farshore_proto::Hello;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, oneshot};
@@ -84,11 +86,15 @@ pub struct Node {
     store: Arc<dyn Store>,
     folder: Option<Arc<dyn Folder>>,
     admission: Arc<dyn Admission>,
-    peers: BTreeMap<PeerId, Route>,
+    /// Held for moments, and never while another lock is taken.
+    routes: Mutex<BTreeMap<PeerId, Route>>,
     /// How those are called who have dialled us, if they are.
     calling_back: Option<CallingBack>,
     /// How those call us whom we have dialled, if there is anything to call for.
     callable: Option<Callable>,
+    /// What answers those who dial us, if that was left to us.
+    answering: OnceLock<Answering>,
+    introducing: OnceLock<Introducing>,
     epoch: u64,
     /// Whether the folder is kept the same as those of peers.
     keeps_folder: bool,
@@ -119,7 +125,9 @@ impl Node {
             store: parts.store,
             folder: parts.folder,
             admission: parts.admission,
-            peers: parts.peers,
+            routes: Mutex::new(parts.peers),
+            answering: OnceLock::new(),
+            introducing: OnceLock::new(),
             epoch,
             keeps_folder,
             remembering: parts.remembered.map(Remembering::new),
@@ -144,8 +152,9 @@ impl Node {
 
     /// Begins to follow every peer that it knows a way to. Whoever wants to hear of it registers a sink before.
     pub fn follow_peers(&self) {
-        for peer in self.peers.keys() {
-            self.step(Input::Command(Command::Follow { peer: *peer }));
+        let peers: Vec<PeerId> = self.routes().keys().copied().collect();
+        for peer in peers {
+            self.command(Command::Follow { peer });
         }
     }
 
@@ -316,17 +325,17 @@ impl Node {
     /// Ends everything: whoever waits gets an error, connections are closed. Returns when that has ended, or after three
     /// seconds.
     pub async fn shut_down(&self) {
-        let known = self.last_known();
+        let known = self.last_known().await;
         // Before the engine: one that has been shut down has no news, and answers that at once, again and again.
-        if let Some(callable) = &self.callable {
-            callable.stop();
-        }
+        let servers: Vec<&Answering> =
+            self.callable.iter().map(|callable| &callable.answering).chain(self.answering.get()).collect();
+        servers.iter().for_each(|server| server.stop());
         // Taken away first, so that hanging up leaves them to us.
         let links = std::mem::take(&mut self.lock().links);
         self.step(Input::Command(Command::Shutdown));
         join_all(links.values().map(|link| link.say_goodbye())).await;
-        if let Some(callable) = &self.callable {
-            callable.ended().await;
+        for server in servers {
+            server.ended().await;
         }
         let ended = async {
             while self.view(|view| view.running()) > 0 {

@@ -1,16 +1,17 @@
 //! Remembering what is known of a share, for a later life: the tree of the peer that is followed, so that it can be shown while
 //! the peer is away; or all that is known of a share that is kept in a folder, so that what was changed in between is seen.
 //!
-//! Under the lock only what is known is copied, in one go over the tree. What is made of that, and the disk, are the
-//! store's, on threads that may wait.
+//! Under the lock what is known is only copied, so many entries at once that nobody waits for long; others come to their turn
+//! in between. What is made of it, and the disk, are the store's, on threads that may wait.
 
 use super::Node;
 use crate::store::KnownTree;
-use farshore_engine::{Input, Link, Memory, Position};
+use farshore_engine::{Collected, Input, Link, Memory, PeerId, Position, View};
 use farshore_proto::{ShareId, TreeFile, TreeId};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 /// The time between two writes while the tree changes. Whoever is killed shows a tree that is at most so old.
@@ -21,6 +22,12 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// For so much of the time at most, one part in so many, what is remembered of a folder is written down.
 const MOST_OF_THE_TIME: u32 = 20;
+
+/// So many entries are copied at once under the lock: a millisecond or less.
+const AT_ONCE: usize = 4_096;
+
+/// How often what is known is collected anew when something happens that makes a collection worthless.
+const MOST_ATTEMPTS: usize = 3;
 
 /// What is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +97,7 @@ impl Node {
         if written.is_over {
             return false;
         }
-        let Some(known) = self.known(remembering.what, &mut written) else { return false };
+        let Some(known) = self.known(remembering.what, &mut written).await else { return false };
         if !self.write_down(known).await {
             // It is tried again, also if nothing else changes.
             *written = Written::default();
@@ -99,43 +106,74 @@ impl Node {
     }
 
     /// What is known and not written down.
-    fn known(&self, what: Remembered, written: &mut Written) -> Option<Known> {
+    async fn known(&self, what: Remembered, written: &mut Written) -> Option<Known> {
         match what {
             Remembered::Tree(id) => {
-                let snapshot = self.view(|view| {
-                    let position = view.peers().find(|peer| peer.peer == id.owner)?.position;
-                    (written.position != Some(position)).then(|| view.snapshot(id.owner))?
-                })?;
-                written.position = Some(snapshot.position());
-                Some(Known::Tree(KnownTree::now(id, snapshot)))
+                let tree = self.known_tree(id.owner, written.position).await?;
+                written.position = Some(tree.position());
+                Some(Known::Tree(KnownTree::now(id, tree)))
             }
             Remembered::Folder(share) => {
-                let (version, memory) = self.view(|view| {
-                    let version = view.memory_version();
-                    Some((version, (written.version != Some(version)).then(|| view.memory())??))
-                })?;
+                let (version, memory) = self.known_memory(written.version).await?;
                 written.version = Some(version);
                 Some(Known::Folder(share, memory))
             }
         }
     }
 
+    /// The tree of `owner`, if it is whole and is not as it was at `written`.
+    async fn known_tree(&self, owner: PeerId, written: Option<Position>) -> Option<farshore_engine::Remembered> {
+        for _ in 0..MOST_ATTEMPTS {
+            let mut snapshot = self.view(|view| {
+                let position = view.peers().find(|peer| peer.peer == owner)?.position;
+                (written != Some(position)).then(|| view.begin_snapshot(owner))?
+            })?;
+            loop {
+                snapshot = match self.view(|view| view.collect(snapshot, AT_ONCE)) {
+                    Collected::Part(part) => part,
+                    Collected::Whole(tree) => return Some(tree),
+                    Collected::Overtaken => break,
+                };
+                yield_now().await;
+            }
+        }
+        None
+    }
+
+    /// All that is known of the folder, if that is whole and is another version than `written`, and which it is.
+    async fn known_memory(&self, written: Option<u64>) -> Option<(u64, Memory)> {
+        let begin = |view: View<'_>| (written != Some(view.memory_version())).then(|| view.begin_memory())?;
+        for _ in 0..MOST_ATTEMPTS {
+            let mut part = self.view(begin)?;
+            let version = part.version();
+            loop {
+                part = match self.view(|view| view.collect_memory(part, AT_ONCE)) {
+                    Collected::Part(part) => part,
+                    Collected::Whole(memory) => return Some((version, memory)),
+                    Collected::Overtaken => break,
+                };
+                yield_now().await;
+            }
+        }
+        // Something happens all the time: then at once, or what is remembered would grow old.
+        self.view(|view| Some((view.memory_version(), view.memory()?)))
+    }
+
     /// What is to be written down at the end, before anything is taken down. All of a tree if the peer is there, though it may
     /// not have changed: it is known to be so now.
-    pub(super) fn last_known(&self) -> Option<Known> {
+    pub(super) async fn last_known(&self) -> Option<Known> {
         let remembering = self.remembering.as_ref()?;
         let mut written = remembering.written.try_lock().ok();
         let mut unknown = Written::default();
         let written = written.as_deref_mut().unwrap_or(&mut unknown);
         if let Remembered::Tree(id) = remembering.what {
-            let is_up = |view: farshore_engine::View<'_>| {
-                view.peers().any(|peer| peer.peer == id.owner && matches!(peer.link, Link::Up(_)))
-            };
+            let is_up =
+                |view: View<'_>| view.peers().any(|peer| peer.peer == id.owner && matches!(peer.link, Link::Up(_)));
             if self.view(is_up) {
                 written.position = None;
             }
         }
-        self.known(remembering.what, written)
+        self.known(remembering.what, written).await
     }
 
     /// Writes down what is known at the end, and nothing after that.

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
 use farshore_engine::{Errno, PeerId, Reply, Request, ServedFile, TreeUpdate, WatchCursor};
-use farshore_proto::{Hello, Open};
+use farshore_proto::{Hello, Members, Open};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Decides who may read our folder.
 pub trait Admission: Send + Sync + 'static {
@@ -76,6 +77,10 @@ impl Host for Node {
         .boxed()
     }
 
+    fn members(&self) -> Option<watch::Receiver<Members>> {
+        self.members()
+    }
+
     fn callbacks(&self) -> Option<Arc<Callbacks>> {
         self.calling_back.as_ref().map(|calling| calling.callbacks.clone())
     }
@@ -86,6 +91,7 @@ impl Node {
     async fn served(&self, peer: PeerId, path: RelPath, stamp: Stamp) -> Result<ServedFile, ServeError> {
         match self.ask_and_wait(Request::PeerOpen { peer, path, stamp }).await {
             Ok(Answer::Reply(Reply::PeerOpened(served))) => Ok(served),
+            Ok(Answer::Reply(Reply::NotHereYet)) => Err(ServeError::NotYet),
             Err(Errno::Stale) => Err(ServeError::Stale),
             Ok(_) | Err(_) => Err(ServeError::Gone),
         }

@@ -6,15 +6,18 @@
 //!   "shares": [
 //!     {
 //!       "path": "/srv/films", "share": "32 hex digits", "secret": "32 hex digits",
-//!       "devices": [{ "id": "64 hex digits", "first_seen_seconds": 1700000000 }], "unshared": ["new/not yet"]
+//!       "devices": [{ "id": "64 hex digits", "first_seen_seconds": 1700000000 }],
+//!       "members": [{ "id": "64 hex digits", "addresses": ["192.0.2.7:7000"] }],
+//!       "unshared": ["new/not yet"]
 //!     }
 //!   ]
 //! }
 //! ```
 //!
 //! A path that is not UTF-8 stands as `{"hex": "its bytes"}`. A device of which nobody wrote down when it came in stands as
-//! its id alone.
+//! its id alone. Members are devices that have the share in a folder of their own.
 
+use super::members::{StoredMember, parse_members, store_members};
 use super::{DEVICES_MAX, Overwrite, ShareEntry, StateError, UNSHARED_MAX, write_durably};
 use crate::identity::parse_device_id;
 use crate::json_path::JsonPath;
@@ -50,6 +53,9 @@ struct StoredShare {
     share: String,
     secret: String,
     devices: Vec<StoredDevice>,
+    /// Not there if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    members: Vec<StoredMember>,
     /// Relative to the folder; not there if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unshared: Vec<JsonPath>,
@@ -104,6 +110,7 @@ fn store_share(entry: &ShareEntry) -> StoredShare {
         share: entry.share.to_string(),
         secret: HEXLOWER.encode(&entry.secret.0),
         devices: entry.devices.iter().map(store_device).collect(),
+        members: store_members(&entry.members),
         unshared: entry.unshared.iter().map(|path| JsonPath::from_bytes(&path.to_bytes())).collect(),
     }
 }
@@ -141,8 +148,9 @@ fn parse_share(stored: StoredShare) -> Result<ShareEntry, String> {
     let share = parse_hex(&stored.share).ok_or_else(|| format!("{:?} is not a share id", stored.share))?;
     let secret = parse_hex(&stored.secret).ok_or_else(|| format!("the secret of {path:?} is not 32 hex digits"))?;
     let devices = stored.devices.iter().map(parse_device).collect::<Result<_, _>>()?;
+    let members = parse_members(stored.members)?;
     let unshared = stored.unshared.iter().map(parse_unshared).collect::<Result<_, _>>()?;
-    Ok(ShareEntry { path, share: ShareId(share), secret: Secret(secret), devices, unshared })
+    Ok(ShareEntry { path, share: ShareId(share), secret: Secret(secret), devices, members, unshared })
 }
 
 fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -157,6 +165,9 @@ fn check_unique(shares: &[ShareEntry]) -> Result<(), String> {
         }
         if entry.devices.len() > DEVICES_MAX {
             return Err(format!("the share of {:?} has too many devices", entry.path));
+        }
+        if let Some(stranger) = entry.members.keys().find(|member| !entry.devices.contains_key(*member)) {
+            return Err(format!("{stranger} is a member of the share of {:?}, and has not joined it", entry.path));
         }
         if entry.unshared.len() > UNSHARED_MAX {
             return Err(format!("the share of {:?} has too many unshared paths", entry.path));

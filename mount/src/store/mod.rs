@@ -19,7 +19,7 @@ use bytes::Bytes;
 use farshore_engine::chunk::chunk_range;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ContentIdentity, ContentKey, Held, Memory, Resumed, Snapshot};
+use farshore_engine::{ContentIdentity, ContentKey, Held, Memory, Remembered, Resumed};
 use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
@@ -125,23 +125,23 @@ pub trait Store: Send + Sync + 'static {
 pub struct KnownTree {
     id: TreeId,
     known_unix_seconds: u64,
-    snapshot: Snapshot,
+    tree: Remembered,
 }
 
 impl KnownTree {
     /// The tree `id` as it is known now.
     #[must_use]
-    pub fn now(id: TreeId, snapshot: Snapshot) -> KnownTree {
+    pub fn now(id: TreeId, tree: Remembered) -> KnownTree {
         // Before 1970 no clock is right.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        KnownTree { id, known_unix_seconds: since.as_secs(), snapshot }
+        KnownTree { id, known_unix_seconds: since.as_secs(), tree }
     }
 
-    /// What is written. Takes a moment for a large tree.
+    /// What is written.
     #[must_use]
     pub fn into_file(self) -> TreeFile {
-        let KnownTree { id, known_unix_seconds, snapshot } = self;
-        TreeFile { id, known_unix_seconds, tree: snapshot.into_remembered() }
+        let KnownTree { id, known_unix_seconds, tree } = self;
+        TreeFile { id, known_unix_seconds, tree }
     }
 }
 

@@ -7,8 +7,8 @@ use farshore_engine::event::Position;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record, Stamp};
 use farshore_engine::{
-    Command, Config, ContentIdentity, ContentKey, DeviceTag, Dot, Engine, InFolder, Input, Memory, PeerId, Remembered,
-    Resumed, Time, Trust,
+    Command, Config, ContentIdentity, ContentKey, DeviceTag, Dot, Engine, Entries, InFolder, Input, Memory, PeerId,
+    Remembered, Resumed, Time, Trust,
 };
 use farshore_proto::{ShareId, TreeId};
 use rustix::fs::{Mode, OFlags};
@@ -683,7 +683,7 @@ mod tests;
 pub fn known_tree(id: TreeId, seq: u64, files: u64) -> KnownTree {
     let dot = Dot { author: DeviceTag::of(&id.owner), counter: 1 };
     let file = |number: u64| (path(&format!("{number:08}")), record(number), dot.into());
-    let entries = (0..files).map(file).collect();
+    let entries = Entries::of((0..files).map(file)).expect("these are entries");
     let remembered = Remembered::new(Position { epoch: 1, seq }, seq, entries).expect("this is a tree");
     let mut engine = Engine::new(Config::default(), 1, Time::ZERO);
     for input in [Input::Remembered { peer: id.owner, remembered }, Input::Command(Command::Follow { peer: id.owner })]
@@ -704,10 +704,9 @@ fn memory_of(files: u64) -> Memory {
     let path = |number: u64| RelPath::parse(format!("f{number:06}").as_bytes()).expect("it is short");
     let entries = (0..files).map(|number| (path(number), record(number), dot(number + 1).into()));
     let dir = Record { kind: Kind::Dir, ..record(0) };
-    let entries = core::iter::once((RelPath::ROOT, dir, dot(1).into())).chain(entries).collect();
-    let held =
-        (0..files).map(|number| (path(number), InFolder { record: None, dot: dot(number + 1), facts })).collect();
-    Memory::new(entries, Vec::new(), held).expect("it is a share")
+    let entries = Entries::of(core::iter::once((RelPath::ROOT, dir, dot(1).into())).chain(entries));
+    let held = (0..files).map(|number| (path(number), InFolder { record: None, dot: dot(number + 1), facts }));
+    Memory::new(entries.expect("these are entries"), Vec::new(), held).expect("it is a share")
 }
 
 /// Also in one that begins after a crash.

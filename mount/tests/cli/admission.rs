@@ -133,6 +133,7 @@ struct OfAnotherAge;
 #[tonic::async_trait]
 impl Farshore for OfAnotherAge {
     type WatchStream = BoxStream<'static, Result<v1::TreeBatch, Status>>;
+    type MembersStream = BoxStream<'static, Result<v1::MemberList, Status>>;
     type ReadStream = BoxStream<'static, Result<v1::ReadReply, Status>>;
 
     async fn hello(&self, _: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
@@ -140,6 +141,10 @@ impl Farshore for OfAnotherAge {
     }
 
     async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("nobody gets so far"))
+    }
+
+    async fn members(&self, _: Request<v1::MembersRequest>) -> Result<Response<Self::MembersStream>, Status> {
         Err(Status::unimplemented("nobody gets so far"))
     }
 

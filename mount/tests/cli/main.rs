@@ -15,6 +15,7 @@ mod joined;
 mod kills;
 #[path = "../shared/mapping.rs"]
 mod mapping;
+mod mesh;
 mod mountpoints;
 mod outages;
 mod own;

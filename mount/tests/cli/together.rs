@@ -2,11 +2,12 @@
 //! done in either is lost.
 
 use crate::process::{Process, eventually};
+use crate::status::only_process;
 use crate::tree::{noise, set_mode, set_modified, shared, shared_difference, write_noise, write_zoo};
 use crate::world::{Mount, Share, World, files_below};
 use rustix::process::Signal;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
@@ -552,4 +553,24 @@ fn a_large_file_is_published_as_it_came() {
     fs::write(both.theirs("another"), &edited).unwrap();
     both.become_same();
     assert_eq!(files_below(&both.ours(".farshore/partial")), Vec::<PathBuf>::new(), "nothing is kept twice");
+}
+
+#[test]
+fn of_a_large_file_that_was_edited_only_what_changed_is_fetched() {
+    let Some(both) = Both::new() else { return };
+    let bytes = noise(8, 6 << 20);
+    fs::write(both.theirs("large"), &bytes).unwrap();
+    both.become_same();
+    let fetched = |device: &str| only_process(&both.world, device)["totals"]["fetched_bytes"].as_u64().unwrap();
+    let before = fetched("reader");
+    fs::File::options().write(true).open(both.theirs("large")).unwrap().write_all_at(b"edited", 3 << 20).unwrap();
+    both.become_same();
+    assert_eq!(fetched("reader") - before, 512 * 1024, "one chunk");
+    // And in the other direction, where it has become longer, too.
+    let before = fetched("owner");
+    let ours = fs::File::options().write(true).open(both.ours("large")).unwrap();
+    ours.write_all_at(b"edited", 0).unwrap();
+    ours.write_all_at(b"longer", 6 << 20).unwrap();
+    both.become_same();
+    assert!(fetched("owner") - before < 2 << 20, "{} bytes", fetched("owner") - before);
 }

@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep, timeout};
 const SIZE_BYTES: u64 = 3 * CHUNK_SIZE + 5;
 
 /// A folder in memory. What is in it is told to the node by [`tell`].
-struct Files(Arc<Owner>);
+pub(crate) struct Files(pub(crate) Arc<Owner>);
 
 impl Folder for Files {
     fn open(&self, served: ServedFile) -> BoxFuture<'static, Result<Arc<dyn ServedBytes>, ServeError>> {
@@ -40,7 +40,7 @@ impl Folder for Files {
 }
 
 /// A file has appeared in a node's folder.
-fn tell(node: &Node, files: &Owner, path: &str) {
+pub(crate) fn tell(node: &Node, files: &Owner, path: &str) {
     files.put(path, 1, SIZE_BYTES);
     let modified = FileTime { seconds: 1, nanos: 1 };
     let facts = Facts { inode: u64::from(path.as_bytes()[0]), changed: modified };
@@ -50,8 +50,8 @@ fn tell(node: &Node, files: &Owner, path: &str) {
 
 /// Lets everybody in, until it does not.
 #[derive(Default)]
-struct Gate {
-    is_shut: AtomicBool,
+pub(crate) struct Gate {
+    pub(crate) is_shut: AtomicBool,
 }
 
 impl Admission for Gate {
@@ -61,7 +61,7 @@ impl Admission for Gate {
 }
 
 /// A node in this network, with what it is made of.
-fn node(network: &Memory, epoch: u64, parts: impl FnOnce(&mut Parts)) -> Arc<Node> {
+pub(crate) fn node(network: &Memory, epoch: u64, parts: impl FnOnce(&mut Parts)) -> Arc<Node> {
     node_of(Arc::new(network.clone()), epoch, parts)
 }
 

@@ -159,6 +159,7 @@ async fn files_that_changed_vanished_or_cannot_be_read() {
         (ServeError::Stale, FetchError::Stale),
         (ServeError::Gone, FetchError::Gone),
         (ServeError::Io, FetchError::OwnerIo),
+        (ServeError::NotYet, FetchError::NotYet),
     ] {
         *file.failure.lock().unwrap() = Some(failure);
         assert_eq!(get(3, "a", 1, 4).await, Some(error));

@@ -47,6 +47,7 @@ async fn what_cannot_be_read_is_refused_like_a_fetch() {
         (ServeError::Stale, FetchError::Stale),
         (ServeError::Gone, FetchError::Gone),
         (ServeError::Io, FetchError::OwnerIo),
+        (ServeError::NotYet, FetchError::NotYet),
     ] {
         *file.failure.lock().unwrap() = Some(failure);
         assert_eq!(hashes(&link, &wanted_a, 0..10, false).await, Err(error));

@@ -1,18 +1,19 @@
 //! Peers that break the rules: each broken rule is told apart, and nothing wrong gets through.
 
-use crate::memory::{Memory, within};
+use crate::memory::{Memory, OWNER, READER, within};
 use crate::owner::{content, dial, fetch, until, wanted};
 use bytes::Bytes;
 use farshore::net::transport::{Listener, Transport};
 use farshore::net::{Link, WatchEnd, cancel_pair};
 use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, FRAMES_PER_CHUNK};
 use farshore_engine::path::PathError;
-use farshore_engine::{FetchError, PeerFault, Position};
+use farshore_engine::{FetchError, PeerFault, PeerId, Position};
 use farshore_proto::codec::StrictCodec;
 use farshore_proto::v1::farshore_server::{Farshore, FarshoreServer};
 use farshore_proto::verify::seal;
 use farshore_proto::{
-    Fetch, Frame, Hashes, ReadReply, ReadRequest, UNREADABLE, VERSION_MAX, VERSION_WHOLE, Welcome, Whole, v1,
+    Fetch, Frame, Hashes, MAX_MEMBERS, Members, ReadReply, ReadRequest, UNREADABLE, VERSION_MAX, VERSION_WHOLE,
+    Welcome, Whole, v1,
 };
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -39,6 +40,8 @@ struct Liar {
     /// What it answers to who asks for hashes.
     hashes: Vec<ReadReply>,
     batch: v1::TreeBatch,
+    /// Who the members are, in turn.
+    members: Vec<v1::MemberList>,
     /// The protocol version that it speaks.
     version: u32,
 }
@@ -51,6 +54,7 @@ impl Liar {
             refused: None,
             hashes: Vec::new(),
             batch: v1::TreeBatch::default(),
+            members: Vec::new(),
             version: VERSION_MAX,
         }
     }
@@ -66,6 +70,12 @@ impl Farshore for Liar {
 
     async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Ok(Response::new(stream::iter([Ok(self.batch.clone())]).chain(stream::pending()).boxed()))
+    }
+
+    type MembersStream = BoxStream<'static, Result<v1::MemberList, Status>>;
+
+    async fn members(&self, _: Request<v1::MembersRequest>) -> Result<Response<Self::MembersStream>, Status> {
+        Ok(Response::new(stream::iter(self.members.clone().into_iter().map(Ok)).chain(stream::pending()).boxed()))
     }
 
     type ReadStream = BoxStream<'static, Result<v1::ReadReply, Status>>;
@@ -329,6 +339,34 @@ async fn a_tree_that_breaks_a_rule_is_a_fault() {
     let mut watch = link.watch(Position::default()).await.unwrap();
     assert_eq!(within(watch.next()).await, Err(WatchEnd::Fault(PeerFault::Path(PathError::DotName))));
     task.abort();
+}
+
+/// The first list is good, so that it is the second one that is refused, and not whoever introduces.
+#[tokio::test(start_paused = true)]
+async fn members_that_break_a_rule_are_a_fault() {
+    let member = |id: PeerId, address: &str| v1::Member {
+        device: Bytes::copy_from_slice(&id.0),
+        addresses: vec![address.to_owned()],
+    };
+    let good = member(PeerId([7; 32]), "a:1");
+    let crowd = (0..MAX_MEMBERS as u8).map(|number| member(PeerId([number + 10; 32]), "a:1")).collect();
+    for (members, rule) in [
+        (vec![good.clone(), good.clone()], PeerFault::OutOfPlace),
+        (vec![member(READER, "a:1")], PeerFault::OutOfPlace),
+        (vec![member(OWNER, "a:1")], PeerFault::OutOfPlace),
+        (vec![member(PeerId([7; 32]), "not an address")], PeerFault::OutOfRange("address")),
+        (vec![v1::Member { addresses: vec!["a:1".into(); 9], ..good.clone() }], PeerFault::TooMany(8)),
+        (vec![v1::Member { device: vec![7; 16].into(), addresses: Vec::new() }], PeerFault::OutOfRange("device")),
+        (crowd, PeerFault::TooMany(MAX_MEMBERS - 1)),
+    ] {
+        let lists = [vec![good.clone()], members].map(|members| v1::MemberList { members });
+        let liar = Liar { members: lists.into(), ..Liar::new(|_| Vec::new()) };
+        let (link, task) = link_to(FarshoreServer::new(liar)).await;
+        let mut told = link.members(READER).await.unwrap();
+        assert_eq!(within(told.next()).await, Ok(Members::from([(PeerId([7; 32]), vec!["a:1".to_owned()])])));
+        assert_eq!(within(told.next()).await, Err(WatchEnd::Fault(rule)));
+        task.abort();
+    }
 }
 
 #[tokio::test(start_paused = true)]

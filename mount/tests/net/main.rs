@@ -6,6 +6,7 @@ mod calling_back;
 mod fetch;
 mod hashes;
 mod hello;
+mod introducing;
 mod leases;
 mod liars;
 mod live;

@@ -31,11 +31,17 @@ pub(crate) enum Weather {
     Cut,
 }
 
+/// Who listens at an address.
+struct Listening {
+    who: PeerId,
+    callers: mpsc::UnboundedSender<Caller>,
+}
+
 /// A network in memory. All its ends share one weather, but for the connections on which the dialler is the server.
 #[derive(Clone)]
 pub(crate) struct Memory {
     me: PeerId,
-    listeners: Arc<Mutex<BTreeMap<String, mpsc::UnboundedSender<Caller>>>>,
+    listeners: Arc<Mutex<BTreeMap<String, Listening>>>,
     weather: Arc<watch::Sender<Weather>>,
     reverse_weather: Arc<watch::Sender<Weather>>,
     /// Connections of that kind that were made.
@@ -86,7 +92,12 @@ impl Memory {
     pub(crate) fn knock(&self, address: &str, caller: Caller) -> io::Result<()> {
         let listeners = self.listeners.lock().unwrap();
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        listeners.get(address).ok_or_else(refused)?.send(caller).map_err(|_| refused())
+        listeners.get(address).ok_or_else(refused)?.callers.send(caller).map_err(|_| refused())
+    }
+
+    /// Who proves itself at `address`, if anybody does.
+    fn who_is_at(&self, address: &str) -> PeerId {
+        self.listeners.lock().unwrap().get(address).map_or(OWNER, |listening| listening.who)
     }
 
     fn wire(&self, io: DuplexStream, dialler: Role) -> Wire {
@@ -106,7 +117,7 @@ impl Transport for Memory {
             match address {
                 "hang" => std::future::pending().await,
                 "impostor" => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
-                _ => Ok(Conn { io: Box::new(self.dial(address, role)?), peer: OWNER, role }),
+                _ => Ok(Conn { io: Box::new(self.dial(address, role)?), peer: self.who_is_at(address), role }),
             }
         }
         .boxed()
@@ -114,7 +125,9 @@ impl Transport for Memory {
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         let (callers, taken) = mpsc::unbounded_channel();
-        self.listeners.lock().unwrap().insert(address.into(), callers);
+        // Most tests have one network, and one owner in it.
+        let who = if address == "owner" { OWNER } else { self.me };
+        self.listeners.lock().unwrap().insert(address.into(), Listening { who, callers });
         let listener: Box<dyn Listener> = Box::new(MemoryListener { taken, address: address.into() });
         async { Ok(listener) }.boxed()
     }

@@ -8,14 +8,14 @@ use farshore::net::{Callbacks, Guests, Host, Leases, Link, cancel_pair, serve_wi
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Stamp};
 use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerId, TreeUpdate, Wanted, WatchCursor};
-use farshore_proto::{Hello, Secret, ShareId};
+use farshore_proto::{Hello, Members, Secret, ShareId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 pub(crate) const EPOCH: u64 = 77;
 pub(crate) const SECRET: Secret = Secret([5; 16]);
@@ -30,6 +30,8 @@ pub(crate) struct Owner {
     pub(crate) cursors: Mutex<Vec<WatchCursor>>,
     /// Set if it calls its callers back.
     pub(crate) callbacks: Option<Arc<Callbacks>>,
+    /// Set if it introduces those to each other who have its share.
+    pub(crate) members: Option<watch::Receiver<Members>>,
 }
 
 /// A file: its bytes follow from where they stand. One permit of `gate` lets one read through.
@@ -66,15 +68,25 @@ impl Owner {
 
     /// One that calls its callers back.
     pub(crate) fn calling(callbacks: Option<Arc<Callbacks>>) -> Arc<Owner> {
-        Arc::new(Owner {
+        Arc::new(Owner { callbacks, ..Owner::alone() })
+    }
+
+    /// One that says who these are.
+    pub(crate) fn introducing(members: watch::Receiver<Members>) -> Arc<Owner> {
+        Arc::new(Owner { members: Some(members), ..Owner::alone() })
+    }
+
+    fn alone() -> Owner {
+        Owner {
             files: Mutex::default(),
             opens: Mutex::default(),
             hellos: Mutex::default(),
             news: Mutex::default(),
             told: Notify::new(),
             cursors: Mutex::default(),
-            callbacks,
-        })
+            callbacks: None,
+            members: None,
+        }
     }
 
     /// A file that can be read as often as one likes.
@@ -146,6 +158,10 @@ impl Host for Owner {
     fn callbacks(&self) -> Option<Arc<Callbacks>> {
         self.callbacks.clone()
     }
+
+    fn members(&self) -> Option<watch::Receiver<Members>> {
+        self.members.clone()
+    }
 }
 
 pub(crate) fn name(text: &str) -> RelPath {
@@ -154,8 +170,8 @@ pub(crate) fn name(text: &str) -> RelPath {
 
 /// Which bytes to ask for.
 pub(crate) fn wanted(content: u64, path: &str, stamp: u64, size_bytes: u64) -> Wanted {
-    let modified = FileTime::default();
-    Wanted { content: ContentId(content), path: name(path), stamp: Stamp(stamp), size_bytes, modified }
+    let (owner, modified) = (OWNER, FileTime::default());
+    Wanted { content: ContentId(content), path: name(path), owner, stamp: Stamp(stamp), size_bytes, modified }
 }
 
 /// A server that runs until this is dropped.

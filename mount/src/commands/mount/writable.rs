@@ -1,7 +1,8 @@
 //! Joining a share to change it: with a folder of our own that is a replica of it.
 
+use crate::circle::{Circle, Reach, Reception};
 use crate::commands::Failure;
-use crate::joining::{JoinError, Joined, PATIENCE, REACH_LIMIT, join_with_folder, takes_changes};
+use crate::joining::{JoinError, Joined, Membership, PATIENCE, REACH_LIMIT, join_with_folder, takes_changes};
 use crate::live::Live;
 use crate::net::transport::Transport;
 use crate::node::Node;
@@ -22,7 +23,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The right to change a share, and the folder in which it is, once it is known that its owner wants to hear of changes.
 pub(super) struct Writing {
     replica: Replica,
+    circle: Arc<Circle>,
     folder: Option<OwnFolder>,
+    /// Where the others reach this device, if they do.
+    listening: Option<String>,
 }
 
 impl Writing {
@@ -34,7 +38,8 @@ impl Writing {
             ));
         }
         let replica = state.replica(ticket.share()).map_err(Failure::failed)?;
-        Ok(Writing { replica, folder: None })
+        let circle = Circle::new(state.clone(), own, ticket.owner(), ticket.share());
+        Ok(Writing { replica, circle, folder: None, listening: None })
     }
 
     /// Joins with the folder at `path`, which holds the store. `None` if the owner does not want to hear of changes.
@@ -44,7 +49,7 @@ impl Writing {
         transport: Arc<dyn Transport>,
         store: Arc<dyn Store>,
         config: Config,
-        path: PathBuf,
+        (path, reach): (PathBuf, &Reach),
     ) -> Result<Option<Joined>, Failure> {
         let path = path.canonicalize()?;
         let is_known = self.replica.folder() == Some(&path);
@@ -57,14 +62,27 @@ impl Writing {
             Err(error) => return Err(error.into()),
         }
         let folder = OwnFolder::open(&path, Writers::Everybody, Unshared::default()).map_err(Failure::failed)?;
-        let folder = self.folder.insert(folder);
-        let joined = join_with_folder(ticket, transport, store, config, (folder, is_known)).await?;
+        let reception = self.circle.receive(&*transport, reach).await.map_err(Failure::failed)?;
+        self.listening = reception.as_ref().map(Reception::listening);
+        let (folder, circle) = (self.folder.insert(folder), self.circle.clone());
+        let membership = Membership { folder, is_known, circle, reception };
+        let joined = join_with_folder(ticket, transport, store, config, membership).await?;
         if let Err(error) = self.replica.keep_in(&path) {
             joined.node.shut_down().await;
             return Err(Failure::failed(error));
         }
         laid_out(&joined.node).await;
         Ok(Some(joined))
+    }
+
+    /// The others who have the share, and where they reach this device; `None` if nothing is to be changed.
+    pub(super) fn circle(&self) -> Option<(Arc<Circle>, Option<String>)> {
+        self.folder.as_ref().map(|_| (self.circle.clone(), self.listening.clone()))
+    }
+
+    /// Where the other devices of the share reach this one, if they do.
+    pub(super) fn listening(&self) -> Option<&str> {
+        self.listening.as_deref()
     }
 
     /// The folder as a file system, with what is not in it yet; `None` if nothing is to be changed.

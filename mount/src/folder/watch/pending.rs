@@ -1,7 +1,8 @@
 //! Paths where something happened, waiting for a quiet moment to be looked at.
 //!
 //! A path is due [`QUIET`] after the last thing that happened to it, but never later than [`PATIENCE`] after the
-//! first. When a path is due, every path that began to wait before it goes first, so that order is kept: a file that
+//! first. A file that was written and closed is due much sooner, unless much happens at once, or to that file again and again:
+//! somebody has saved it and may want to see it elsewhere. When a path is due, every path that began to wait before it goes first, so that order is kept: a file that
 //! was written before another one is never told after it.
 
 use farshore_engine::path::RelPath;
@@ -14,6 +15,13 @@ pub(super) const QUIET: Duration = Duration::from_millis(50);
 /// How long a path to which things keep happening waits at most.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long nothing must happen to a file that was written and closed before it is looked at: enough for whoever sets its mode
+/// and times after that.
+const SAVED: Duration = Duration::from_millis(5);
+
+/// If more paths than these wait, much happens at once, and all of it is looked at together.
+const FEW: usize = 32;
+
 /// The waiting paths. Its size is bounded by the number of paths to which something happens within [`PATIENCE`].
 #[derive(Debug, Default)]
 pub(super) struct Pending {
@@ -22,6 +30,8 @@ pub(super) struct Pending {
     turns: HashMap<RelPath, u64>,
     due: BTreeSet<(Instant, u64)>,
     next_turn: u64,
+    /// The files that were looked at soon after they had been closed, and until when that is not done again.
+    saved: BTreeMap<RelPath, Instant>,
 }
 
 #[derive(Debug)]
@@ -43,6 +53,23 @@ impl Pending {
         waiting.due = (now + QUIET).min(waiting.first + PATIENCE);
         waiting.renewed |= renewed;
         self.due.insert((waiting.due, turn));
+    }
+
+    /// The file at `path` was written, and is closed now.
+    pub(super) fn note_closed(&mut self, path: RelPath, now: Instant) {
+        self.note(path.clone(), false, now);
+        if self.saved.len() > FEW {
+            self.saved.retain(|_, until| *until > now);
+        }
+        let Some(turn) = self.turns.get(&path).copied() else { return };
+        let Some(waiting) = self.waiting.get_mut(&turn) else { return };
+        if self.turns.len() > FEW || self.saved.get(&path).is_some_and(|until| *until > now) {
+            return;
+        }
+        self.due.remove(&(waiting.due, turn));
+        waiting.due = waiting.due.min(now + SAVED);
+        self.due.insert((waiting.due, turn));
+        self.saved.insert(path, now + PATIENCE);
     }
 
     /// Whether another thing may stand at `path` than was told last.
@@ -129,6 +156,39 @@ mod tests {
             pending.note(path("a"), false, now);
         }
         assert_eq!(told, [500, 1_000, 1_500]);
+    }
+
+    #[test]
+    fn a_file_that_was_saved_is_due_soon_and_not_so_soon_again() {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        pending.note(path("a"), true, start);
+        pending.note_closed(path("a"), start + ms(10));
+        assert_eq!(pending.take_due(start + ms(15)), [path("a")]);
+        // Somebody who opens and closes it for each line.
+        for at in [20, 30, 40] {
+            pending.note_closed(path("a"), start + ms(at));
+        }
+        assert_eq!(pending.next_due(), Some(start + ms(90)));
+        assert_eq!(pending.take_due(start + ms(90)), [path("a")]);
+        pending.note_closed(path("a"), start + ms(600));
+        assert_eq!(pending.next_due(), Some(start + ms(605)));
+        // Whoever sets its time after that is waited for.
+        pending.note(path("a"), false, start + ms(602));
+        assert_eq!(pending.next_due(), Some(start + ms(652)));
+    }
+
+    #[test]
+    fn where_much_happens_all_of_it_is_looked_at_together() {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        for file in 0..100 {
+            pending.note(path(&format!("{file:03}")), true, start);
+        }
+        pending.note_closed(path("099"), start);
+        assert_eq!(pending.next_due(), Some(start + ms(50)));
+        assert_eq!(pending.take_due(start + ms(50)).len(), 100);
+        assert!(pending.saved.is_empty());
     }
 
     #[test]

@@ -274,7 +274,11 @@ impl Worker {
             let half = Half { from: path.clone(), renewed: self.pending.is_renewed(&path) };
             self.halves.insert(notice.cookie, half);
         }
-        self.pending.note(path, changes_names, now);
+        if notice.flags.contains(ReadFlags::CLOSE_WRITE) {
+            self.pending.note_closed(path, now);
+        } else {
+            self.pending.note(path, changes_names, now);
+        }
         Ok(())
     }
 

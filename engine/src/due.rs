@@ -1,0 +1,120 @@
+//! Where our own folder may have to be made like the tree, and which bytes are wanted in it.
+
+use crate::engine::Engine;
+use crate::ids::Ino;
+use crate::path::RelPath;
+use crate::record::{Kind, Stamp};
+use crate::tree::{Node, Origin};
+use core::ops::Bound;
+use std::collections::BTreeSet;
+
+/// So many notes of files that are not wanted any more do no harm.
+const HARMLESS: usize = 1_024;
+
+/// The paths at which something may have to be done, and nothing is being done.
+#[derive(Debug, Default)]
+pub(crate) struct Due {
+    /// Where something changed since [`Engine::sort_due`].
+    news: BTreeSet<RelPath>,
+    /// Where the tree has something.
+    there: BTreeSet<RelPath>,
+    /// Where it has nothing.
+    gone: BTreeSet<RelPath>,
+    /// Nothing can be done at any of them until something changes.
+    is_stuck: bool,
+    /// The files that peers have and our folder has not, by their bytes. Some may not be so any more.
+    wanted: BTreeSet<(Stamp, Ino)>,
+}
+
+impl Due {
+    pub(crate) fn insert(&mut self, path: RelPath) {
+        self.news.insert(path);
+    }
+
+    pub(crate) fn append(&mut self, paths: &mut BTreeSet<RelPath>) {
+        self.news.append(paths);
+    }
+
+    pub(crate) fn remove(&mut self, path: &RelPath) {
+        self.there.remove(path);
+        self.gone.remove(path);
+    }
+
+    pub(crate) fn contains(&self, path: &RelPath) -> bool {
+        self.news.contains(path) || self.there.contains(path) || self.gone.contains(path)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.news.is_empty() && self.there.is_empty() && self.gone.is_empty()
+    }
+
+    pub(crate) fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
+    /// Something changed that may make something possible.
+    pub(crate) fn unstick(&mut self) {
+        self.is_stuck = false;
+    }
+
+    pub(crate) fn note_stuck(&mut self) {
+        self.is_stuck = true;
+    }
+
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_stuck
+    }
+
+    /// The paths behind `after` where the tree has something: a directory comes before what it holds.
+    pub(crate) fn there_after(&self, after: Option<&RelPath>, most: usize) -> Vec<RelPath> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.there.range((from, Bound::Unbounded)).take(most).cloned().collect()
+    }
+
+    /// The paths before `before` where the tree has nothing, the last one first: what a directory held comes before it.
+    pub(crate) fn gone_before(&self, before: Option<&RelPath>, most: usize) -> Vec<RelPath> {
+        let until = before.map_or(Bound::Unbounded, Bound::Excluded);
+        self.gone.range((Bound::Unbounded, until)).rev().take(most).cloned().collect()
+    }
+}
+
+impl Engine {
+    /// Finds out for each path at which something changed whether the tree has something there. Returns these paths.
+    pub(crate) fn sort_due(&mut self) -> BTreeSet<RelPath> {
+        let news = std::mem::take(&mut self.replica.folder.due.news);
+        for path in &news {
+            let ino = self.tree.resolve(path.names());
+            let wanted = ino.and_then(|ino| Some((wanted_by(self.tree.get(ino)?)?, ino)));
+            let due = &mut self.replica.folder.due;
+            due.is_stuck = false;
+            due.remove(path);
+            let sorted = if ino.is_some() { &mut due.there } else { &mut due.gone };
+            sorted.insert(path.clone());
+            due.wanted.extend(wanted);
+        }
+        let noted = self.replica.folder.due.wanted.len();
+        if noted > HARMLESS && noted as u64 > 2 * self.tree.len() {
+            let tree = &self.tree;
+            let is_so = |(stamp, ino): &(Stamp, Ino)| tree.get(*ino).and_then(wanted_by) == Some(*stamp);
+            self.replica.folder.due.wanted.retain(is_so);
+        }
+        news
+    }
+
+    /// The files that are to have these bytes and do not have them in our folder.
+    pub(crate) fn wanted_at(&self, stamp: Stamp) -> impl Iterator<Item = (Ino, RelPath)> {
+        let noted = self.replica.folder.due.wanted.range((stamp, Ino(0))..=(stamp, Ino(u64::MAX)));
+        noted.filter_map(move |(_, ino)| {
+            let is_so = self.tree.get(*ino).and_then(wanted_by) == Some(stamp);
+            Some((*ino, self.tree.path_of(*ino).filter(|_| is_so)?))
+        })
+    }
+}
+
+/// The bytes of a file that our folder has not.
+pub(crate) fn wanted_by(node: &Node) -> Option<Stamp> {
+    match (&node.record.kind, node.origin) {
+        (Kind::File { size_bytes: 1.., stamp }, Origin::Peer(_)) => Some(*stamp),
+        (Kind::File { .. } | Kind::Dir | Kind::Symlink { .. }, _) => None,
+    }
+}
