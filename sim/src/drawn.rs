@@ -15,14 +15,6 @@ pub enum Kind {
     Writing,
 }
 
-impl Kind {
-    /// The kind of the run that a seed means if nobody wants another: of seeds that follow each other, half are of either.
-    #[must_use]
-    pub fn of(seed: u64) -> Kind {
-        if seed.is_multiple_of(2) { Kind::Reading } else { Kind::Writing }
-    }
-}
-
 /// A run that was drawn from a seed.
 pub enum Drawn {
     /// Some read.
@@ -32,10 +24,10 @@ pub enum Drawn {
 }
 
 impl Drawn {
-    /// What `seed` means, in a run of this kind, or of its own.
+    /// What `seed` means in a run of this kind; one in which some read, if none is named.
     #[must_use]
     pub fn draw(seed: u64, kind: Option<Kind>) -> Drawn {
-        match kind.unwrap_or_else(|| Kind::of(seed)) {
+        match kind.unwrap_or(Kind::Reading) {
             Kind::Reading => Drawn::Reading(Plan::draw(seed)),
             Kind::Writing => Drawn::Writing(WritingPlan::draw(seed)),
         }

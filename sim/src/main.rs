@@ -32,7 +32,7 @@ enum Command {
         /// Write the whole history here, a line for each thing that happens
         #[arg(long)]
         trace: Option<PathBuf>,
-        /// A run of this kind; otherwise even seeds are of the one and odd ones of the other
+        /// Which kind of run the seed means: one in which some read what one shares, unless it is named
         #[arg(long)]
         kind: Option<Kind>,
         /// Plant a bug, which must be caught
@@ -47,7 +47,7 @@ enum Command {
         /// How many at once
         #[arg(long, default_value_t = 2)]
         jobs: usize,
-        /// A run of this kind; otherwise even seeds are of the one and odd ones of the other
+        /// Which kind of run the seed means: one in which some read what one shares, unless it is named
         #[arg(long)]
         kind: Option<Kind>,
         /// Plant a bug, which must be caught
@@ -62,7 +62,7 @@ enum Command {
         /// A named scenario instead of what the seed draws
         #[arg(long)]
         scenario: Option<String>,
-        /// A run of this kind; otherwise even seeds are of the one and odd ones of the other
+        /// Which kind of run the seed means: one in which some read what one shares, unless it is named
         #[arg(long)]
         kind: Option<Kind>,
         /// Plant a bug, which must be caught

@@ -55,24 +55,30 @@ impl Sabotage {
     /// Plants the bug on a reader's stage. Those that have to be there earlier are planted by the world.
     pub(crate) fn plant(self, stage: &Stage) {
         self.plant_in_store(&stage.store);
-        match self {
-            Sabotage::LineCorrupts => stage.net.line.corrupt(),
-            Sabotage::FolderForgetsVersions => stage.folder.forget_versions(),
-            Sabotage::FolderLeaks => stage.folder.leak(),
-            Sabotage::WatcherSilent => stage.folder.silence(),
-            _ => self.plant_anywhere(&stage.history),
+        self.plant_anywhere(&stage.history);
+        if self == Sabotage::LineCorrupts {
+            stage.net.line.corrupt();
+        } else if self == Sabotage::FolderForgetsVersions {
+            stage.folder.forget_versions();
+        } else if self == Sabotage::FolderLeaks {
+            stage.folder.leak();
+        } else if self == Sabotage::WatcherSilent {
+            stage.folder.silence();
         }
     }
 
     /// Plants the bug on a device that writes.
     pub(crate) fn plant_in(self, device: &Device, history: &History) {
         self.plant_in_store(&device.machine.store);
-        match self {
-            Sabotage::LineCorrupts => device.machine.net.line.corrupt(),
-            Sabotage::WatcherSilent => device.folder.plant(folder::Bug::SeesNothing),
-            Sabotage::RemovesBlindly => device.folder.plant(folder::Bug::RemovesBlindly),
-            Sabotage::PublishesTwice => device.folder.plant(folder::Bug::PublishesTwice),
-            _ => self.plant_anywhere(history),
+        self.plant_anywhere(history);
+        if self == Sabotage::LineCorrupts {
+            device.machine.net.line.corrupt();
+        } else if self == Sabotage::WatcherSilent {
+            device.folder.plant(folder::Bug::SeesNothing);
+        } else if self == Sabotage::RemovesBlindly {
+            device.folder.plant(folder::Bug::RemovesBlindly);
+        } else if self == Sabotage::PublishesTwice {
+            device.folder.plant(folder::Bug::PublishesTwice);
         }
     }
 
@@ -102,18 +108,16 @@ impl Sabotage {
 
     /// Plants a bug that needs neither a disk nor a network.
     fn plant_anywhere(self, history: &History) {
-        match self {
-            Sabotage::LogsError => tracing::error!("a planted error"),
-            Sabotage::TaskPanics => drop(tokio::spawn(async { panic!("a planted panic") })),
-            Sabotage::AsksRealClock => {
-                let now = Instant::now();
-                history.note("sabotage", format_args!("{now:?}"));
-            }
-            Sabotage::DrawsRealLots => {
-                let set: std::collections::HashSet<u32> = (0..100).collect();
-                history.note("sabotage", format_args!("{:?}", set.iter().next()));
-            }
-            _ => {}
+        if self == Sabotage::LogsError {
+            tracing::error!("a planted error");
+        } else if self == Sabotage::TaskPanics {
+            drop(tokio::spawn(async { panic!("a planted panic") }));
+        } else if self == Sabotage::AsksRealClock {
+            let now = Instant::now();
+            history.note("sabotage", format_args!("{now:?}"));
+        } else if self == Sabotage::DrawsRealLots {
+            let set: std::collections::HashSet<u32> = (0..100).collect();
+            history.note("sabotage", format_args!("{:?}", set.iter().next()));
         }
     }
 }

@@ -87,4 +87,8 @@ scenarios! {
     small_cache => "small-cache",
     full_then_room => "full-then-room",
     pinned => "pinned",
+    both_offline => "both-offline",
+    three_offline => "three-offline",
+    crash_in_apply => "crash-in-apply",
+    memory_lost => "memory-lost",
 }

@@ -89,7 +89,7 @@ impl Replica {
 
     /// Gives a file other bytes, or makes it.
     pub fn write(&self, at: &RelPath, edit: Edit) -> bool {
-        self.change(format_args!("{edit:?} {at}"), |folder| {
+        self.change(format_args!("{edit:?} {at}"), &[at], |folder| {
             let before = version_at(folder, at).map(|(version, _)| version);
             if folder.at(at).is_some_and(|there| !matches!(there.kind, ObjectKind::File { .. })) {
                 return None;
@@ -111,27 +111,27 @@ impl Replica {
 
     /// Makes a directory.
     pub fn make_dir(&self, at: &RelPath) -> bool {
-        self.change(format_args!("mkdir {at}"), |folder| folder.make_dir(at))
+        self.change(format_args!("mkdir {at}"), &[at], |folder| folder.make_dir(at))
     }
 
     /// Makes a symlink.
     pub fn link(&self, at: &RelPath, target: &str) -> bool {
-        self.change(format_args!("symlink {at} -> {target}"), |folder| folder.symlink(at, target.as_bytes()))
+        self.change(format_args!("symlink {at} -> {target}"), &[at], |folder| folder.symlink(at, target.as_bytes()))
     }
 
     /// Renames, with everything below.
     pub fn rename(&self, from: &RelPath, to: &RelPath) -> bool {
-        self.change(format_args!("rename {from} -> {to}"), |folder| folder.rename(from, to))
+        self.change(format_args!("rename {from} -> {to}"), &[from, to], |folder| folder.rename(from, to))
     }
 
     /// Removes, with everything below.
     pub fn remove(&self, at: &RelPath) -> bool {
-        self.change(format_args!("remove {at}"), |folder| folder.remove(at))
+        self.change(format_args!("remove {at}"), &[at], |folder| folder.remove(at))
     }
 
     /// Sets the permission bits of what is no symlink.
     pub fn set_mode(&self, at: &RelPath, mode: u16) -> bool {
-        self.change(format_args!("chmod {at} {mode:o}"), |folder| {
+        self.change(format_args!("chmod {at} {mode:o}"), &[at], |folder| {
             if matches!(folder.at(at)?.kind, ObjectKind::Symlink(_)) {
                 return None;
             }
@@ -326,12 +326,18 @@ impl Replica {
         Observation::Found { path: at.clone(), seen }
     }
 
-    fn change(&self, what: std::fmt::Arguments<'_>, change: impl FnOnce(&mut Folder) -> Option<Vec<Look>>) -> bool {
+    /// Does something at and below some paths.
+    fn change(
+        &self,
+        what: std::fmt::Arguments<'_>,
+        at: &[&RelPath],
+        change: impl FnOnce(&mut Folder) -> Option<Vec<Look>>,
+    ) -> bool {
         let mut inner = self.inner();
-        let before = places(&inner.folder);
+        let before = places_within(&inner.folder, at);
         let Some(looks) = change(&mut inner.folder) else { return false };
         self.history.note(self.host, what);
-        self.works.note_change(&before, &places(&inner.folder));
+        self.works.note_change(&before, &places_within(&inner.folder, at));
         if inner.health.bug != Some(Bug::SeesNothing) {
             inner.looks.extend(looks);
             self.news.notify_one();
@@ -425,13 +431,19 @@ fn version_at(folder: &Folder, at: &RelPath) -> Option<(Version, u64)> {
     }
 }
 
-/// Of an empty file nothing is to be kept.
 fn places(folder: &Folder) -> Places {
-    let place = |path: &RelPath| {
-        let (version, size_bytes) = version_at(folder, path)?;
-        (size_bytes > 0).then(|| (path.clone(), version))
-    };
-    folder.files().filter_map(place).collect()
+    folder.files().filter_map(|path| place(folder, path)).collect()
+}
+
+fn places_within(folder: &Folder, at: &[&RelPath]) -> Places {
+    let below = at.iter().flat_map(|path| folder.below(path)).chain(at.iter().copied().cloned());
+    below.filter_map(|path| place(folder, &path)).collect()
+}
+
+/// Of an empty file nothing is to be kept.
+fn place(folder: &Folder, path: &RelPath) -> Option<(RelPath, Version)> {
+    let (version, size_bytes) = version_at(folder, path)?;
+    (size_bytes > 0).then(|| (path.clone(), version))
 }
 
 impl Served for Replica {

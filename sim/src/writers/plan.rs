@@ -31,7 +31,7 @@ const HURT_MILLIS: std::ops::RangeInclusive<u64> = 3_000..=15_000;
 
 /// How long it may take until all devices hold the same after the last fault: until connections work again (the silence is noticed,
 /// the longest pause between attempts passes, twice, in both directions), and until everything has come.
-const AGREEMENT: Duration = Duration::from_secs(120);
+const AGREEMENT: Duration = Duration::from_secs(90);
 
 /// How often a disk makes everything durable by itself.
 const COMMIT: Duration = Duration::from_secs(5);
@@ -39,8 +39,9 @@ const COMMIT: Duration = Duration::from_secs(5);
 /// How often a process looks whether it is to stop, or whether all is over.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How often is looked in the second phase whether something is to be brought.
-const BRING: Duration = Duration::from_millis(250);
+/// How often is looked in the second phase whether something is to be brought. What cannot be had is asked for again only then:
+/// as long as somebody has it open, it is not looked for elsewhere.
+const BRING: Duration = Duration::from_secs(3);
 
 /// A run, before it happens.
 #[derive(Debug, Clone)]
@@ -250,9 +251,12 @@ impl Mishap {
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
+    /// Faults happen.
     Hurt,
+    /// They are over, and all devices come to hold the same.
     Heal,
+    /// They do.
     Over,
 }
 
@@ -321,7 +325,6 @@ async fn hurt_and_heal(plan: Rc<WritingPlan>, team: Team, phase: Rc<Cell<Phase>>
             panic!("a fault ended badly: {error}");
         }
     }
-    tokio::time::sleep_until(tokio::time::Instant::now()).await;
     // Mishaps overlap: the end of one may have begun another.
     for device in team.iter() {
         device.machine.set_stop(false);
@@ -357,7 +360,12 @@ async fn live(plan: Rc<WritingPlan>, stage: Stage, phase: Rc<Cell<Phase>>) {
         }
     }
     stage.history.note(stage.device.host, format_args!("the faults are over"));
-    heal(&stage, &phase).await;
+    come_to_rest(stage, &phase).await;
+}
+
+/// Brings everything that is not here, until all is over, and ends.
+pub(crate) async fn come_to_rest(stage: Stage, phase: &Cell<Phase>) {
+    heal(&stage, phase).await;
     end(stage).await;
 }
 

@@ -107,9 +107,9 @@ fn run_captured(
     let hosts = std::iter::once(OWNER_HOST).chain(others.iter().copied());
     let devices = hosts.zip(fetch_all).enumerate().map(|(number, (host, fetches_all))| {
         let net = Net::new(host, queue.clone(), setup.tick, line.clone());
-        let seed = setup.seed ^ (number as u64 + 1) << 16;
+        let seed = setup.seed ^ ((number as u64 + 1) << 16);
         let tag = DeviceTag::of(&if number == 0 { OWNER } else { reader_id(number as u8 - 1) });
-        let folder = Replica::new(host, tag, seed ^ 1 << 40, works.clone(), history.clone());
+        let folder = Replica::new(host, tag, seed ^ (1 << 40), works.clone(), history.clone());
         let store = SimStore::new(seed);
         let beside = folder.clone();
         store.lie_beside(move || beside.sync());
@@ -158,7 +158,7 @@ async fn live(setup: Rc<Setup>, device: Device, history: History, line: Arc<Line
     let since = Duration::from_secs(BEGINNING_SECONDS) + turmoil::sim_elapsed().unwrap_or_default();
     let node = Node::start(Parts {
         config: Config {
-            epoch: life << 8 | device.number as u64 + 1,
+            epoch: (life << 8) | (device.number as u64 + 1),
             device: DeviceTag::of(&device.id()),
             version_base: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
             event_log: setup.event_log,
