@@ -117,9 +117,12 @@ pub(crate) struct Well {
 }
 
 impl LinkTrouble {
-    /// One of them, each as likely as the others.
-    pub(crate) fn draw(lots: &mut Lots) -> LinkTrouble {
-        match lots.below(5) {
+    /// How many kinds there are.
+    pub(crate) const KINDS: u64 = 5;
+
+    /// One of the kind with this number, which counts from zero.
+    pub(crate) fn draw(kind: u64, lots: &mut Lots) -> LinkTrouble {
+        match kind {
             0 => LinkTrouble::Partition,
             1 => LinkTrouble::Hold,
             2 => LinkTrouble::Flaky(lots.within(1..=10)),

@@ -195,7 +195,7 @@ pub(crate) fn draw_size(lots: &mut Lots) -> u64 {
 impl Trouble {
     fn draw(lots: &mut Lots, hurt: Duration, readers: u64) -> Trouble {
         let kind = match lots.below(16) {
-            0..5 => TroubleKind::Link(LinkTrouble::draw(lots)),
+            kind @ 0..LinkTrouble::KINDS => TroubleKind::Link(LinkTrouble::draw(kind, lots)),
             5 => TroubleKind::Crash,
             6 => TroubleKind::PowerCut,
             7 => TroubleKind::StoreFull,

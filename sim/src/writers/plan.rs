@@ -176,7 +176,7 @@ impl Mishap {
         let kind = match lots.below(20) {
             0..7 => {
                 device = device.max(1);
-                MishapKind::Link(LinkTrouble::draw(lots))
+                MishapKind::Link(LinkTrouble::draw(lots.below(LinkTrouble::KINDS), lots))
             }
             7 => MishapKind::DiskFull,
             8 => MishapKind::DiskFailing,
