@@ -290,7 +290,8 @@ impl Engine {
             Item::Content(id) => {
                 let stays = self.contents.get(&id).is_none_or(|content| {
                     // What is under way could not be told from what comes after.
-                    !content.chunks.is_empty() || content.charged_bytes == 0 || self.is_pinned_now(content.ino)
+                    let is_under_way = !content.chunks.is_empty() || self.is_due_in_folder(content);
+                    is_under_way || content.charged_bytes == 0 || self.is_pinned_now(content.ino)
                 });
                 if stays {
                     return false;
@@ -299,6 +300,11 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// Whether all of a content is here, and goes into our folder next.
+    fn is_due_in_folder(&self, content: &Content) -> bool {
+        self.config.keeps_folder && content.is_complete() && self.tree.path_of(content.ino).is_some()
     }
 
     /// A peer's tree is known as a whole: what is held of files that it has in another version, or not at all, goes. What

@@ -79,6 +79,20 @@ impl Due {
 }
 
 impl Engine {
+    /// The tree has something new. If that is a file, and its bytes are nowhere here, nothing can be done before they have come,
+    /// and then it is due: until then it is enough to know what it wants. Most of a large share is such, and a path for each
+    /// would cost as much as the tree.
+    pub(crate) fn note_new(&mut self, ino: Ino) {
+        let Some(node) = self.tree.get(ino) else { return };
+        let folder = &mut self.replica.folder;
+        let waits = node.content.is_none() && node.revision.others.is_empty() && folder.behind.is_empty();
+        if let Some(stamp) = wanted_by(node).filter(|_| waits) {
+            folder.due.wanted.insert((stamp, ino));
+        } else if let Some(path) = self.tree.path_of(ino) {
+            folder.note_due(path);
+        }
+    }
+
     /// Finds out for each path at which something changed whether the tree has something there. Returns these paths.
     pub(crate) fn sort_due(&mut self) -> BTreeSet<RelPath> {
         let news = std::mem::take(&mut self.replica.folder.due.news);

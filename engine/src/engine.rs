@@ -214,7 +214,7 @@ impl Engine {
             Timer::Save => self.on_save_due(out),
             Timer::Redial(peer) => self.on_redial(peer, out),
             // The step goes on with it.
-            Timer::Apply => self.replica.folder.try_again(),
+            Timer::Apply => self.on_apply_again(),
         }
     }
 

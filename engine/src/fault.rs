@@ -58,6 +58,9 @@ pub enum PeerFault {
     /// device that is said to have made it.
     #[error("it sent a version that is not allowed")]
     Version,
+    /// It offers to tell changes to an owner who has said that nobody changes the share.
+    #[error("it wants to change what it may only read")]
+    MayOnlyRead,
     /// More entries than one share may have.
     #[error("it announced more than {0} entries")]
     TooManyEntries(u64),

@@ -6,6 +6,7 @@
 use crate::backoff;
 use crate::bitmap::ChunkBitmap;
 use crate::chunk::{CHUNK_SIZE, FrameSet, chunk_range, chunks_touched, frames_range};
+use crate::config::OnDisconnect;
 use crate::content::{ChunkFetch, Content, Phase};
 use crate::download::DownloadState;
 use crate::engine::{Engine, Running};
@@ -428,6 +429,12 @@ impl Engine {
     /// Nobody who is there has a chunk, yet. That is no failure of an attempt: whoever waits for it waits on, until the deadline.
     pub(crate) fn wait_for_who_has_it(&mut self, id: ContentId, chunk: u64, out: &mut Vec<Output>) {
         self.drop_requests(id, chunk, true, out);
+        let is_away = self.contents.get(&id).is_some_and(|content| self.link_to(content.peer).is_none());
+        if is_away && self.config.on_disconnect == OnDisconnect::Fail {
+            // Who has it is not there, and nobody is to wait for that.
+            self.set_phase(id, chunk, Phase::Parked);
+            self.fail_those_without(id, out);
+        }
         if !self.is_waited_for(id, chunk) {
             self.give_up_prefetch(id, FetchError::NotYet, out);
             return self.forget_chunk(id, chunk, out);

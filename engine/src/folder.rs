@@ -7,18 +7,19 @@
 use crate::behind::{Behind, Held};
 use crate::due::Due;
 use crate::engine::{Engine, Running};
-use crate::ids::{ContentId, EffectId, Ino};
+use crate::ids::{ContentId, EffectId, Ino, PeerId};
 use crate::merge::Stated;
 use crate::output::{Apply, ApplyError, Effect, Notice, Output, ServedFile};
 use crate::path::RelPath;
+use crate::peers::NEWS_WITHIN;
 use crate::planning::Planned;
 use crate::record::{Facts, Kind, Record, Stamp};
-use crate::replica::Telling;
+use crate::replica::{NOBODY, Telling};
 use crate::time::Time;
 use crate::timers::Timer;
 use crate::tree::{Node, Origin};
 use crate::version::Dot;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of our folder besides the tree.
 #[derive(Debug, Default)]
@@ -39,6 +40,9 @@ pub(crate) struct FolderState {
     pub(crate) sighted: BTreeSet<RelPath>,
     /// How often something about it changed that no event tells.
     pub(crate) changes: u64,
+    /// What the folder holds and is to lose because of what a peer told, and who that was: as long as it has more to tell, that
+    /// may want these bytes elsewhere. [`NOBODY`] stands for an earlier life.
+    unsettled: BTreeMap<RelPath, PeerId>,
     /// Contents whose files are in our folder now.
     landed: Vec<ContentId>,
     /// What the disk refused, and when that is tried again. Everything else goes on.
@@ -91,10 +95,21 @@ impl FolderState {
         self.behind.get(path).map(|held| held.record.clone()).filter(|record| record.kind == Kind::Dir)
     }
 
-    /// What the disk refused is tried again.
-    pub(crate) fn try_again(&mut self) {
-        self.retry_at = None;
-        self.due.append(&mut self.refused);
+    /// Whether what a peer has yet to tell may want the bytes at a path.
+    pub(crate) fn is_unsettled(&self, path: &RelPath) -> bool {
+        self.unsettled.contains_key(path)
+    }
+
+    pub(crate) fn note_unsettled(&mut self, path: RelPath, by: PeerId) {
+        self.unsettled.insert(path, by);
+    }
+
+    /// A peer has told all that it has to tell, or is not followed any more.
+    pub(crate) fn settle_all_of(&mut self, peer: PeerId) {
+        if !self.unsettled.is_empty() {
+            self.unsettled.retain(|_, by| *by != peer && *by != NOBODY);
+            self.due.unstick();
+        }
     }
 
     /// Nothing is under way or left to do but what waits for bytes.
@@ -124,7 +139,29 @@ impl Engine {
         let (Some(path), Some(node)) = (self.tree.path_of(ino), self.tree.get(ino)) else { return };
         if let (Origin::Local(facts), Origin::Peer(_)) = (node.origin, telling.origin) {
             let held = Held { record: node.record.clone(), dot: node.revision.dot, facts, mark: node.mark };
+            if let (Origin::Peer(by), Some(_)) = (telling.origin, held.stamp()) {
+                self.replica.folder.note_unsettled(path.clone(), by);
+            }
             self.replica.folder.behind.insert(path, held);
+        }
+    }
+
+    /// What the disk refused is tried again. Who has told nothing more for a while has told all: not every peer says so.
+    pub(crate) fn on_apply_again(&mut self) {
+        let folder = &mut self.replica.folder;
+        folder.retry_at = None;
+        folder.due.append(&mut folder.refused);
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            if self.is_silent(id) {
+                self.replica.folder.settle_all_of(id);
+            }
+        }
+    }
+
+    fn apply_again_at(&mut self, at: Time) {
+        if self.replica.folder.retry_at.is_none() && !self.stopping {
+            self.replica.folder.retry_at = Some(at);
+            self.timers.set(at, Timer::Apply);
         }
     }
 
@@ -158,12 +195,15 @@ impl Engine {
         if !self.config.keeps_folder || self.stopping || folder.batch.is_some() {
             return;
         }
-        // What a listing has not come to yet may want what the folder would lose.
-        if folder.due.is_empty() || self.peers.values().any(|peer| peer.listing.is_some()) {
+        if folder.due.is_empty() {
             return;
         }
         self.tidy(out);
         let planned = self.plan();
+        let is_connected = |by: &PeerId| self.link_to(*by).is_some();
+        if self.replica.folder.unsettled.values().any(is_connected) {
+            self.apply_again_at(self.now + NEWS_WITHIN);
+        }
         if planned.is_empty() {
             return;
         }
@@ -251,10 +291,12 @@ impl Engine {
             self.settle(op.target());
         }
         // What stood beside what the tree says lives on elsewhere, or there was nothing to be lost. What was renamed does so
-        // also if it came to stand there meanwhile: nobody could fetch it from here under that name.
+        // also if it came to stand there meanwhile, and is to stay where it is now: nobody could fetch it from here under the
+        // name that it had.
+        let stays = !self.replica.folder.behind.contains(op.target());
         for (path, held) in before {
             let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
-            let is_renamed = matches!(&op, Apply::Rename { from, .. } if *from == path);
+            let is_renamed = stays && matches!(&op, Apply::Rename { from, .. } if *from == path);
             let lives_on = |node: &Node| {
                 let mut others = node.revision.others.iter();
                 is_renamed && node.revision.dot == held.dot || others.any(|other| other.dot == held.dot)
@@ -348,11 +390,7 @@ impl Engine {
             ApplyError::NoSpace | ApplyError::Io => {
                 self.replica.folder.refused.extend(op.paths().cloned());
                 out.push(Output::Notice(Notice::ApplyFailed { path: op.target().clone(), error }));
-                if self.replica.folder.retry_at.is_none() && !self.stopping {
-                    let at = self.now + self.config.retry_cap;
-                    self.replica.folder.retry_at = Some(at);
-                    self.timers.set(at, Timer::Apply);
-                }
+                self.apply_again_at(self.now + self.config.retry_cap);
             }
         }
     }

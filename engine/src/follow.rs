@@ -35,6 +35,10 @@ impl Engine {
             return;
         }
         let is_all = updates.is_empty();
+        if is_all && self.peers.get(&peer).is_some_and(|peer| peer.listing.is_some()) {
+            // Who lists has more to tell, and nobody is to be kept waiting for it for ever.
+            return self.on_fault(peer, link, PeerFault::OutOfPlace, out);
+        }
         for update in updates {
             if let Err(fault) = self.apply(peer, update, out) {
                 return self.on_fault(peer, link, fault, out);
@@ -42,6 +46,7 @@ impl Engine {
         }
         self.note_news_from(peer);
         if is_all {
+            self.replica.folder.settle_all_of(peer);
             self.on_told_all(peer, out);
         }
     }

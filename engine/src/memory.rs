@@ -236,14 +236,16 @@ impl Engine {
         };
         // More than there may be by now has no place.
         _ = self.put_all(entries, origin_of, out);
-        let is_due = |node: &Node| matches!(node.origin, Origin::Peer(_)) || !node.revision.others.is_empty();
-        let due = self.tree.iter().filter(|(_, node)| is_due(node)).filter_map(|(ino, _)| self.tree.path_of(ino));
-        due.for_each(|path| self.replica.folder.note_due(path));
         for (path, in_folder) in otherwise {
             let InFolder { record: Some(record), dot, facts } = in_folder else { continue };
+            self.replica.folder.note_unsettled(path.clone(), NOBODY);
             self.replica.folder.behind.insert(path.clone(), Held { record, dot, facts, mark });
             self.replica.folder.note_due(path);
         }
+        // Elsewhere the folder is as the tree says, and has nothing that has to be put elsewhere.
+        let is_new = |node: &Node| matches!(node.origin, Origin::Peer(_)) || !node.revision.others.is_empty();
+        let new: Vec<Ino> = self.tree.iter().filter(|(_, node)| is_new(node)).map(|(ino, _)| ino).collect();
+        new.into_iter().for_each(|ino| self.note_new(ino));
         // Whoever follows has not heard of them from this life: they are told in the listing that ends with this event.
         let event = self.share.begin_after_memory();
         for (path, revision) in removed {

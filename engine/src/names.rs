@@ -24,6 +24,12 @@ pub(crate) struct Names {
 impl Names {
     /// The run that holds `name` if any does, and where in it that is or would be.
     fn place(&self, name: &[u8]) -> (usize, Result<usize, usize>) {
+        // What comes in order is behind all others.
+        if let Some(((last, _), run)) = self.runs.last().and_then(|run| Some((run.last()?, run)))
+            && last.as_bytes() < name
+        {
+            return (self.runs.len() - 1, Err(run.len()));
+        }
         let behind = self.runs.partition_point(|run| run.first().is_some_and(|(first, _)| first.as_bytes() <= name));
         let at = behind.saturating_sub(1);
         let run = self.runs.get(at).map_or(&[][..], Vec::as_slice);

@@ -5,6 +5,7 @@
 //! and the rest is fetched.
 
 use crate::bitmap::ChunkBitmap;
+use crate::content::Phase;
 use crate::engine::Engine;
 use crate::ids::{ContentId, PeerId};
 use crate::input::FetchError;
@@ -64,6 +65,9 @@ impl Engine {
             if error != FetchError::NotYet {
                 return false;
             }
+        }
+        for chunk in chunks {
+            self.set_phase(id, *chunk, Phase::Queued);
         }
         for chunk in chunks {
             if !asked.contains(chunk) && !self.is_waited_for(id, *chunk) {

@@ -14,7 +14,7 @@ use crate::timers::Timer;
 use core::time::Duration;
 
 /// A peer that says nothing for this long after it was connected has no news of its tree.
-const NEWS_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const NEWS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A peer that we follow.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     pub(crate) listed: bool,
     /// When it was last connected, until it has told us something since.
     silent_since: Option<Time>,
+    /// When it last told something of its tree.
+    told_at: Time,
     /// Attempts to connect in a row that came to nothing.
     failures: u32,
     /// When it last sent a frame.
@@ -63,6 +65,7 @@ impl Engine {
     /// Bytes came over the connection that were asked for at `asked_at`: it is worth something.
     pub(crate) fn note_frames_from(&mut self, peer: PeerId, bytes: u64, asked_at: Time) {
         let now = self.now;
+        self.prefetch.in_vain = 0;
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.last_frame_at = Some(now);
             peer.failures = 0;
@@ -100,6 +103,7 @@ impl Engine {
             listing: None,
             listed: false,
             silent_since: None,
+            told_at: self.now,
             failures: 0,
             last_frame_at: None,
             pace: Pace::default(),
@@ -123,6 +127,7 @@ impl Engine {
             Link::Up(_) | Link::Ended => {}
         }
         self.replica.tombstones.forget_follower(id);
+        self.replica.folder.settle_all_of(id);
     }
 
     fn dial(&mut self, peer: PeerId, out: &mut Vec<Output>) {
@@ -153,7 +158,7 @@ impl Engine {
                 self.handles.forget_failures();
                 self.note_may_have(id);
                 self.adopt_orphans(id);
-                self.prefetch_pinned();
+                self.prefetch_again_at_once();
                 let position = self.peers.get(&id).map(|peer| peer.position).unwrap_or_default();
                 self.effect(Running::Watch { peer: id, link }, Effect::Watch { peer: id, link, position }, out);
                 self.lease_again(id, out);
@@ -263,7 +268,14 @@ impl Engine {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.failures = 0;
             peer.silent_since = None;
+            peer.told_at = self.now;
         }
+    }
+
+    /// Whether a peer that is connected has told nothing more for a while, and is not in the middle of its listing.
+    pub(crate) fn is_silent(&self, id: PeerId) -> bool {
+        let peer = self.peers.get(&id).filter(|_| self.link_to(id).is_some());
+        peer.is_some_and(|peer| peer.listing.is_none() && peer.told_at + NEWS_WITHIN <= self.now)
     }
 
     /// Whether what we know of a peer's tree is what it has to tell, as far as we can know: a peer that has news begins
@@ -295,6 +307,7 @@ impl Engine {
             | PeerFault::Root
             | PeerFault::IntoItself
             | PeerFault::Version
+            | PeerFault::MayOnlyRead
             | PeerFault::TooManyEntries(_) => self.on_fault(peer, link, fault, out),
         }
     }

@@ -134,6 +134,11 @@ impl Engine {
         self.wanted_at(stamp).any(|(ino, at)| !path.is_prefix_of(&at) && self.whole_content(ino).is_none())
     }
 
+    /// Whether a peer that has more to tell may want the bytes of what the folder holds at a path.
+    fn may_be_wanted(&self, path: &RelPath, held: &Held) -> bool {
+        held.stamp().is_some() && self.replica.folder.is_unsettled(path)
+    }
+
     /// What is in the folder under another name is renamed: no bytes are moved.
     fn plan_renames(&self, gone: &[RelPath], there: &[RelPath], plan: &mut Plan) {
         let folder = &self.replica.folder;
@@ -156,11 +161,13 @@ impl Engine {
         let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino)) else { return };
         let is_wanted = |stamp| self.wanted_at(stamp).next().is_some();
         let can_go = |held: &Held| match held.record.kind {
-            Kind::File { .. } => !held.stamp().is_some_and(is_wanted) && !self.conflicts(held, node),
+            Kind::File { .. } => {
+                !held.stamp().is_some_and(is_wanted) && !self.may_be_wanted(path, held) && !self.conflicts(held, node)
+            }
             Kind::Symlink { .. } => !self.conflicts(held, node),
             Kind::Dir => false,
         };
-        let is_clear = |path| !folder.unclear.contains(path) && !plan.touches(path);
+        let is_clear = |path| !folder.unclear.contains(path) && !folder.refused.contains(path) && !plan.touches(path);
         if from == path || !is_clear(from) || !is_clear(path) || !self.has_parent(path) || plan.is_full() {
             return;
         }
@@ -224,7 +231,7 @@ impl Engine {
     /// Removes what the folder has where the tree has nothing. Returns whether nothing is left to be done.
     fn plan_removal(&self, path: &RelPath, plan: &mut Plan) -> bool {
         let Some(held) = self.replica.folder.behind.get(path) else { return true };
-        if self.is_wanted_elsewhere(path, held) {
+        if self.is_wanted_elsewhere(path, held) || self.may_be_wanted(path, held) {
             // It will be renamed.
             return false;
         }
@@ -270,6 +277,9 @@ impl Engine {
                 // Another kind of thing cannot be put over it. What it is comes next.
                 return Next::Do(Box::new(Planned { op: Apply::Remove { path, expect: held.facts }, becomes: None }));
             }
+        }
+        if held.is_some_and(|held| self.may_be_wanted(&path, held)) {
+            return Next::Later;
         }
         let expect = held.map(|held| held.facts);
         let op = match &record.kind {

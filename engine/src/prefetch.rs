@@ -23,8 +23,9 @@ const REST_AFTER: Duration = Duration::from_millis(1);
 /// How long a file that could not be had is left alone: nobody waits for it, and nobody else would try again.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// How long a file is left alone of which nobody has all bytes yet.
+/// How long a file is left alone of which nobody has all bytes yet: at first, and, if it is so again and again, at most.
 const NOT_YET_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const NOT_YET_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 
 /// Files to be fetched whole.
 #[derive(Debug, Default)]
@@ -39,6 +40,8 @@ pub(crate) struct Prefetch {
     /// Those that could not be had, and when they are queued again.
     given_up: BTreeSet<Ino>,
     pub(crate) again_at: Option<Time>,
+    /// How often in a row that came to nothing.
+    pub(crate) in_vain: u32,
     /// Those whose bytes our own folder has under another name, from which they are to be renamed.
     passed: BTreeMap<Stamp, BTreeSet<Ino>>,
 }
@@ -81,15 +84,13 @@ impl Engine {
         }
     }
 
-    /// A peer is there (again): what is pinned is tried at once, whatever became of it before.
-    pub(crate) fn prefetch_pinned(&mut self) {
-        let mut pinned: Vec<Ino> = self.cache.pins().iter().filter_map(|pin| self.tree.resolve(pin.names())).collect();
-        if self.config.fetches_all {
-            pinned = vec![Ino::ROOT];
+    /// A peer is there (again): what could not be had is tried at once.
+    pub(crate) fn prefetch_again_at_once(&mut self) {
+        if let Some(at) = self.prefetch.again_at {
+            self.timers.unset(at, Timer::PrefetchAgain);
+            self.on_prefetch_again();
         }
-        for top in pinned {
-            self.prefetch_below(top);
-        }
+        self.prefetch.in_vain = 0;
     }
 
     /// Takes files off the queue while there are fewer under way than may be.
@@ -115,9 +116,15 @@ impl Engine {
                 continue;
             }
             let Some(id) = self.content_of(ino, out) else { continue };
-            if !self.contents.get(&id).is_some_and(Content::is_complete) {
-                self.prefetch.active.insert(id);
+            if self.contents.get(&id).is_some_and(Content::is_complete) {
+                continue;
             }
+            if self.config.keeps_folder && self.source_of(id, true).is_none() {
+                // Others may be there who have something else.
+                self.prefetch_later(ino, FetchError::NotYet);
+                continue;
+            }
+            self.prefetch.active.insert(id);
         }
     }
 
@@ -139,22 +146,47 @@ impl Engine {
         if !self.prefetch.active.remove(&id) {
             return;
         }
-        let ino = self.contents.get(&id).map(|content| content.ino);
-        self.prefetch.given_up.extend(ino.filter(|ino| self.is_pinned_now(*ino)));
-        let at = self.now + if error == FetchError::NotYet { NOT_YET_AGAIN_AFTER } else { AGAIN_AFTER };
-        if self.prefetch.again_at.is_none_or(|again_at| again_at > at) && !self.prefetch.given_up.is_empty() {
-            if let Some(later) = self.prefetch.again_at.replace(at) {
-                self.timers.unset(later, Timer::PrefetchAgain);
-            }
-            self.timers.set(at, Timer::PrefetchAgain);
+        if let Some(ino) = self.contents.get(&id).map(|content| content.ino) {
+            self.prefetch_later(ino, error);
         }
         if !self.is_open(id) {
             self.effect_unreported(Effect::CloseStreams { content: id }, out);
         }
     }
 
+    fn prefetch_later(&mut self, ino: Ino, error: FetchError) {
+        if !self.is_pinned_now(ino) {
+            return;
+        }
+        self.prefetch.given_up.insert(ino);
+        let not_yet = NOT_YET_AGAIN_AFTER.saturating_mul(1 << self.prefetch.in_vain.min(6)).min(NOT_YET_AGAIN_AT_MOST);
+        let at = self.now + if error == FetchError::NotYet { not_yet } else { AGAIN_AFTER };
+        if self.prefetch.again_at.is_none_or(|again_at| again_at > at) {
+            if let Some(later) = self.prefetch.again_at.replace(at) {
+                self.timers.unset(later, Timer::PrefetchAgain);
+            }
+            self.timers.set(at, Timer::PrefetchAgain);
+        }
+    }
+
+    /// What only waits for a peer that is away gives its place to what others have.
+    pub(crate) fn let_others_be_prefetched(&mut self, out: &mut Vec<Output>) {
+        let is_stuck = |id: &ContentId| {
+            let is_waited_for = self.contents.get(id).is_some_and(|content| !content.waiters.is_empty());
+            !is_waited_for && self.source_of(*id, true).is_none()
+        };
+        let stuck: Vec<ContentId> = self.prefetch.active.iter().copied().filter(is_stuck).collect();
+        for id in stuck {
+            self.give_up_prefetch(id, FetchError::NotYet, out);
+            if !self.is_open(id) {
+                self.abandon_fetches(id, out);
+            }
+        }
+    }
+
     /// What could not be had is queued again. What nobody wants any more is passed over when its turn comes.
     pub(crate) fn on_prefetch_again(&mut self) {
+        self.prefetch.in_vain = self.prefetch.in_vain.saturating_add(1);
         self.prefetch.again_at = None;
         for ino in std::mem::take(&mut self.prefetch.given_up) {
             self.prefetch.push_back(ino);

@@ -269,7 +269,10 @@ impl Engine {
             }
         }
         self.replica.tombstones.remove(path);
-        self.replica.folder.note_due(path.clone());
+        match self.tree.resolve(path.names()).filter(|_| existing.is_none()) {
+            Some(new) => self.note_new(new),
+            None => self.replica.folder.note_due(path.clone()),
+        }
         let replaced = telling.replaced && existing.is_some() && !is_dir;
         self.announce(Change::Put { path: path.clone(), record, revision, replaced }, telling.from, out);
         self.settle(path);

@@ -380,7 +380,8 @@ impl Engine {
         let (updates, mut cursor) = self.news(peer, cursor);
         // Whoever begins to follow has to know when everything was told, also if that is nothing.
         let is_last = updates.is_empty() && !cursor.is_told_all;
-        cursor.is_told_all |= is_last;
+        // Who merges does not lose anything before it has heard what comes with it: it is told each time when that was all.
+        cursor.is_told_all = is_last || cursor.is_told_all && (updates.is_empty() || !self.config.keeps_folder);
         if !updates.is_empty() || is_last || self.stopping {
             return self.reply(id, Ok(Reply::Watched { updates, cursor }), out);
         }
@@ -406,8 +407,9 @@ impl Engine {
             })
             .collect();
         for (id, peer, cursor) in watching {
-            let (updates, cursor) = self.news(peer, cursor);
+            let (updates, mut cursor) = self.news(peer, cursor);
             if !updates.is_empty() {
+                cursor.is_told_all &= !self.config.keeps_folder;
                 self.finish(id, Ok(Reply::Watched { updates, cursor }), out);
             }
         }
@@ -447,7 +449,7 @@ impl Engine {
         if cursor.listing.is_none() {
             for (seq, change) in self.share.events_after(cursor.position.seq, peer) {
                 let is_full = updates.len() >= batch;
-                match (change.and_then(|change| self.as_of_now(change)), updates.last_mut()) {
+                match (change.and_then(|change| self.as_of_now(peer, change)), updates.last_mut()) {
                     (None, Some(TreeUpdate::Skip { seq: skipped })) => *skipped = seq,
                     _ if is_full => break,
                     (None, _) => updates.push(TreeUpdate::Skip { seq }),
@@ -460,9 +462,11 @@ impl Engine {
     }
 
     /// What an event says by now. Of a path of which a later one says something else, that is told at once: what this one said
-    /// was written over, and may be nowhere any more. What comes after it may need that something is there.
-    fn as_of_now(&self, change: &Change) -> Option<Change> {
-        if !self.config.keeps_folder {
+    /// was written over, and may be nowhere any more. What comes after it may need that something is there. Only who merges
+    /// what we say with what it has itself is told so, and notices by its digest if a rename moved more than it heard of; who
+    /// only looks on is told everything in turn.
+    fn as_of_now(&self, peer: PeerId, change: &Change) -> Option<Change> {
+        if !self.config.keeps_folder || !self.peers.contains_key(&peer) {
             return Some(change.clone());
         }
         match change {

@@ -56,8 +56,11 @@ impl Engine {
         let Some(content) = self.contents.get_mut(&id).filter(|_| self.config.keeps_folder) else { return false };
         let lacks = match error {
             FetchError::Stale | FetchError::Gone | FetchError::OwnerIo | FetchError::NotYet => true,
-            // Who is known to have it may do better the next time.
-            FetchError::StreamLost | FetchError::Fault(_) => peer != content.peer,
+            // Who is known to have it may do better the next time, but not for ever.
+            FetchError::StreamLost | FetchError::Fault(_) => {
+                let fetch = content.chunks.get(&chunk);
+                peer != content.peer || fetch.is_some_and(|fetch| fetch.download.attempts() > 0)
+            }
             FetchError::LinkLost | FetchError::Cancelled => false,
         };
         if !lacks {
@@ -95,6 +98,15 @@ impl Engine {
         if !self.config.keeps_folder {
             return;
         }
+        let is_somebody_there = self.peers.keys().any(|peer| self.link_to(*peer).is_some());
+        let lacking = self.contents.iter().filter(|(_, content)| is_somebody_there && !content.lacking.is_empty());
+        let nobody_left: Vec<ContentId> =
+            lacking.filter(|(id, _)| self.source_of(**id, true).is_none()).map(|(id, _)| *id).collect();
+        for id in nobody_left {
+            // Who had not got it may have it by now.
+            self.contents.get_mut(&id).into_iter().for_each(|content| content.lacking.clear());
+        }
+        self.let_others_be_prefetched(out);
         let parked: Vec<(ContentId, u64)> = self
             .contents
             .iter()

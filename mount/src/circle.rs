@@ -38,34 +38,31 @@ pub enum Reach {
     },
 }
 
-/// Listening for the others.
-pub struct Reception {
-    listener: Box<dyn Listener>,
-    addresses: Vec<String>,
-}
-
-impl Reception {
-    /// Where it listens, with the port that it really got.
-    #[must_use]
-    pub fn listening(&self) -> String {
-        self.listener.address()
-    }
-
-    /// Where the others are told that they reach it.
-    #[must_use]
-    pub fn addresses(&self) -> &[String] {
-        &self.addresses
-    }
-}
-
 /// The others, as far as they are known.
 pub struct Circle {
     us: PeerId,
     share: ShareId,
-    state: State,
     guests: Arc<Guests>,
-    known: Mutex<Acquaintance>,
+    known: Arc<Known>,
+    reached: OnceLock<Reached>,
     node: OnceLock<Weak<Node>>,
+}
+
+/// What is known of the others, and where it is kept.
+struct Known {
+    state: State,
+    share: ShareId,
+    now: Mutex<Acquaintance>,
+    /// Held while it is written down, so that nothing older is written after it.
+    writing: Mutex<()>,
+}
+
+/// How the others reach us.
+struct Reached {
+    /// Where we listen, with the port that we really got.
+    listening: String,
+    /// What they are told; if empty, what this machine knows of itself.
+    advertise: Vec<String>,
 }
 
 impl Circle {
@@ -76,16 +73,21 @@ impl Circle {
             tracing::warn!("{error}");
             Acquaintance { owner, port: None, members: Members::new() }
         });
-        let (known, guests) = (Mutex::new(known), Arc::default());
-        Arc::new(Circle { us, share, state, guests, known, node: OnceLock::new() })
+        let known = Arc::new(Known { state, share, now: Mutex::new(known), writing: Mutex::default() });
+        let (reached, node) = (OnceLock::new(), OnceLock::new());
+        Arc::new(Circle { us, share, guests: Arc::default(), known, reached, node })
     }
 
     /// Begins to listen for the others: where any port will do, at the one at which we listened last, if it is free, because
-    /// that is what they remember.
+    /// that is what they remember. Only the first call counts.
     ///
     /// # Errors
     /// It was said where, and that is not possible.
-    pub async fn receive(&self, transport: &dyn Transport, reach: &Reach) -> Result<Option<Reception>, ListenError> {
+    pub async fn receive(
+        &self,
+        transport: &dyn Transport,
+        reach: &Reach,
+    ) -> Result<Option<Box<dyn Listener>>, ListenError> {
         let (wanted, advertise) = match reach {
             Reach::Nowhere => return Ok(None),
             Reach::Anywhere { advertise } => (DEFAULT_LISTEN, advertise),
@@ -111,8 +113,14 @@ impl Circle {
         let port = listening.parse().ok().map(|address: SocketAddr| address.port());
         self.lock().port = port;
         self.keep().await;
-        let addresses = if advertise.is_empty() { own_addresses(&listening) } else { advertise.clone() };
-        Ok(Some(Reception { listener, addresses }))
+        self.reached.get_or_init(|| Reached { listening, advertise: advertise.clone() });
+        Ok(Some(listener))
+    }
+
+    /// Where we listen for the others, if we do.
+    #[must_use]
+    pub fn listening(&self) -> Option<&str> {
+        self.reached.get().map(|reached| &reached.listening[..])
     }
 
     /// How those are reached and greeted of whom it is known where they are.
@@ -136,11 +144,11 @@ impl Circle {
     }
 
     /// `node` hears from the owner who the others are, and answers them if they can reach us. Only the first call counts.
-    pub fn begin(self: &Arc<Circle>, node: &Arc<Node>, reception: Option<Reception>) {
+    pub fn begin(self: &Arc<Circle>, node: &Arc<Node>, listener: Option<Box<dyn Listener>>) {
         // There is one node.
         let _ = self.node.set(Arc::downgrade(node));
         node.introduce(Introducing::Hears { by: self.lock().owner, us: self.clone() });
-        if let Some(Reception { listener, .. }) = reception {
+        if let Some(listener) = listener {
             node.answer(listener, self.guests.clone());
         }
     }
@@ -151,21 +159,39 @@ impl Circle {
 
     /// Writes down what is known. If that fails, it is told, and known in this life.
     async fn keep(&self) {
-        let (state, share, known) = (self.state.clone(), self.share, self.lock().clone());
-        let kept = tokio::task::spawn_blocking(move || state.keep_acquaintance(share, &known));
+        let known = self.known.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            let _writing = known.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = known.lock().clone();
+            known.state.keep_acquaintance(known.share, &now)
+        });
         if let Ok(Err(error)) = kept.await {
             tracing::warn!("the other devices of the share are not found after a restart: {error}");
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Acquaintance> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
+    }
+}
+
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, Acquaintance> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Introduced for Circle {
     fn id(&self) -> PeerId {
         self.us
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        match self.reached.get() {
+            Some(Reached { listening, advertise }) if advertise.is_empty() => own_addresses(listening),
+            Some(Reached { advertise, .. }) => advertise.clone(),
+            None => Vec::new(),
+        }
     }
 
     fn hear(&self, members: Members) -> BoxFuture<'_, ()> {
@@ -181,7 +207,8 @@ impl Introduced for Circle {
         }
         let moved = members.iter().filter(|(peer, addresses)| before.get(*peer) != Some(*addresses));
         for (peer, addresses) in moved {
-            tracing::info!("{peer:?} has the share, too, says its owner, and can be reached at {addresses:?}");
+            let at = if addresses.is_empty() { "nowhere".to_owned() } else { addresses.join(", ") };
+            tracing::info!("{peer:?} has the share, too, says its owner, and can be reached at {at}");
             if let Some(node) = node.as_ref().filter(|_| !addresses.is_empty()) {
                 node.follow(*peer, self.route(addresses.clone()));
             }

@@ -1,8 +1,8 @@
 //! Joining a share: a node that follows its owner, for a mount, a listing or a download.
 
-use crate::circle::{Circle, Reception};
+use crate::circle::Circle;
 use crate::net::Link as Connection;
-use crate::net::transport::Transport;
+use crate::net::transport::{Listener, Transport};
 use crate::node::{Admission, Node, Parts, Remembered, Route};
 use crate::notices;
 use crate::own_folder::OwnFolder;
@@ -10,7 +10,8 @@ use crate::sharing::{AGENT, random_u64};
 use crate::store::Store;
 use crate::ticket::Ticket;
 use crate::waking;
-use farshore_engine::{Config, DialError, Link, Notice, PeerId};
+use farshore_engine::record::Kind;
+use farshore_engine::{Config, DialError, Link, Notice, PeerId, View};
 use farshore_proto::{Hello, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -30,13 +31,19 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How long an owner who cannot be reached is waited for, if it is known what there was.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How often is looked whether all directories are in the folder.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// What is done about an owner who cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absence {
     /// Nothing can be had without the owner.
     IsAnError,
-    /// What the store remembers of the share is shown, if it remembers anything, and the store goes on remembering.
+    /// What is remembered of the share is shown, if anything is, after an attempt of [`PATIENCE`]; it goes on being
+    /// remembered.
     IsBridged,
+    /// The same, and somebody has made that attempt already, in vain.
+    IsKnown,
 }
 
 /// A share that was joined.
@@ -98,24 +105,24 @@ pub async fn join(
     absence: Absence,
 ) -> Result<Joined, JoinError> {
     let tree = TreeId { owner: ticket.owner(), share: ticket.share() };
-    let remembered = (absence == Absence::IsBridged).then_some(Remembered::Tree(tree));
-    start(ticket, transport, store, config, remembered, None).await
+    let remembered = (absence != Absence::IsAnError).then_some(Remembered::Tree(tree));
+    start(ticket, transport, store, config, (remembered, absence), None).await
 }
 
 /// What it takes to have a share in a folder of our own.
 pub struct Membership<'a> {
     /// The folder.
     pub folder: &'a mut OwnFolder,
-    /// It was there before: then the owner's absence is no reason not to begin.
-    pub is_known: bool,
+    /// What is done if the owner cannot be reached: what the folder holds may be shown if it was there before.
+    pub absence: Absence,
     /// The others who have the share.
     pub circle: Arc<Circle>,
-    /// Where they reach us, if they do.
-    pub reception: Option<Reception>,
+    /// What takes their connections, if they can reach us.
+    pub listener: Option<Box<dyn Listener>>,
 }
 
 /// Joins the share of `ticket` with a folder of our own, which is a replica of it: what is changed in either is changed in
-/// both.
+/// both. The owner's absence is bridged by what the folder holds. Returns when the directories that there are can be seen in it.
 ///
 /// # Errors
 /// As for [`join`]; and [`JoinError::Vanished`].
@@ -127,8 +134,27 @@ pub async fn join_with_folder(
     membership: Membership<'_>,
 ) -> Result<Joined, JoinError> {
     let config = Config { keeps_folder: true, ..config };
-    let remembered = Some(Remembered::Folder(ticket.share()));
-    start(ticket, transport, store, config, remembered, Some(membership)).await
+    let remembered = (Some(Remembered::Folder(ticket.share())), membership.absence);
+    let joined = start(ticket, transport, store, config, remembered, Some(membership)).await?;
+    laid_out(&joined.node).await;
+    Ok(joined)
+}
+
+/// Waits, for a while, until all directories and symlinks that peers have are in the folder: files are shown where their
+/// directory is.
+async fn laid_out(node: &Node) {
+    let is_missing = |view: View<'_>| {
+        let mut dirs = view.tree().filter(|(_, record)| !matches!(record.kind, Kind::File { .. }));
+        dirs.any(|(path, _)| view.own_inode(&path).is_none())
+    };
+    let laid_out = async {
+        while node.view(is_missing) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, laid_out).await.is_err() {
+        tracing::info!("not all directories are in the folder yet; what is in the others shows when they are");
+    }
 }
 
 /// Whether the owner wants to be told of changes: whether the share is writable.
@@ -164,17 +190,16 @@ async fn start(
     transport: Arc<dyn Transport>,
     store: Arc<dyn Store>,
     config: Config,
-    remembered: Option<Remembered>,
+    (remembered, absence): (Option<Remembered>, Absence),
     membership: Option<Membership<'_>>,
 ) -> Result<Joined, JoinError> {
     let owner = ticket.owner();
-    let (mut hello, mut peers) = (hello(ticket), BTreeMap::new());
-    let (mut admission, mut call_back): (Arc<dyn Admission>, _) = (Arc::new(Nobody), None);
-    if let Some(Membership { circle, reception, .. }) = &membership {
-        hello = hello.of_member(reception.as_ref().map(|at| at.addresses().to_vec()).unwrap_or_default());
+    let (mut peers, mut call_back) = (BTreeMap::new(), None);
+    let mut admission: Arc<dyn Admission> = Arc::new(Nobody);
+    if let Some(Membership { circle, .. }) = &membership {
         (peers, admission, call_back) = (circle.routes(), circle.clone(), Some(circle.hello()));
     }
-    peers.insert(owner, Route { addresses: ticket.addresses().to_vec(), hello });
+    peers.insert(owner, Route { addresses: ticket.addresses().to_vec(), hello: hello(ticket) });
     let node = Node::start(Parts {
         config: Config { epoch: random_u64() | 1, ..config },
         seed: random_u64(),
@@ -201,19 +226,19 @@ async fn start(
         }
     }));
     let mut is_known = node.recalled_at_unix_seconds().is_some();
-    if let Some(Membership { folder, is_known: was_known, circle, reception }) = membership {
+    if let Some(Membership { folder, circle, listener, .. }) = membership {
         // Before anybody says what should be in it: what is there need not be brought.
         if !folder.begin(&node).await {
             node.shut_down().await;
             return Err(JoinError::Vanished(folder.path().to_owned()));
         }
-        is_known = was_known;
-        circle.begin(&node, reception);
+        is_known = absence != Absence::IsAnError;
+        circle.begin(&node, listener);
     }
     waking::try_when_worth_it(Arc::downgrade(&node));
     node.follow_peers();
     let result = match is_known {
-        true => told_in_time(&node, &mut outcomes).await.map(|is_told| {
+        true => told_in_time(&node, &mut outcomes, absence).await.map(|is_told| {
             let (known_unix_seconds, is_connected) = (node.recalled_at_unix_seconds(), is_connected(&node));
             (!is_told).then_some(Bridged { known_unix_seconds, is_connected })
         }),
@@ -233,8 +258,9 @@ type Outcomes = mpsc::UnboundedReceiver<Result<(), JoinError>>;
 
 /// Waits for the owner to tell what is there now: for a moment for a connection, and then for as long as an owner who
 /// cannot be reached. Says whether it did; an owner who refuses is an error as long as it is waited for.
-async fn told_in_time(node: &Node, outcomes: &mut Outcomes) -> Result<bool, JoinError> {
-    for patience in [PATIENCE, REACH_LIMIT - PATIENCE] {
+async fn told_in_time(node: &Node, outcomes: &mut Outcomes, absence: Absence) -> Result<bool, JoinError> {
+    let until_connected = if absence == Absence::IsKnown { Duration::ZERO } else { PATIENCE };
+    for patience in [until_connected, REACH_LIMIT - PATIENCE] {
         match tokio::time::timeout(patience, outcomes.recv()).await {
             Ok(outcome) => return outcome.unwrap_or(Ok(())).map(|()| true),
             Err(_) if is_connected(node) => {}

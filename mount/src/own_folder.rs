@@ -6,7 +6,7 @@ use crate::folder::{DiskFolder, Folder, FolderError, FolderEvent, Watcher};
 use crate::live::Live;
 use crate::node::Node;
 use crate::sharing::Unshared;
-use crate::store::PRIVATE;
+use crate::store::{DiskStore, PRIVATE};
 use farshore_engine::Observation;
 use farshore_engine::path::RelPath;
 use rustix::fs::{Mode, OFlags};
@@ -47,7 +47,8 @@ impl OwnFolder {
         let ears = Ears { node: LateNode::default(), unshared: unshared.clone(), writers };
         let live = LateLive::default();
         let sink = folder_sink(path.to_owned(), ears.clone(), live.clone(), ready, told);
-        let private = (writers == Writers::Everybody).then_some(PRIVATE);
+        // Others may have changed it before, and their changes lie there still.
+        let private = (writers == Writers::Everybody || DiskStore::lies_in(path)).then_some(PRIVATE);
         let watcher = Watcher::start_beside(path, private, sink)?;
         unshared.set_recheck(watcher.recheck());
         let served = match writers {

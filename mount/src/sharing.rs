@@ -78,7 +78,7 @@ pub enum ShareError {
     #[error("the ticket cannot be made: {0}")]
     Ticket(#[from] TicketError),
     /// What comes from others has no place in it.
-    #[error(transparent)]
+    #[error("others cannot change what is in this folder: {0}; `--read-only` lets them only look")]
     Store(#[from] OpenError),
     /// The folder went away before it had been read.
     #[error("{} vanished while it was being read", .0.display())]

@@ -331,8 +331,8 @@ pub enum StateError {
     },
     /// A path cannot be left out of a share that others hold as well.
     #[error(
-        "{} cannot be left out of a share that is writable: the others hold it too; take that back with \
-         `farshore unshare --undo`, or share the folder without --writable",
+        "{} cannot be left out of a share that others may change: the others hold it too; share the folder with \
+         `--read-only`, or offer that again with `farshore unshare --undo`",
         path.display()
     )]
     Writable {
@@ -349,7 +349,7 @@ pub enum StateError {
     },
     /// Another process changes the same share from this device.
     #[error(
-        "this device has mounted this share writable already{}; unmount that, or mount without --writable",
+        "this device has mounted this share already{}; unmount that, or look at it here as well with `--read-only`",
         folder.as_ref().map_or(String::new(), |folder| format!(" and keeps it in {}", folder.display()))
     )]
     JoinedAlready {

@@ -1,6 +1,7 @@
 //! Messages in a file: each after its length, and a checksum of everything at the end.
 
 use crate::MAX_REPLY_BYTES;
+use bytes::Bytes;
 use prost::{EncodeError, Message};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -17,11 +18,12 @@ pub(crate) fn put_message(bytes: &mut Vec<u8>, message: &impl Message) {
     let _: Result<(), EncodeError> = message.encode(bytes);
 }
 
-/// Takes the next message off.
+/// Takes the next message off. It is copied once, and what is decoded of it refers to that: a name then needs no memory of its
+/// own on its way.
 ///
 /// # Errors
 /// The length that it says, or the bytes that are left if they are too few for one, if it does not fit.
-pub(crate) fn take_message<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], u32> {
+pub(crate) fn take_message(bytes: &mut &[u8]) -> Result<Bytes, u32> {
     let (len, rest) = bytes.split_first_chunk::<LENGTH_BYTES>().ok_or(bytes.len() as u32)?;
     let len = u32::from_le_bytes(*len);
     if len as usize > MAX_REPLY_BYTES {
@@ -29,7 +31,7 @@ pub(crate) fn take_message<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], u32> {
     }
     let (message, rest) = rest.split_at_checked(len as usize).ok_or(len)?;
     *bytes = rest;
-    Ok(message)
+    Ok(Bytes::copy_from_slice(message))
 }
 
 /// Appends the checksum of all that is there.

@@ -8,6 +8,7 @@ use crate::codec::decode;
 use crate::frames::{is_checksum, put_checksum, put_message, split_checksum, take_message};
 use crate::tree::{each_batch, encode_entry, encode_update, parse_batch};
 use crate::{ShareId, v1};
+use bytes::Bytes;
 use farshore_engine::{Entries, PeerFault, PeerId, Position, Remembered, TreeUpdate};
 
 /// The version of the format that is written.
@@ -165,7 +166,7 @@ struct Listing {
 }
 
 impl Listing {
-    fn take(&mut self, message: &[u8]) -> Result<(), PeerFault> {
+    fn take(&mut self, message: Bytes) -> Result<(), PeerFault> {
         for update in parse_batch(decode::<v1::TreeBatch>(message)?)? {
             self.updates += 1;
             match (update, self.begun, self.settled) {

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +28,9 @@ pub(crate) enum Helper {
     /// Read a file from front to back, or for so many seconds, and print what it took
     #[command(hide = true)]
     Read { file: PathBuf, limit_seconds: u64 },
+    /// Write a file of so many bytes from front to back, and print what it took
+    #[command(hide = true)]
+    Write { file: PathBuf, bytes: u64 },
     /// Read a file here and there, and print how long each read took
     #[command(hide = true)]
     Probe { file: PathBuf, count: u64 },
@@ -45,6 +48,11 @@ impl Helper {
             Helper::Read { file, limit_seconds } => {
                 let took =
                     read(&file, Duration::from_secs(limit_seconds)).with_context(|| file.display().to_string())?;
+                println!("{}", serde_json::to_string(&took)?);
+                Ok(())
+            }
+            Helper::Write { file, bytes } => {
+                let took = write(&file, bytes).with_context(|| file.display().to_string())?;
                 println!("{}", serde_json::to_string(&took)?);
                 Ok(())
             }
@@ -131,6 +139,23 @@ fn read(file: &Path, limit: Duration) -> anyhow::Result<Took> {
     Ok(meter.stop())
 }
 
+/// Writes a new file and closes it.
+fn write(file: &Path, bytes: u64) -> anyhow::Result<Took> {
+    let mut block = vec![0; BLOCK_BYTES];
+    folders::fill(&mut block, 0);
+    let mut meter = Meter::start();
+    let mut file = File::create_new(file)?;
+    let mut left = bytes;
+    while left > 0 {
+        let count = left.min(BLOCK_BYTES as u64) as usize;
+        file.write_all(&block[..count])?;
+        meter.add(count);
+        left -= count as u64;
+    }
+    drop(file);
+    Ok(meter.stop())
+}
+
 /// How long each probe took, in seconds.
 fn probe(file: &Path, count: u64) -> anyhow::Result<Vec<f64>> {
     let file = File::open(file)?;
@@ -153,7 +178,6 @@ fn probe(file: &Path, count: u64) -> anyhow::Result<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn a_file_is_read_to_its_end_or_for_a_time() {
@@ -161,6 +185,15 @@ mod tests {
         file.write_all(&[1; 3_000_000]).unwrap();
         assert_eq!(read(file.path(), Duration::from_secs(60)).unwrap().bytes, 3_000_000);
         assert_eq!(read(file.path(), Duration::ZERO).unwrap().bytes, 0);
+    }
+
+    #[test]
+    fn a_file_is_written_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        assert_eq!(write(&path, 3_000_000).unwrap().bytes, 3_000_000);
+        assert_eq!(path.metadata().unwrap().len(), 3_000_000);
+        assert!(write(&path, 1).is_err(), "it is there already");
     }
 
     #[test]

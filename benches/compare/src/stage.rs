@@ -67,17 +67,23 @@ pub(crate) struct Mounted {
 impl Mounted {
     /// Waits until something is mounted on `root` and its first listing has come.
     pub(crate) fn wait(process: Process, root: PathBuf, stage: &Stage<'_>) -> Result<Mounted, Trouble> {
-        let mut mounted = Mounted { root, process: Some(process) };
-        let Mounted { root, process } = &mut mounted;
-        if let Some(process) = process {
-            process.wait_for(START_LIMIT, |_| Ok(is_mounted(root)?.then_some(())))?;
-        }
+        let mounted = Mounted::wait_for_any(process, root)?;
         let mut list = Command::new("ls");
-        list.arg("-U").arg(root);
+        list.arg("-U").arg(&mounted.root);
         // In a process of its own, because it may never come.
         let listing = stage.start_reader(list, "first listing")?.end(START_LIMIT)?;
         if listing.is_empty() {
             return Err(Trouble::Failed("the mount is empty".to_owned()));
+        }
+        Ok(mounted)
+    }
+
+    /// Waits until something is mounted on `root`, which may be empty.
+    pub(crate) fn wait_for_any(process: Process, root: PathBuf) -> Result<Mounted, Trouble> {
+        let mut mounted = Mounted { root, process: Some(process) };
+        let Mounted { root, process } = &mut mounted;
+        if let Some(process) = process {
+            process.wait_for(START_LIMIT, |_| Ok(is_mounted(root)?.then_some(())))?;
         }
         Ok(mounted)
     }

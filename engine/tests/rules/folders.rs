@@ -5,20 +5,24 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record};
 use farshore_engine::testing::{Hand, dir_record, file_record, path};
 use farshore_engine::*;
+use std::time::Duration;
 
 const FILE: SeenKind = SeenKind::File { size_bytes: 10 };
 
 /// A follower with a folder, which was told of these files and of a directory.
-fn with_folder(files: &[(&str, u64)]) -> (Hand, EffectId) {
-    let mut hand = Hand::new(Config { keeps_folder: true, ..Config::default() });
+fn with_folder(files: &[(&str, u64)], config: Config) -> (Hand, EffectId) {
+    let mut hand = Hand::new(Config { keeps_folder: true, ..config });
     observe(&mut hand, Observation::ScanBegin { path: RelPath::ROOT });
     hand.found("", SeenKind::Dir, 0o755, 1, (1, 1));
     observe(&mut hand, Observation::ScanEnd { path: RelPath::ROOT });
     let out = hand.give(Input::Command(Command::Follow { peer: Hand::PEER }));
     hand.connect(&out);
-    hand.tell(vec![TreeUpdate::Begin { position: Position { epoch: 1, seq: 0 } }, Hand::entry("d", dir_record())]);
+    let begin = TreeUpdate::Begin { position: Position { epoch: 1, seq: 0 } };
+    let out = hand.tell(vec![begin, Hand::entry("d", dir_record())]);
     let entries = files.iter().map(|(at, size_bytes)| Hand::entry(at, file_record(*size_bytes, 1)));
-    let out = hand.tell(entries.chain([TreeUpdate::End { settled: 0 }]).collect());
+    hand.tell(entries.chain([TreeUpdate::End { settled: 0 }]).collect());
+    // That was all.
+    hand.tell(Vec::new());
     let (effect, ops) = applied(&out).unwrap_or_else(|| panic!("nothing is done: {out:?}"));
     assert!(matches!(&ops[0], Apply::MakeDir { path: at, .. } if *at == path("d")), "{ops:?}");
     (hand, effect)
@@ -26,7 +30,11 @@ fn with_folder(files: &[(&str, u64)]) -> (Hand, EffectId) {
 
 /// The same, with everything done that there is to be done.
 fn at_rest(files: &[(&str, u64)]) -> Hand {
-    let (mut hand, effect) = with_folder(files);
+    at_rest_with(files, Config::default())
+}
+
+fn at_rest_with(files: &[(&str, u64)], config: Config) -> Hand {
+    let (mut hand, effect) = with_folder(files, config);
     let done = [(); 2].map(|()| Ok(facts(40)));
     assert_eq!(applied(&end(&mut hand, effect, done.to_vec())), None);
     hand
@@ -102,6 +110,51 @@ fn a_file_that_is_brought_is_fetched_and_put_into_the_folder() {
 }
 
 #[test]
+fn what_was_read_to_its_end_goes_into_the_folder_however_small_the_cache_is() {
+    let mut hand = at_rest_with(&[("f", 700)], Config { cache_bytes: Some(0), ..Config::default() });
+    let handle = hand.open("f");
+    let (_, out) = hand.ask(Request::Read { handle, offset: 0, len: 700 });
+    let out = hand.bring(&Hand::fetches(&out)[0]);
+    let (store, _) = Hand::stores(&out)[0];
+    let out = hand.give(Input::Done(store, Done::Stored(Ok(()))));
+    let (effect, ops) = applied(&out).unwrap();
+    assert_eq!(hand.ask_now(Request::Release { handle }), Ok(Reply::Released));
+    assert_eq!(hand.engine.view().stored_bytes(), 700, "it is being put into the folder");
+    let kept = hand.ask_now(Request::Evict { path: path("f") });
+    assert_eq!(kept, Ok(Reply::Evicted { files: 0, kept_files: 1, freed_bytes: 0 }));
+    end(&mut hand, effect, ops.iter().map(|_| Ok(facts(41))).collect());
+    let view = hand.engine.view();
+    assert_eq!((view.away(&path("f")), view.stored_bytes()), (None, 0));
+}
+
+/// What is told of before a directory is renamed has to be told as of then: it moves with the directory.
+#[test]
+fn who_only_looks_on_hears_of_everything_in_turn() {
+    let mut hand = at_rest(&[]);
+    let looking = PeerId([5; 32]);
+    let ask = |hand: &mut Hand, cursor| match hand.ask_now(Request::PeerWatch { peer: looking, cursor }) {
+        Ok(Reply::Watched { updates, cursor }) => (updates, cursor),
+        other => panic!("{other:?}"),
+    };
+    let (_, cursor) = ask(&mut hand, WatchCursor::at(Position::default()));
+    hand.found("a", SeenKind::Dir, 0o755, 1, (60, 1));
+    hand.found("a/f", FILE, 0o644, 1, (61, 1));
+    observe(&mut hand, Observation::Moved { from: path("a"), to: path("b") });
+    let (updates, _) = ask(&mut hand, cursor);
+    let told: Vec<String> = updates
+        .into_iter()
+        .filter_map(|update| match update {
+            TreeUpdate::Event { change: Change::Put { path, .. }, .. } => Some(format!("put {path}")),
+            TreeUpdate::Event { change: Change::Rename { from, to, .. }, .. } => Some(format!("rename {from} {to}")),
+            // It said so itself.
+            TreeUpdate::Skip { .. } => None,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["put a", "put a/f", "rename a b"]);
+}
+
+#[test]
 fn who_saw_what_is_away_can_remove_it_and_write_over_it() {
     let mut hand = at_rest(&[("f", 700), ("g", 700)]);
     observe(&mut hand, Observation::Sighted { path: path("f") });
@@ -153,7 +206,7 @@ fn the_later_of_two_stays_and_the_other_is_for_its_holder_to_keep() {
 
 #[test]
 fn what_the_disk_refuses_holds_up_nothing_else_and_is_tried_again() {
-    let (mut hand, effect) = with_folder(&[]);
+    let (mut hand, effect) = with_folder(&[], Config::default());
     let out = end(&mut hand, effect, vec![Err(ApplyError::Io), Ok(facts(1))]);
     assert!(Hand::notices(&out).iter().any(|notice| matches!(notice, Notice::ApplyFailed { .. })));
     assert_eq!(applied(&out), None, "not at once");
@@ -169,7 +222,7 @@ fn what_the_disk_refuses_holds_up_nothing_else_and_is_tried_again() {
 
 #[test]
 fn where_something_else_was_found_nothing_is_done_before_somebody_has_looked() {
-    let (mut hand, effect) = with_folder(&[]);
+    let (mut hand, effect) = with_folder(&[], Config::default());
     let out = end(&mut hand, effect, vec![Err(ApplyError::Changed), Ok(facts(1))]);
     assert!(Hand::notices(&out).contains(&&Notice::LookAt { path: path("d") }));
     assert_eq!(applied(&hand.pass(Config::default().retry_cap)), None);
@@ -236,4 +289,75 @@ fn numbers_that_leave_no_room_for_others_are_refused() {
         let is_fault = |notice: &&Notice| matches!(notice, Notice::PeerFault { fault: PeerFault::Version, .. });
         assert!(Hand::notices(&out).iter().any(is_fault), "{out:?}");
     }
+}
+
+/// What the peer says of a path with its next change: that nothing is there any more.
+fn removed_by_peer(hand: &mut Hand, at: &str) -> Vec<Output> {
+    let dot = Dot { author: DeviceTag::of(&Hand::PEER), counter: 9 };
+    let revision = Revision::removed(Version::default().with(dot));
+    hand.event(Change::Remove { path: path(at), revision })
+}
+
+/// A folder that holds `f`, which the peer had made.
+fn holding() -> Hand {
+    let mut hand = at_rest(&[("f", 700)]);
+    let (_, out) = hand.ask(Request::Bring { path: path("f") });
+    let out = hand.bring(&Hand::fetches(&out)[0]);
+    let out = hand.give(Input::Done(Hand::stores(&out)[0].0, Done::Stored(Ok(()))));
+    let (effect, ops) = applied(&out).unwrap();
+    end(&mut hand, effect, ops.iter().map(|_| Ok(facts(41))).collect());
+    hand
+}
+
+fn is_removal(op: &Apply) -> bool {
+    matches!(op, Apply::Remove { .. })
+}
+
+#[test]
+fn what_a_peer_removes_stays_until_it_has_told_all_that_it_has_to_tell() {
+    let mut hand = holding();
+    let out = removed_by_peer(&mut hand, "f");
+    assert_eq!(announced(&out, "f"), Some(None));
+    assert_eq!(applied(&out), None, "it may have another name");
+    let (_, ops) = applied(&hand.tell(Vec::new())).unwrap();
+    assert!(matches!(&ops[0], Apply::Remove { path: at, .. } if *at == path("f")), "{ops:?}");
+}
+
+#[test]
+fn what_a_peer_renamed_is_not_lost_if_it_was_cut_off_in_the_middle() {
+    let mut hand = holding();
+    removed_by_peer(&mut hand, "f");
+    let link = hand.link;
+    let mut out = hand.give(Input::Peer(Hand::PEER, PeerEvent::LinkDown { link }));
+    let is_dial = |output: &Output| matches!(output, Output::Effect(_, Effect::Dial { .. }));
+    while !out.iter().any(is_dial) {
+        assert_eq!(applied(&out), None);
+        out = hand.pass(Duration::from_millis(100));
+    }
+    hand.connect(&out);
+    let out = hand.put("z", file_record(700, 1), false);
+    let (_, ops) = applied(&out).unwrap();
+    assert!(matches!(&ops[0], Apply::Rename { from, to, .. } if *from == path("f") && *to == path("z")), "{ops:?}");
+    assert!(!ops.iter().any(is_removal));
+}
+
+#[test]
+fn who_says_nothing_more_for_a_while_has_told_all() {
+    let mut hand = holding();
+    removed_by_peer(&mut hand, "f");
+    let out = hand.pass(Duration::from_secs(6));
+    assert!(applied(&out).is_some_and(|(_, ops)| is_removal(&ops[0])), "{out:?}");
+}
+
+#[test]
+fn who_lists_holds_nobody_up_and_has_to_go_on() {
+    let mut hand = holding();
+    let out = hand.tell(vec![
+        TreeUpdate::Begin { position: Position { epoch: 1, seq: 9 } },
+        Hand::entry("another", dir_record()),
+    ]);
+    assert!(applied(&out).is_some_and(|(_, ops)| matches!(ops[0], Apply::MakeDir { .. })), "{out:?}");
+    let out = hand.tell(Vec::new());
+    let fault = Notice::PeerFault { peer: Hand::PEER, fault: PeerFault::OutOfPlace };
+    assert!(Hand::notices(&out).contains(&&fault), "{out:?}");
 }

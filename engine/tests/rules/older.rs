@@ -51,7 +51,9 @@ fn settle(hand: &mut Hand, mut out: Vec<Output>) -> Vec<Output> {
 fn edit(hand: &mut Hand, size_bytes: u64) -> Vec<Output> {
     let record = file_record(size_bytes, 2);
     let revision = Dot { author: DeviceTag::of(&Hand::PEER), counter: 9 }.into();
-    hand.event(Change::Put { path: path("f"), record, revision, replaced: false })
+    let out = hand.event(Change::Put { path: path("f"), record, revision, replaced: false });
+    // That was all.
+    [out, hand.tell(Vec::new())].concat()
 }
 
 /// Which chunks are to be compared with the file in the folder.

@@ -1,9 +1,9 @@
 //! Of a share that all change, whoever has a file's bytes can bring them.
 
 use farshore_engine::chunk::CHUNK_SIZE;
-use farshore_engine::event::Observation;
+use farshore_engine::event::{Change, Observation};
 use farshore_engine::path::RelPath;
-use farshore_engine::testing::{FetchSeen, Hand, path};
+use farshore_engine::testing::{FetchSeen, Hand, file_record, path};
 use farshore_engine::*;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -160,4 +160,92 @@ fn who_brings_more_is_asked_for_more() {
     }
     assert_eq!(asked.iter().sum::<usize>(), 256, "{asked:?}");
     assert!(asked[0] > 2 * asked[1], "{asked:?}");
+}
+
+#[test]
+fn who_had_not_got_it_may_have_it_when_nobody_else_is_left() {
+    let (mut hand, _) = with_two(only(Config::default()), &[("large", 20 * CHUNK_SIZE)]);
+    let fetches = bring(&mut hand, "large");
+    let of_other: Vec<FetchSeen> = fetches.iter().filter(|fetch| fetch.peer == OTHER).cloned().collect();
+    for fetch in &of_other {
+        hand.fail(fetch, FetchError::NotYet);
+    }
+    let link = hand.link;
+    let out = hand.give(Input::Peer(Hand::PEER, PeerEvent::LinkDown { link }));
+    let again = Hand::fetches(&out);
+    assert!(!again.is_empty() && again.iter().all(|fetch| fetch.peer == OTHER), "{again:?}");
+}
+
+#[test]
+fn what_only_one_has_who_is_away_holds_up_nothing_that_others_have() {
+    let all = Config { fetches_all: true, max_prefetches: 1, ..only(Config::default()) };
+    let (mut hand, other) = with_two(all, &[]);
+    let out = hand.put("first", file_record(700, 1), false);
+    let fetch = Hand::fetches(&out).remove(0);
+    let link = hand.link;
+    let mut out = hand.give(Input::Peer(Hand::PEER, PeerEvent::LinkDown { link }));
+    // The other one has not got it.
+    for _ in 0..3 {
+        for fetch in Hand::fetches(&out) {
+            out = hand.fail(&fetch, FetchError::NotYet);
+        }
+    }
+    assert_eq!(fetch.peer, Hand::PEER);
+    let record = file_record(800, 2);
+    let revision = Dot { author: DeviceTag::of(&OTHER), counter: 1 }.into();
+    let put =
+        TreeUpdate::Event { seq: 1, change: Change::Put { path: path("second"), record, revision, replaced: false } };
+    let begin = TreeUpdate::Begin { position: Position { epoch: 1, seq: 0 } };
+    let updates = vec![begin, TreeUpdate::End { settled: 0 }, put];
+    let out = hand.give(Input::Peer(OTHER, PeerEvent::Tree { link: other, updates }));
+    assert!(Hand::fetches(&out).iter().any(|fetch| fetch.path == "second" && fetch.peer == OTHER), "{out:?}");
+}
+
+#[test]
+fn what_nobody_has_is_asked_for_less_and_less_often() {
+    let all = Config { fetches_all: true, ..only(Config::default()) };
+    let (mut hand, _) = with_two(all, &[]);
+    let mut out = hand.put("f", file_record(700, 1), false);
+    let (mut asked, until) = (0, hand.now + Duration::from_secs(600));
+    while hand.now < until {
+        let fetches = Hand::fetches(&out);
+        asked += fetches.len();
+        out = match fetches.first() {
+            Some(fetch) => hand.fail(fetch, FetchError::NotYet),
+            None => hand.pass(Duration::from_millis(500)),
+        };
+    }
+    assert!((10..60).contains(&asked), "{asked}");
+}
+
+#[test]
+fn who_does_not_want_to_wait_is_told_at_once_that_who_has_it_is_away() {
+    let fail = Config { on_disconnect: OnDisconnect::Fail, ..only(Config::default()) };
+    let (mut hand, _) = with_two(fail, &[("f", 700)]);
+    let (_, id, first) = read(&mut hand, "f");
+    let link = hand.link;
+    let out = hand.give(Input::Peer(Hand::PEER, PeerEvent::LinkDown { link }));
+    let [second] = &Hand::fetches(&out)[..] else { panic!("{out:?}") };
+    assert_ne!(second.peer, first.peer);
+    let out = hand.fail(second, FetchError::NotYet);
+    assert_eq!(Hand::reply(&out, id), Some(Err(Errno::Io)));
+}
+
+#[test]
+fn who_fails_again_and_again_is_not_the_only_one_who_is_asked() {
+    let (mut hand, _) = with_two(only(Config::default()), &[("f", 700)]);
+    let (_, id, mut fetch) = read(&mut hand, "f");
+    for _ in 0..3 {
+        if fetch.peer == OTHER {
+            break;
+        }
+        let mut out = hand.fail(&fetch, FetchError::StreamLost);
+        while Hand::fetches(&out).is_empty() {
+            out = hand.pass(Duration::from_millis(100));
+        }
+        fetch = Hand::fetches(&out).remove(0);
+    }
+    assert_eq!(fetch.peer, OTHER);
+    let out = hand.bring(&fetch);
+    assert!(matches!(Hand::reply(&out, id), Some(Ok(Reply::Read(_)))), "{out:?}");
 }

@@ -1,21 +1,25 @@
 //! `farshore demo`: a tour on one machine, with two devices that have nothing in common but a ticket.
 //!
-//! Every step says what it does and what came of it, and the tour fails if it came out wrong.
+//! Every step says what it does and what came of it, and the tour fails if it came out wrong. With a sample, both devices
+//! change what is shared; somebody's own folder is only looked at.
 
 use super::link_cutter::LinkCutter;
 use super::{Failure, interruptible, stop_signal};
+use crate::circle::Circle;
 use crate::fuse::{MountOptions, Mounted};
-use crate::joining::{Absence, join};
+use crate::joining::{Absence, Joined, Membership, join, join_with_folder};
 use crate::kernel_host::KernelHost;
+use crate::live;
 use crate::net::tls::TlsTransport;
 use crate::node::Node;
-use crate::sharing::{ShareOptions, Sharing};
+use crate::own_folder::{OwnFolder, Writers};
+use crate::sharing::{ShareOptions, Sharing, Unshared, fresh_config};
 use crate::state::State;
-use crate::store::{DiskStore, Store};
+use crate::store::{DiskStore, PRIVATE, Store};
 use crate::ticket::Ticket;
 use clap::Args;
+use farshore_engine::Link;
 use farshore_engine::chunk::CHUNK_SIZE;
-use farshore_engine::{Config, Link};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -62,11 +66,12 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), Failure> {
         Some(folder) => folder.clone(),
         None => interruptible(stop.as_mut(), write_sample(scratch.path())).await?,
     };
-    let mut stage = interruptible(stop.as_mut(), set_up(folder, scratch.path())).await?;
+    let is_sample = args.folder.is_none();
+    let mut stage = interruptible(stop.as_mut(), set_up(folder, scratch.path(), is_sample)).await?;
     // Not in the middle of mounting: what is half mounted cannot be taken down.
     let mut result = mount(&mut stage).await;
     if result.is_ok() {
-        result = interruptible(stop.as_mut(), tour(&stage, args.folder.is_none())).await;
+        result = interruptible(stop.as_mut(), tour(&stage)).await;
     }
     if result.is_ok() && args.stay {
         tell!("   mounted on {}; stop with Ctrl-C", stage.mountpoint.display());
@@ -80,6 +85,8 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), Failure> {
 struct Stage {
     mounted: Option<Mounted>,
     reader: Arc<Node>,
+    /// Where the reader has plain files of what is shared, and changes them.
+    copy: Option<OwnFolder>,
     sharing: Sharing,
     link: LinkCutter,
     mountpoint: PathBuf,
@@ -87,11 +94,15 @@ struct Stage {
     store_dir: PathBuf,
 }
 
-async fn tour(stage: &Stage, is_sample: bool) -> Result<(), Failure> {
+async fn tour(stage: &Stage) -> Result<(), Failure> {
     walk(stage).await?;
     read_on_demand(stage).await?;
     cut_in_mid_read(stage).await?;
-    notice_changes(stage, is_sample).await?;
+    // Nobody's own folder is written to.
+    if stage.copy.is_some() {
+        notice_changes(stage).await?;
+        make_changes(stage).await?;
+    }
     tell!("done: everything that was read is what was shared");
     Ok(())
 }
@@ -121,7 +132,7 @@ async fn write_sample(scratch: &Path) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-async fn set_up(folder: PathBuf, scratch: &Path) -> Result<Stage, Failure> {
+async fn set_up(folder: PathBuf, scratch: &Path, is_sample: bool) -> Result<Stage, Failure> {
     let device = |name: &str| State::open(Some(scratch.join(name)));
     let (owner, reader) = (device("owner")?, device("reader")?);
     let options = ShareOptions {
@@ -129,7 +140,7 @@ async fn set_up(folder: PathBuf, scratch: &Path) -> Result<Stage, Failure> {
         listen: "127.0.0.1:0".to_owned(),
         advertise: Vec::new(),
         new_ticket: false,
-        writable: false,
+        writable: is_sample,
     };
     let sharing = Sharing::start(owner, options).await?;
     tell!("1. one device shares {}", folder.display());
@@ -142,18 +153,37 @@ async fn set_up(folder: PathBuf, scratch: &Path) -> Result<Stage, Failure> {
     tell!("   its ticket: {}", ticket.encode());
 
     let store_dir = scratch.join("store");
-    let store = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
-    let transport = Arc::new(TlsTransport::new(reader.identity()?));
-    let joined = join(&ticket, transport, store as Arc<dyn Store>, Config::default(), Absence::IsAnError).await?;
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
+    let identity = reader.identity()?;
+    let own = identity.id();
+    let config = fresh_config(&own);
+    let transport = Arc::new(TlsTransport::new(identity));
+    let (joined, copy) = match is_sample {
+        true => {
+            let copy = OwnFolder::open(&store_dir, Writers::Everybody, Unshared::default());
+            let mut copy = copy.map_err(Failure::failed)?;
+            let circle = Circle::new(reader, own, ticket.owner(), ticket.share());
+            let membership = Membership { folder: &mut copy, absence: Absence::IsAnError, circle, listener: None };
+            (join_with_folder(&ticket, transport, store, config, membership).await?, Some(copy))
+        }
+        false => (join(&ticket, transport, store, config, Absence::IsAnError).await?, None),
+    };
+    let Joined { node: reader, bridged: _ } = joined;
     let mountpoint = scratch.join("mount");
     fs::create_dir(&mountpoint)?;
-    Ok(Stage { mounted: None, reader: joined.node, sharing, link, mountpoint, folder, store_dir })
+    Ok(Stage { mounted: None, reader, copy, sharing, link, mountpoint, folder, store_dir })
 }
 
 async fn mount(stage: &mut Stage) -> Result<(), Failure> {
-    let host = Arc::new(KernelHost::new(stage.reader.clone(), stage.store_dir.clone()));
-    let at = stage.mountpoint.clone();
-    let mounted = tokio::task::spawn_blocking(move || Mounted::mount(host, &at, MountOptions::default()));
+    let (at, options) =
+        (stage.mountpoint.clone(), MountOptions { read_only: stage.copy.is_none(), ..MountOptions::default() });
+    let mounted = match stage.copy.as_ref().map(OwnFolder::live).transpose().map_err(Failure::failed)? {
+        Some(copy) => tokio::task::spawn_blocking(move || live::mount(copy, &at, options)),
+        None => {
+            let host = Arc::new(KernelHost::new(stage.reader.clone(), stage.store_dir.clone()));
+            tokio::task::spawn_blocking(move || Mounted::mount(host, &at, options))
+        }
+    };
     stage.mounted = Some(mounted.await.map_err(Failure::failed)??);
     tell!("2. another device joins with the ticket and mounts it on {}", stage.mountpoint.display());
     Ok(())
@@ -164,6 +194,9 @@ async fn take_down(mut stage: Stage) -> Result<(), Failure> {
         tokio::task::spawn_blocking(move || mounted.unmount()).await.map_err(Failure::failed)??;
     }
     stage.reader.shut_down().await;
+    if let Some(copy) = stage.copy.take() {
+        copy.stop().await;
+    }
     stage.sharing.stop().await;
     Ok(())
 }
@@ -172,7 +205,8 @@ async fn take_down(mut stage: Stage) -> Result<(), Failure> {
 async fn walk(stage: &Stage) -> Result<(), Failure> {
     let (here, there) = (stage.mountpoint.clone(), stage.folder.clone());
     let begun = Instant::now();
-    let seen = blocking(move || Ok((count(&here)?, count(&there)?))).await?;
+    let private = DiskStore::lies_in(&there).then_some(PRIVATE);
+    let seen = blocking(move || Ok((count(&here, None)?, count(&there, private)?))).await?;
     let ((entries, bytes), there) = seen;
     if (entries, bytes) != there {
         return Err(Failure::failed(format!("the mount shows {entries} entries of {bytes} bytes, not {there:?}")));
@@ -185,15 +219,18 @@ async fn walk(stage: &Stage) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Entries below a folder that can be shared, and the bytes of its files.
-fn count(folder: &Path) -> io::Result<(u64, u64)> {
+/// Entries below a folder that can be shared, and the bytes of its files. One in it may be `private`.
+fn count(folder: &Path, private: Option<&str>) -> io::Result<(u64, u64)> {
     let (mut entries, mut bytes) = (0, 0);
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let meta = entry.metadata()?;
+        if private.is_some_and(|name| entry.file_name() == name) {
+            continue;
+        }
         if meta.is_dir() {
             // What may not be looked into is not shared either.
-            let (inner_entries, inner_bytes) = match count(&entry.path()) {
+            let (inner_entries, inner_bytes) = match count(&entry.path(), None) {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (0, 0),
                 counted => counted?,
             };
@@ -310,27 +347,44 @@ async fn wait_for_link(stage: &Stage, up: bool) -> Result<(), Failure> {
     tokio::time::timeout(STEP_LIMIT, reached).await.map_err(late)
 }
 
-/// What changes in the shared folder changes in the mount. Only in a sample: nobody's own folder is written to.
-async fn notice_changes(stage: &Stage, is_sample: bool) -> Result<(), Failure> {
-    if !is_sample {
-        return Ok(());
-    }
+/// What changes in the shared folder changes in the mount.
+async fn notice_changes(stage: &Stage) -> Result<(), Failure> {
     let begun = Instant::now();
-    let (here, there) = (stage.mountpoint.join("news.txt"), stage.folder.join("news.txt"));
-    fs::write(there, "fresh\n")?;
+    fs::write(stage.folder.join("news.txt"), "fresh\n")?;
+    shows(stage.mountpoint.join("news.txt"), "fresh\n").await?;
+    tell!("6. a file written in the shared folder shows in the mount after {:?}", begun.elapsed());
+    Ok(())
+}
+
+/// What is changed in the mount changes in the shared folder.
+async fn make_changes(stage: &Stage) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let here = stage.mountpoint.clone();
+    blocking(move || {
+        fs::create_dir(here.join("answers"))?;
+        fs::write(here.join("answers/reply.txt"), "an answer\n")?;
+        fs::rename(here.join("news.txt"), here.join("answers/news.txt"))
+    })
+    .await?;
+    shows(stage.folder.join("answers/reply.txt"), "an answer\n").await?;
+    shows(stage.folder.join("answers/news.txt"), "fresh\n").await?;
+    tell!("7. what is written and renamed in the mount is so in the shared folder after {:?}", begun.elapsed());
+    Ok(())
+}
+
+/// Waits until a file holds this text.
+async fn shows(path: PathBuf, text: &'static str) -> Result<(), Failure> {
     let seen = async {
         loop {
-            let path = here.clone();
-            if blocking(move || Ok(fs::read_to_string(path).is_ok_and(|text| text == "fresh\n"))).await? {
+            let path = path.clone();
+            if blocking(move || Ok(fs::read_to_string(path).is_ok_and(|read| read == text))).await? {
                 return Ok::<(), Failure>(());
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    let late = |_| Failure::failed("a new file did not show in the mount");
-    tokio::time::timeout(STEP_LIMIT, seen).await.map_err(late)??;
-    tell!("6. a file written on one side shows on the other after {:?}", begun.elapsed());
-    Ok(())
+    let late = |_| Failure::failed(format!("{} did not become what it is on the other side", path.display()));
+    tokio::time::timeout(STEP_LIMIT, seen).await.map_err(late)?
 }
 
 fn fetched(stage: &Stage) -> u64 {

@@ -1,14 +1,16 @@
 //! `farshore mount`: joins a share and mounts it until it is unmounted or told to stop.
 
+pub(super) mod place;
 mod reach;
 mod writable;
 
+use self::place::{Access, Place};
 use self::reach::ReachArgs;
 use self::writable::Writing;
 use super::{Failure, daemon, interruptible, paths, prepare, stop_signal, text};
 use crate::control::{Control, Part, Process};
 use crate::fuse::{self, Ended, MountOptions, Mounted};
-use crate::joining::{Absence, Bridged, Joined, join};
+use crate::joining::{Bridged, Joined, join};
 use crate::kernel_host::KernelHost;
 use crate::live;
 use crate::node::Node;
@@ -29,15 +31,13 @@ pub(super) struct MountArgs {
     /// An empty directory to mount on
     #[arg(value_name = "MNT")]
     mountpoint: PathBuf,
-    /// Where fetched bytes are kept [default: a directory for this share in the state directory]
+    /// The folder in which you have the share: plain files, which you can change there as on the mount; what lies in it already
+    /// becomes part of the share. Of a mount that is read-only, where fetched bytes are kept [default: where it was last, or
+    /// a directory for this share in the state directory]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Have the share in the directory of --store, as a folder of plain files that you can change, too: what you change in it
-    /// or on the mount is changed for everybody, and the reverse. All that lies in that directory already becomes part of the
-    /// share. The owner has to share it with --writable
-    #[arg(long, conflicts_with = "read_only")]
-    writable: bool,
-    /// Mount read-only, as without --writable
+    /// Only look at it: nothing can be changed, and what was fetched may go again. It is always so if the owner shares it
+    /// with --read-only
     #[arg(long)]
     read_only: bool,
     #[command(flatten)]
@@ -48,13 +48,14 @@ pub(super) struct MountArgs {
     /// How long a read waits for bytes before it fails, in seconds
     #[arg(long, default_value_t = 30, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     read_timeout: u64,
-    /// How much of what was fetched is kept, in bytes; K, M, G and T count as in 64G [default: all that there is room for]
+    /// How much of what was fetched is kept, in bytes; K, M, G and T count as in 64G. Whole files that are in your folder are
+    /// yours and do not count [default: all that there is room for]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     cache_size: Option<u64>,
     /// Fetch files whole when they are opened, eight at once
     #[arg(long)]
     prefetch_on_open: bool,
-    /// Mount options as in mount(8): allow_other, dev, suid, noexec, noatime, ...
+    /// Mount options as in mount(8): ro, rw, allow_other, dev, suid, noexec, noatime, ...
     #[arg(short = 'o', value_name = "OPTS")]
     options: Vec<String>,
     /// Return when it is mounted, and go on in the background
@@ -75,25 +76,39 @@ impl MountArgs {
     pub(super) fn wants_daemon(&self) -> bool {
         self.daemon && !daemon::is_background()
     }
+
+    /// What the person wants to do with the share.
+    fn access(&self) -> Result<Access, Failure> {
+        let asked = self.options.iter().rev().find_map(|list| MountOptions::asks_to_write(list));
+        match (self.read_only, asked) {
+            (true, Some(true)) => {
+                Err(Failure::usage("`--read-only` and `-o rw` contradict each other; leave out one of them"))
+            }
+            (true, Some(false) | None) | (false, Some(false)) => Ok(Access::Read),
+            (false, Some(true)) => Ok(Access::Write),
+            (false, None) => Ok(Access::AsShared),
+        }
+    }
 }
 
 pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), Failure> {
     let (ticket, state, transport) = prepare(state, &args.ticket)?;
     let reach = args.reach.reach()?;
-    let mut options = MountOptions { read_only: !args.writable, ..MountOptions::default() };
+    let mut options = MountOptions::default();
     for list in &args.options {
         options.apply(list)?;
     }
-    if !options.read_only && !args.writable {
-        return Err(Failure::usage(
-            "a share is mounted read-only unless it is to be changed: add `--writable`, or leave out `-o rw`",
-        ));
-    }
+    let access = args.access()?;
     // Before anything else is set up: a bad mountpoint is the most likely slip.
-    fuse::prepare(&args.mountpoint)?;
-    let store_dir = args.store.unwrap_or_else(|| state.dir().join("store").join(ticket.share().to_string()));
+    let mountpoint = fuse::prepare(&args.mountpoint)?;
     let own = state.identity().map_err(Failure::failed)?.id();
-    let mut writing = if args.writable { Some(Writing::begin(&state, &ticket, own)?) } else { None };
+    let mut stop = pin!(stop_signal());
+    let choosing = place::choose((&state, own), &ticket, &*transport, access, args.store);
+    let Place { dir: store_dir, mut writing, absence } = interruptible(stop.as_mut(), choosing).await?;
+    options.read_only = writing.is_none();
+    if writing.is_some() {
+        place::check_apart(&store_dir, &mountpoint)?;
+    }
     let store = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
     let config = Config {
         read_timeout: Duration::from_secs(args.read_timeout),
@@ -105,18 +120,14 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
         prefetch_on_open: args.prefetch_on_open,
         ..fresh_config(&own)
     };
-    let mut stop = pin!(stop_signal());
     let joining = async {
         let store = store.clone() as Arc<dyn Store>;
-        if let Some(writing) = &mut writing {
-            let (transport, store) = (transport.clone(), store.clone());
-            let joined = writing.join(&ticket, transport, store, config.clone(), (store_dir.clone(), &reach)).await?;
-            if let Some(joined) = joined {
-                return Ok(joined);
+        match &mut writing {
+            Some(writing) => {
+                writing.join(&ticket, transport, store, config, (store_dir.clone(), absence), &reach).await
             }
-            say!("the owner shares this read-only: nothing that is changed here reaches anybody");
+            None => Ok(join(&ticket, transport, store, config, absence).await?),
         }
-        Ok(join(&ticket, transport, store, config, Absence::IsBridged).await?)
     };
     let Joined { node, bridged } = match interruptible(stop.as_mut(), joining).await {
         Ok(joined) => joined,
@@ -126,22 +137,17 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
             return Err(failure);
         }
     };
-    let mounted = match mount(&node, writing.as_ref(), &store_dir, &args.mountpoint, options).await {
+    let mounted = match mount(&node, writing.as_ref(), &store_dir, &mountpoint, options).await {
         Ok(mounted) => mounted,
         Err(failure) => {
             node.shut_down().await;
             return Err(failure);
         }
     };
-    let process = Process::new(
-        node.clone(),
-        Part::Mount {
-            ticket: ticket.clone(),
-            store: store_dir.clone(),
-            circle: writing.as_ref().and_then(Writing::circle),
-        },
-    );
-    let process = process.mounted(&mounted).handling(paths::of_mount(node.clone()));
+    let folder = writing.is_some().then(|| store_dir.clone());
+    let circle = writing.as_ref().and_then(Writing::circle);
+    let part = Part::Mount { ticket: ticket.clone(), store: store_dir.clone(), circle: circle.clone() };
+    let process = Process::new(node.clone(), part).mounted(&mounted).handling(paths::of_mount(node.clone(), folder));
     let _control = Control::start_if_possible(state.dir(), Arc::new(process));
     let entries = node.view(|view| view.entries()) - 1;
     if let Some(Bridged { known_unix_seconds, is_connected }) = bridged {
@@ -152,7 +158,10 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
         };
         say!("the owner {why}; showing {known}; what is not here yet has to wait");
     }
-    if let Some(address) = writing.as_ref().and_then(Writing::listening) {
+    if writing.is_some() {
+        say!("what you have of it is in {}, as plain files, which you can change there as well", store_dir.display());
+    }
+    if let Some(address) = circle.as_ref().and_then(|circle| circle.listening()) {
         say!("the other devices of this share reach this one at {address}; --no-listen turns that off");
     }
     let shown = mounted.mountpoint().display();
@@ -198,7 +207,6 @@ async fn mount(
         Some(folder) => tokio::task::spawn_blocking(move || live::mount(folder, &mountpoint, options)),
         None => {
             let host = Arc::new(KernelHost::new(node.clone(), store.to_owned()));
-            let options = MountOptions { read_only: true, ..options };
             tokio::task::spawn_blocking(move || Mounted::mount(host, &mountpoint, options))
         }
     };

@@ -10,6 +10,8 @@ use crate::node::Node;
 use crate::sharing::Offer;
 use crate::state::{InShare, State};
 use clap::Args;
+use farshore_engine::path::RelPath;
+use farshore_engine::record::Kind;
 use farshore_engine::{Errno, Reply, Request};
 use futures_util::FutureExt;
 use futures_util::future::ready;
@@ -17,7 +19,7 @@ use indicatif::HumanBytes;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
@@ -46,39 +48,62 @@ pub(super) async fn unshare(state: Option<PathBuf>, args: UnshareArgs) -> Result
         false => ("is not offered any more", "is not offered from the next `farshore share` on"),
     };
     for place in found {
-        let is_running = tell_share(&state, command, &place).await?;
+        let is_running = match tell_share(&state, command, &place).await {
+            Err(Untold::Refused(reason)) if !undo => {
+                // Written down, it would keep the next `farshore share` from beginning.
+                state.share_again(&path)?;
+                return Err(Failure::failed(reason));
+            }
+            told => told?,
+        };
         let shown = place.folder.join(OsStr::from_bytes(&place.path.to_bytes()));
         writeln!(io::stdout(), "{} {}", shown.display(), if is_running { now } else { later })?;
     }
     Ok(())
 }
 
+/// Why a running share does not act on what was written down.
+enum Untold {
+    /// It cannot, for this reason.
+    Refused(String),
+    /// It is not known whether it does.
+    Unreached(Failure),
+}
+
+impl From<Untold> for Failure {
+    fn from(untold: Untold) -> Failure {
+        match untold {
+            Untold::Refused(reason) => Failure::failed(format!("the running share did not take note: {reason}")),
+            Untold::Unreached(failure) => failure,
+        }
+    }
+}
+
 /// Has the process that offers the share act on what was written down. Returns whether there is one.
-async fn tell_share(state: &State, command: FileCommand, place: &InShare) -> Result<bool, Failure> {
+async fn tell_share(state: &State, command: FileCommand, place: &InShare) -> Result<bool, Untold> {
+    let unreached = |message: String| Untold::Unreached(Failure::failed(message));
     let share = place.share.to_string();
     let is_it = |report: &Report| matches!(&report.role, Role::Share(it) if it.share == share);
-    let reached = ask_all(state.dir(), &ControlRequest::Status {}).await.map_err(Failure::failed)?;
+    let reached = ask_all(state.dir(), &ControlRequest::Status {}).await;
+    let reached = reached.map_err(|error| unreached(error.to_string()))?;
     // One that does not answer may be the one that offers it.
     let silent = reached.iter().find_map(|one| one.answer.as_ref().err()).map(ToString::to_string);
     let running = reached.into_iter().find(|one| matches!(&one.answer, Ok(Answer::Status(report)) if is_it(report)));
     if let (None, Some(error)) = (&running, silent) {
-        return Err(Failure::failed(format!(
+        return Err(unreached(format!(
             "it is written down for the next start, but a running process could not be told: {error}"
         )));
     }
-    let (Some(running), Some(run)) = (running, RunDir::existing(state.dir()).map_err(Failure::failed)?) else {
-        return Ok(false);
-    };
+    let run = RunDir::existing(state.dir()).map_err(|error| unreached(error.to_string()))?;
+    let (Some(running), Some(run)) = (running, run) else { return Ok(false) };
     let path = JsonPath::from_bytes(&place.path.to_bytes());
     match ask(&run, &running.socket, &ControlRequest::File(FileRequest { command, path })).await {
         Ok(Answer::Done { .. }) => Ok(true),
-        Ok(Answer::Refused { reason }) => {
-            Err(Failure::failed(format!("the running share did not take note: {reason}")))
-        }
+        Ok(Answer::Refused { reason }) => Err(Untold::Refused(reason)),
         Ok(Answer::Status(_) | Answer::Dismissed { .. }) => {
-            Err(Failure::failed("the running share answered another question"))
+            Err(unreached("the running share answered another question".to_owned()))
         }
-        Err(error) => Err(Failure::failed(format!("the running share cannot be told: {error}"))),
+        Err(error) => Err(unreached(format!("the running share cannot be told: {error}"))),
     }
 }
 
@@ -103,9 +128,10 @@ pub(super) fn of_share(offer: Offer) -> FileHandler {
     })
 }
 
-/// What a mount does with single paths.
-pub(super) fn of_mount(node: Arc<Node>) -> FileHandler {
+/// What a mount does with single paths. Its `folder`, if the share is changed there, holds whole files as plain files.
+pub(super) fn of_mount(node: Arc<Node>, folder: Option<PathBuf>) -> FileHandler {
     Box::new(move |command, path| {
+        let at = path.clone();
         let request = match command {
             FileCommand::Pin => Request::Pin { path },
             FileCommand::Unpin => Request::Unpin { path },
@@ -114,10 +140,44 @@ pub(super) fn of_mount(node: Arc<Node>) -> FileHandler {
                 return ready(Err("it belongs to another device, which alone can share it or not".to_owned())).boxed();
             }
         };
-        let node = node.clone();
-        async move { node.reply(request).await.map(|reply| told(command, &reply)).map_err(|errno| why(command, errno)) }
-            .boxed()
+        let (node, folder) = (node.clone(), folder.clone());
+        async move {
+            let reply = node.reply(request).await.map_err(|errno| why(command, errno))?;
+            match folder {
+                Some(folder) => told_of_folder(command, &reply, &folder, files_in_folder(&node, &at)),
+                None => Ok(told(command, &reply)),
+            }
+        }
+        .boxed()
     })
+}
+
+/// How many files at and below a path are in the folder that `node` keeps.
+fn files_in_folder(node: &Node, path: &RelPath) -> usize {
+    node.view(|view| {
+        let below = view.tree().filter(|(at, _)| path.is_prefix_of(at));
+        below.filter(|(at, record)| matches!(record.kind, Kind::File { .. }) && view.own_inode(at).is_some()).count()
+    })
+}
+
+/// What is whole is in the folder, and nothing of that is let go of: it is the user's.
+fn told_of_folder(command: FileCommand, reply: &Reply, folder: &Path, whole_files: usize) -> Result<String, String> {
+    match (command, reply) {
+        (FileCommand::Evict, Reply::Evicted { freed_bytes: 0, .. }) if whole_files > 0 => Err(format!(
+            "whole files of a share that can be changed here are plain files in {}, and stay there: {whole_files} of them; \
+             a mount with `--read-only` keeps only what there is room for",
+            folder.display()
+        )),
+        (FileCommand::Evict, _) if whole_files > 0 => {
+            Ok(format!("{}; {whole_files} that are whole stay in {}", told(command, reply), folder.display()))
+        }
+        (FileCommand::Unpin, _) => {
+            Ok(format!("what is in {} stays there; the rest comes when it is read", folder.display()))
+        }
+        (FileCommand::Pin | FileCommand::Evict | FileCommand::Unshare | FileCommand::Reshare, _) => {
+            Ok(told(command, reply))
+        }
+    }
 }
 
 fn told(command: FileCommand, reply: &Reply) -> String {

@@ -28,10 +28,8 @@ pub(super) struct ShareArgs {
     /// Options of that mount as in mount(8): ro, allow_other, dev, suid, noexec, noatime, ...
     #[arg(short = 'o', value_name = "OPTS", requires = "mount")]
     options: Vec<String>,
-    /// Those who join with `mount --writable` may change what is in the folder, as you do; all of you then have the same
-    #[arg(long, conflicts_with = "read_only")]
-    writable: bool,
-    /// Nothing is changed through Farshore: others may only read, as without --writable, and so is the mount
+    /// Those who join may only look at what is in the folder. Without this they may change it as you do, and all of you have
+    /// the same. The mount is then read-only, too, unless you say `-o rw`
     #[arg(long)]
     read_only: bool,
     /// Make all earlier tickets of this folder worthless, and forget the devices that joined with them
@@ -40,7 +38,7 @@ pub(super) struct ShareArgs {
 }
 
 pub(super) async fn run(state: Option<PathBuf>, args: ShareArgs) -> Result<(), Failure> {
-    let ShareArgs { folder, listen, advertise, mount, options, writable, read_only, new_ticket } = args;
+    let ShareArgs { folder, listen, advertise, mount, options, read_only, new_ticket } = args;
     if let Some(mountpoint) = &mount {
         check_outside(mountpoint, &folder)?;
     }
@@ -48,8 +46,7 @@ pub(super) async fn run(state: Option<PathBuf>, args: ShareArgs) -> Result<(), F
     for list in &options {
         mount_options.apply(list)?;
     }
-    mount_options.read_only |= read_only;
-    let options = ShareOptions { folder, listen, advertise, new_ticket, writable };
+    let options = ShareOptions { folder, listen, advertise, new_ticket, writable: !read_only };
     // From the first moment: a stop during the first scan is a stop too.
     let stop = stop_signal();
     tokio::pin!(stop);

@@ -240,7 +240,11 @@ fn write_mount(out: &mut String, report: &Report, mount: &MountReport) -> std::f
         row(out, name, format_args!("{} {} ({at})", short_id(&other.id), link(other.link)))?;
     }
     row(out, "entries", format_args!("{}", HumanCount(report.entries)))?;
-    row(out, "kept", format_args!("{} in {}", BinaryBytes(report.cache_bytes), plain(&mount.store)))
+    let (kept, store) = (BinaryBytes(report.cache_bytes), plain(&mount.store));
+    match mount.writable {
+        true => row(out, "folder", format_args!("{store}, and {kept} of files that are not whole yet")),
+        false => row(out, "kept", format_args!("{kept} in {store}; read-only")),
+    }
 }
 
 fn write_reads(out: &mut String, report: &Report, fuse: &FuseReport) -> std::fmt::Result {

@@ -2,6 +2,7 @@
 //!
 //! What is damaged does not count as stored any more: it is fetched again when somebody reads it.
 
+use super::mount::place;
 use super::{Failure, USAGE, interruptible, stop_signal};
 use crate::state::State;
 use crate::store::disk::{Verdict, VerifiedFile};
@@ -54,7 +55,10 @@ pub(super) async fn run(state: Option<PathBuf>, args: VerifyArgs) -> Result<(), 
             let message = format!("there is no store in {}: nothing was fetched into it", store.display());
             return Err(Failure { code: USAGE, message });
         }
-        None => stores_below(&State::open(state)?.dir().join("store"))?,
+        None => {
+            let parents = place::parents(&State::open(state)?);
+            parents.iter().map(|dir| stores_below(dir)).collect::<io::Result<Vec<_>>>()?.concat()
+        }
     };
     // If it is interrupted, the store was not closed: what it holds is hashed again before it is believed.
     interruptible(pin!(stop_signal()), verify_all(stores, args.json)).await

@@ -41,8 +41,8 @@ pub enum Part {
         ticket: Ticket,
         /// Fetched bytes are kept here.
         store: PathBuf,
-        /// The others who have it, and where they reach this process, if it has the share in a folder of its own.
-        circle: Option<(Arc<Circle>, Option<String>)>,
+        /// The others who have it, if it has the share in a folder of its own.
+        circle: Option<Arc<Circle>>,
     },
 }
 
@@ -152,9 +152,10 @@ impl Process {
                 owner: ticket.owner().to_string(),
                 addresses: ticket.addresses().to_vec(),
                 store: store.as_path().into(),
+                writable: circle.is_some(),
                 link: self.link(ticket.owner()).unwrap_or(LinkReport::Ended {}),
-                listening: circle.as_ref().and_then(|(_, listening)| listening.clone()),
-                others: circle.iter().flat_map(|(circle, _)| self.others(circle)).collect(),
+                listening: circle.as_ref().and_then(|circle| circle.listening()).map(str::to_owned),
+                others: circle.iter().flat_map(|circle| self.others(circle)).collect(),
             }),
         }
     }
@@ -204,10 +205,11 @@ impl Process {
         let Ok(peer) = parse_device_id(peer) else {
             return ready(Answer::Refused { reason: format!("{peer:?} is not a device id") }).boxed();
         };
-        let part = Arc::clone(&self.part);
+        let (part, node) = (Arc::clone(&self.part), Arc::clone(&self.node));
         let dismissed = move || match &*part {
             Part::Share(hosting) => {
                 let connections = hosting.guests.dismiss(peer) as u64;
+                node.unfollow(peer);
                 // The other devices of the share hang up on it, too.
                 hosting.roster.read();
                 Answer::Dismissed { connections, ticket: hosting.ticket_now() }

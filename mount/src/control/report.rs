@@ -88,6 +88,8 @@ pub struct MountReport {
     pub addresses: Vec<String>,
     /// Where fetched bytes are kept.
     pub store: JsonPath,
+    /// Whether the share is changed here; the store is then a folder of plain files.
+    pub writable: bool,
     /// The connection to the owner.
     pub link: LinkReport,
     /// Where it listens for the other devices of the share, if it does.

@@ -161,6 +161,7 @@ mod tests {
             owner: String::new(),
             addresses: Vec::new(),
             store: JsonPath::Text("/store".into()),
+            writable: false,
             link: LinkReport::Up {},
             listening: None,
             others: Vec::new(),

@@ -52,10 +52,6 @@ const CAPABILITIES: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_AUTO_INVAL_DATA)
     .union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
 
-/// How many file systems may lie one on the other below a file that the kernel reads by itself: one. Then this one can
-/// itself be the lower layer of an overlay.
-const MAX_STACK_DEPTH: u32 = 1;
-
 /// The file system as the library drives it.
 pub(super) struct FileSystem<H: Host> {
     host: Arc<H>,
@@ -110,13 +106,7 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
         config.set_max_background(MAX_BACKGROUND).map_err(|nearest| refused("max_background", nearest))?;
         self.opens_dirs_itself = wanted.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         self.pages_per_reply = pages_per_reply(config.kernel_abi());
-        if let Some(passthrough) = &self.passthrough
-            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
-        {
-            config.set_max_stack_depth(MAX_STACK_DEPTH).map_err(|nearest| refused("stack depth", nearest))?;
-            passthrough.allow();
-        }
-        Ok(())
+        self.passthrough.as_ref().map_or(Ok(()), |passthrough| passthrough.offer(config))
     }
 
     fn lookup(&self, _request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -444,8 +434,11 @@ fn backing_of<H: Host>(
     reply: &mut Pending<ReplyOpen>,
 ) -> Option<Arc<BackingId>> {
     opened.whole?;
-    let register = |file: &File| reply.edit(|reply| reply.open_backing(file)).ok_or(io::ErrorKind::NotConnected)?;
-    passthrough.open(ino, opened.handle, || host.backing(opened), register)
+    let register =
+        |file: &Arc<File>| reply.edit(|reply| reply.open_backing(file)).ok_or(io::ErrorKind::NotConnected)?;
+    let large_enough = |file: &Arc<File>, from_bytes| file.metadata().is_ok_and(|meta| meta.len() >= from_bytes);
+    let file = |from_bytes| host.backing(opened).filter(|file| large_enough(file, from_bytes));
+    passthrough.open(ino, opened.handle, file, register)
 }
 
 /// Answers an open. A close has nothing to flush.

@@ -15,7 +15,7 @@ mod mountinfo;
 mod mountpoint;
 mod notifier;
 mod options;
-mod passthrough;
+pub(crate) mod passthrough;
 pub(crate) mod pending;
 mod probe;
 mod session;

@@ -87,7 +87,7 @@ impl MountOptions {
     /// # Errors
     /// [`OptionError::Unknown`] for the first word that is not known; the ones before it are then set.
     pub fn apply(&mut self, list: &str) -> Result<(), OptionError> {
-        for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        for word in words_of(list) {
             match word {
                 "ro" => self.read_only = true,
                 "rw" => self.read_only = false,
@@ -106,6 +106,13 @@ impl MountOptions {
             }
         }
         Ok(())
+    }
+
+    /// Whether a list after `-o` asks for a mount that can be written (`rw`) or for one that cannot (`ro`); the later word
+    /// wins. `None` if it says neither.
+    #[must_use]
+    pub fn asks_to_write(list: &str) -> Option<bool> {
+        words_of(list).filter(|word| matches!(*word, "rw" | "ro")).last().map(|word| word == "rw")
     }
 
     /// As mount(2) wants them.
@@ -142,6 +149,10 @@ impl MountOptions {
     }
 }
 
+fn words_of(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +166,8 @@ mod tests {
         assert_eq!(options.words(), ["rw", "dev", "nosuid", "noexec", "noatime"]);
         options.apply("ro").unwrap();
         assert!(options.flags().contains(MountFlags::RDONLY));
+        let asked = ["ro,rw", " rw , ro", "noexec,rw", "noexec"].map(MountOptions::asks_to_write);
+        assert_eq!(asked, [Some(true), Some(false), Some(true), None]);
     }
 
     #[test]

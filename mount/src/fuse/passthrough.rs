@@ -1,5 +1,5 @@
-//! Files that the kernel reads by itself: it is given the file that holds their bytes when they are opened, and neither
-//! their reads nor their page faults come here any more.
+//! Files that the kernel reads by itself, and writes where they may be written: it is given the file that holds their bytes when
+//! they are opened, and neither their reads and writes nor their page faults come here any more.
 //!
 //! The kernel wants all opens of an inode to be alike: as long as one is open, either all name the same backing file or
 //! none names any; whatever else is answered fails with EIO. So what the first open of an inode was answered is noted, and
@@ -10,16 +10,21 @@
 //! A handle is taken off here before the engine hears of its release, and put down here after the engine has heard of
 //! its open. So an open that the engine has counted as the first of an inode finds nothing here of those before.
 
+use super::filesystem::refused;
 use farshore_engine::{Handle, Ino};
+use fuser::{BackingId, InitFlags, KernelConfig};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// How many file systems may lie one on the other below a file that the kernel reads by itself: one. Then this one can
+/// itself be the lower layer of an overlay.
+const MAX_STACK_DEPTH: u32 = 1;
+
 /// What the kernel reads by itself. `Id` is what it calls a backing file; it is closed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Passthrough<Id> {
+pub(crate) struct Passthrough<Id> {
     /// Smaller files are not worth it, in bytes.
     from_bytes: u64,
     /// Whether this kernel lets this process do it, as far as is known.
@@ -35,14 +40,28 @@ struct Inode<Id> {
     handles: BTreeSet<Handle>,
 }
 
+impl Passthrough<BackingId> {
+    /// Tells the kernel that it is wanted, as a mount begins. It may not know how.
+    ///
+    /// # Errors
+    /// The kernel does not take what it has offered.
+    pub(crate) fn offer(&self, config: &mut KernelConfig) -> io::Result<()> {
+        if config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() {
+            config.set_max_stack_depth(MAX_STACK_DEPTH).map_err(|nearest| refused("stack depth", nearest))?;
+            self.allow();
+        }
+        Ok(())
+    }
+}
+
 impl<Id> Passthrough<Id> {
     /// For files of at least `from_bytes`. Not allowed yet.
-    pub(super) fn new(from_bytes: u64) -> Passthrough<Id> {
+    pub(crate) fn new(from_bytes: u64) -> Passthrough<Id> {
         Passthrough { from_bytes, is_allowed: AtomicBool::new(false), inodes: Mutex::default() }
     }
 
     /// The kernel knows how.
-    pub(super) fn allow(&self) {
+    fn allow(&self) {
         self.is_allowed.store(true, Ordering::Relaxed);
     }
 
@@ -52,19 +71,20 @@ impl<Id> Passthrough<Id> {
     }
 
     /// What to answer to the open `handle` of `ino`, whose bytes are those of `file`: the backing file, or `None` if the
-    /// kernel is to ask us. `file` is asked for only if need be, and `register` makes it known to the kernel.
-    pub(super) fn open(
+    /// kernel is to ask us. `file` is asked for only if need be, and told from how many bytes on it is worth while; `register`
+    /// makes it known to the kernel.
+    pub(crate) fn open<F>(
         &self,
         ino: Ino,
         handle: Handle,
-        file: impl FnOnce() -> Option<Arc<File>>,
-        register: impl FnOnce(&File) -> io::Result<Id>,
+        file: impl FnOnce(u64) -> Option<F>,
+        register: impl FnOnce(&F) -> io::Result<Id>,
     ) -> Option<Arc<Id>> {
         if let Some(inode) = self.lock().get_mut(&ino) {
             return inode.join(handle);
         }
         // This may open a file, which is nothing to hold up others for.
-        let file = self.smallest_bytes().and_then(|from_bytes| large_enough(file()?, from_bytes));
+        let file = self.smallest_bytes().and_then(file);
         let mut inodes = self.lock();
         // Somebody else may have opened it meanwhile.
         let inode = inodes.entry(ino).or_insert_with(|| {
@@ -89,7 +109,7 @@ impl<Id> Passthrough<Id> {
     }
 
     /// The open `handle` of `ino` is over. Nothing happens if it was never told.
-    pub(super) fn release(&self, ino: Ino, handle: Handle) {
+    pub(crate) fn release(&self, ino: Ino, handle: Handle) {
         let mut inodes = self.lock();
         let Some(inode) = inodes.get_mut(&ino) else { return };
         inode.handles.remove(&handle);
@@ -111,14 +131,9 @@ impl<Id> Inode<Id> {
     }
 }
 
-fn large_enough(file: Arc<File>, from_bytes: u64) -> Option<Arc<File>> {
-    file.metadata().is_ok_and(|meta| meta.len() >= from_bytes).then_some(file)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     /// A kernel that counts what is registered with it.
     #[derive(Default)]
@@ -130,10 +145,9 @@ mod tests {
         }
     }
 
-    fn file(len: usize) -> Arc<File> {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&vec![1; len]).unwrap();
-        Arc::new(file)
+    /// A file of so many bytes, if that is enough.
+    fn file(len: u64) -> impl FnOnce(u64) -> Option<u64> {
+        move |from_bytes| (len >= from_bytes).then_some(len)
     }
 
     fn allowed(from_bytes: u64) -> Passthrough<Arc<()>> {
@@ -147,9 +161,8 @@ mod tests {
     #[test]
     fn all_opens_of_an_inode_have_one_backing_file_until_the_last_release() {
         let (passthrough, kernel) = (allowed(10), Kernel::default());
-        let open = |ino, handle| {
-            passthrough.open(ino, Handle(handle), || Some(file(10)), |_| Ok(Arc::clone(&kernel.0))).is_some()
-        };
+        let open =
+            |ino, handle| passthrough.open(ino, Handle(handle), file(10), |_| Ok(Arc::clone(&kernel.0))).is_some();
         assert!(open(INO, 1) && open(INO, 2) && open(Ino(21), 3));
         assert_eq!(kernel.registered(), 2);
         passthrough.release(INO, Handle(1));
@@ -164,9 +177,9 @@ mod tests {
     #[test]
     fn what_was_refused_once_is_not_tried_again_beside_it() {
         let (passthrough, kernel) = (allowed(0), Kernel::default());
-        let refuse = |_: &File| Err(io::ErrorKind::InvalidInput.into());
-        assert!(passthrough.open(INO, Handle(1), || Some(file(1)), refuse).is_none());
-        let accept = || passthrough.open(INO, Handle(2), || Some(file(1)), |_| Ok(Arc::clone(&kernel.0)));
+        let refuse = |_: &u64| Err(io::ErrorKind::InvalidInput.into());
+        assert!(passthrough.open(INO, Handle(1), file(1), refuse).is_none());
+        let accept = || passthrough.open(INO, Handle(2), file(1), |_| Ok(Arc::clone(&kernel.0)));
         assert!(accept().is_none(), "the kernel would refuse it beside the first");
         passthrough.release(INO, Handle(1));
         passthrough.release(INO, Handle(2));
@@ -176,17 +189,21 @@ mod tests {
     #[test]
     fn who_may_not_is_not_asked_again() {
         let passthrough = allowed(0);
-        let deny = |_: &File| Err(io::ErrorKind::PermissionDenied.into());
-        assert!(passthrough.open(INO, Handle(1), || Some(file(1)), deny).is_none());
+        let deny = |_: &u64| Err(io::ErrorKind::PermissionDenied.into());
+        assert!(passthrough.open(INO, Handle(1), file(1), deny).is_none());
         assert_eq!(passthrough.smallest_bytes(), None);
-        assert!(passthrough.open(Ino(21), Handle(2), || panic!("no file is needed"), |_| Ok(Arc::default())).is_none());
+        assert!(
+            passthrough
+                .open(Ino(21), Handle(2), |_| -> Option<u64> { panic!("no file is needed") }, |_| Ok(Arc::default()))
+                .is_none()
+        );
     }
 
     #[test]
     fn small_files_and_those_without_a_file_are_left_alone() {
         let passthrough = allowed(10);
-        let never = |_: &File| -> io::Result<Arc<()>> { panic!("nothing to register") };
-        assert!(passthrough.open(INO, Handle(1), || Some(file(9)), never).is_none());
-        assert!(passthrough.open(Ino(21), Handle(2), || None, never).is_none());
+        let never = |_: &u64| -> io::Result<Arc<()>> { panic!("nothing to register") };
+        assert!(passthrough.open(INO, Handle(1), file(9), never).is_none());
+        assert!(passthrough.open(Ino(21), Handle(2), |_| None, never).is_none());
     }
 }

@@ -142,7 +142,7 @@ impl Stats {
         self.read_bytes.load(Ordering::Relaxed)
     }
 
-    /// Files that were opened for the kernel to read by itself.
+    /// Files that were opened for the kernel to read, and write, by itself.
     #[must_use]
     pub fn passthrough_opens(&self) -> u64 {
         self.passthrough_opens.load(Ordering::Relaxed)
@@ -168,7 +168,7 @@ impl Stats {
         self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn has_passed_through(&self) {
+    pub(crate) fn has_passed_through(&self) {
         self.passthrough_opens.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -101,7 +101,10 @@ impl Live {
             rustix::fs::utimensat(&*anchor, c"", &times, AtFlags::EMPTY_PATH)?;
         }
         let seen = self.attributes(number)?;
-        self.tell_of(number);
+        // Who has it open to write it will tell of it, with what is written.
+        if !self.inodes.is_being_written(number) {
+            self.tell_of(number);
+        }
         Ok(seen)
     }
 

@@ -1,24 +1,30 @@
 //! Open files: reading, writing, and making it last.
 
 use super::away::{Absent, AwayHandle, Found};
+use super::inodes::Told;
 use super::volume::{Live, Look, Outcome, path_to};
 use super::waiting::Tried;
 use crate::fuse::Invalidation;
 use farshore_engine::Ino;
 use rustix::fd::OwnedFd;
-use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::io::IoSlice;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A file that a program has opened. Each open has its own, with the flags that make a difference to the disk.
 pub(super) struct OpenFile {
     pub(super) number: u64,
     bytes: Bytes,
     pub(super) is_writable: bool,
-    /// It was made or written to, and peers have not been told of that.
-    is_untold: AtomicBool,
+    /// Whether it could be written through a memory map.
+    may_be_mapped: bool,
+    /// It could, and the kernel would not tell us.
+    is_looked_at: AtomicBool,
+    /// How the file was when peers were told of it last; `None` if they were not told since it was made. Only then is it known
+    /// whether it was written to: what the kernel writes by itself does not come here.
+    told: Mutex<Option<Told>>,
 }
 
 /// Where the bytes of an open file are.
@@ -44,12 +50,59 @@ pub(super) enum Readable<'a> {
     Away(&'a AwayHandle),
 }
 
+/// Whether a file that is opened so can be written through a memory map: that takes the right to read it, too.
+pub(super) fn may_be_mapped(flags: OFlags) -> bool {
+    flags.contains(OFlags::RDWR)
+}
+
+fn is_for_writing(flags: OFlags) -> bool {
+    flags.intersects(OFlags::WRONLY | OFlags::RDWR)
+}
+
 impl OpenFile {
+    /// The file in the folder, if it was there when it was opened.
+    pub(super) fn in_folder(&self) -> Option<&OwnedFd> {
+        match &self.bytes {
+            Bytes::Here(file) => Some(file),
+            Bytes::Away(_) => None,
+        }
+    }
+
+    /// Whether peers have to be told that a file is like this now; they count as told.
+    fn is_news(&self, now: Told) -> bool {
+        self.told().replace(now) != Some(now)
+    }
+
+    /// Whether peers have never been told of it.
+    fn is_unheard_of(&self) -> bool {
+        self.told().is_none()
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Told>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the kernel should read and write it by itself, if that is worth while from `from_bytes` on. How much will be
+    /// written is not known.
+    pub(super) fn is_worth_passing(&self, from_bytes: u64) -> bool {
+        let is_large = |stat: Stat| stat.st_size.cast_unsigned() >= from_bytes;
+        self.in_folder().is_some_and(|file| self.is_writable || rustix::fs::fstat(file).is_ok_and(is_large))
+    }
+
     /// With which flags a file is opened, if a program wants to open it with these. Where to append is said with each write,
-    /// because a program may change its mind; direct access is between the program and the kernel.
+    /// because a program may change its mind.
     pub(super) fn flags(wanted: OFlags) -> OFlags {
-        let kept = OFlags::RWMODE | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME;
+        let kept = OFlags::RWMODE | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME | OFlags::DIRECT;
         wanted & kept | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC
+    }
+
+    /// Direct access is between the program and the kernel, once the disk has said whether it can be had. What comes by us lies
+    /// anywhere in memory.
+    pub(super) fn without_direct_access(file: OwnedFd, flags: OFlags) -> Outcome<OwnedFd> {
+        if flags.contains(OFlags::DIRECT) {
+            rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)?.difference(OFlags::DIRECT))?;
+        }
+        Ok(file)
     }
 }
 
@@ -69,18 +122,18 @@ impl Live {
     pub(super) fn open_file(&self, number: u64, flags: OFlags) -> Outcome<(u64, bool)> {
         // Pinned first: from now on its anchor stays.
         self.inodes.pin(number);
-        let opened = self.open_anew(number, flags).map(|(bytes, is_good)| {
+        let opened = self.open_anew(number, flags).map(|(bytes, told, is_good)| {
             if !is_good {
                 // The kernel cuts what it reads at the size that it remembers.
                 self.send(Invalidation::Inode { ino: Ino(number), data: true });
             }
-            (self.keep_open(number, bytes, flags, false), is_good)
+            (self.keep_open(number, bytes, flags, Some(told)), is_good)
         });
         self.inodes.unpin(number);
         opened
     }
 
-    fn open_anew(&self, number: u64, flags: OFlags) -> Outcome<(Bytes, bool)> {
+    fn open_anew(&self, number: u64, flags: OFlags) -> Outcome<(Bytes, Told, bool)> {
         match self.find(number)? {
             Found::Here(anchor) => {
                 let file = self.open_here(number, &anchor, flags)?;
@@ -88,7 +141,7 @@ impl Live {
                 if !self.inodes.knows_rights(number, &stat) {
                     return Err(Errno::STALE);
                 }
-                Ok((Bytes::Here(file), !self.inodes.has_other_bytes(number, &stat)))
+                Ok((Bytes::Here(file), Told::of(&stat), !self.inodes.has_other_bytes(number, &stat)))
             }
             Found::Away(Absent { attr, .. }) => {
                 if !self.inodes.knows_rights_of_away(number, &attr) {
@@ -96,34 +149,54 @@ impl Live {
                 }
                 let is_good = !self.inodes.has_other_bytes_away(number, &attr);
                 let (handle, edits) = (self.open_away(&attr)?, self.inodes.edits(number));
-                Ok((Bytes::Away(OpenAway { handle, flags, edits, come: OnceLock::new() }), is_good))
+                Ok((
+                    Bytes::Away(OpenAway { handle, flags, edits, come: OnceLock::new() }),
+                    Told::of_away(&attr),
+                    is_good,
+                ))
             }
         }
     }
 
     fn open_here(&self, number: u64, anchor: &OwnedFd, flags: OFlags) -> Outcome<OwnedFd> {
-        if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+        if is_for_writing(flags) {
             self.inodes.changes(number);
         }
         // The path is a link itself, and its last part must be followed.
         let flags = OpenFile::flags(flags).difference(OFlags::NOFOLLOW);
-        match rustix::fs::open(path_to(anchor), flags, Mode::empty()) {
+        let opened = match rustix::fs::open(path_to(anchor), flags, Mode::empty()) {
             Err(Errno::PERM) if flags.contains(OFlags::NOATIME) => {
                 rustix::fs::open(path_to(anchor), flags.difference(OFlags::NOATIME), Mode::empty())
             }
             opened => opened,
-        }
+        };
+        OpenFile::without_direct_access(opened?, flags)
     }
 
-    /// A file is open for a program: it stays within reach until it is closed. `is_new` if nobody has been told of it.
-    pub(super) fn opened(&self, number: u64, file: OwnedFd, flags: OFlags, is_new: bool) -> u64 {
-        self.keep_open(number, Bytes::Here(file), flags, is_new)
+    /// A file was made and is open for a program: it stays within reach until it is closed. Nobody has been told of it.
+    pub(super) fn made(&self, number: u64, file: OwnedFd, flags: OFlags) -> u64 {
+        self.keep_open(number, Bytes::Here(file), flags, None)
     }
 
-    fn keep_open(&self, number: u64, bytes: Bytes, flags: OFlags, is_new: bool) -> u64 {
+    fn keep_open(&self, number: u64, bytes: Bytes, flags: OFlags, told: Option<Told>) -> u64 {
         self.inodes.pin(number);
-        let is_writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        self.files.add(OpenFile { number, bytes, is_writable, is_untold: AtomicBool::new(is_new) })
+        let is_writable = is_for_writing(flags);
+        if is_writable {
+            self.inodes.begin_writing(number);
+        }
+        let may_be_mapped = may_be_mapped(flags);
+        let (is_looked_at, told) = (AtomicBool::new(false), Mutex::new(told));
+        self.files.add(OpenFile { number, bytes, is_writable, may_be_mapped, is_looked_at, told })
+    }
+
+    /// From now on the kernel reads and writes an open file by itself.
+    pub(super) fn passes(&self, handle: u64) {
+        if let Ok(open) = self.files.get(handle)
+            && open.may_be_mapped
+        {
+            open.is_looked_at.store(true, Ordering::Relaxed);
+            self.mapped.add(handle, open);
+        }
     }
 
     /// An open file in the folder; `None` if it is away, as far as is known.
@@ -190,7 +263,6 @@ impl Live {
     pub(super) fn write(&self, part: Part, bytes: &[u8], append: bool) -> Tried<usize> {
         let open = self.files.get(part.handle)?;
         let file = self.writable(&open)?;
-        open.is_untold.store(true, Ordering::Relaxed);
         let flags = if append { ReadWriteFlags::APPEND } else { ReadWriteFlags::empty() };
         let mut done = 0;
         while done < bytes.len() {
@@ -210,7 +282,6 @@ impl Live {
     pub(super) fn allocate(&self, part: Part, len: u64, mode: i32) -> Tried<()> {
         let open = self.files.get(part.handle)?;
         let file = self.writable(&open)?;
-        open.is_untold.store(true, Ordering::Relaxed);
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
         Ok(rustix::fs::fallocate(file, mode, part.offset, len)?)
     }
@@ -223,7 +294,6 @@ impl Live {
             return Err(Errno::XDEV.into());
         };
         let file = self.writable(&target)?;
-        target.is_untold.store(true, Ordering::Relaxed);
         let (mut offset_in, mut offset_out) = (from.offset, to.offset);
         // The answer has 32 bits.
         let len = usize::try_from(len.min(1 << 30)).map_err(|_| Errno::INVAL)?;
@@ -278,17 +348,32 @@ impl Live {
     /// The last program has closed the file.
     pub(super) fn release(&self, handle: u64) -> Outcome<()> {
         let open = self.files.remove(handle)?;
+        if open.is_looked_at.load(Ordering::Relaxed) {
+            self.mapped.remove(handle);
+        }
+        if open.is_writable {
+            // Who sets its attributes from now on tells of that, and before that we do.
+            self.inodes.end_writing(open.number);
+        }
         self.tell_if_untold(&open);
         self.inodes.unpin(open.number);
         Ok(())
     }
 
-    fn tell_if_untold(&self, open: &OpenFile) {
-        if open.is_untold.swap(false, Ordering::Relaxed) {
-            if let Ok(Some(file)) = self.here(open)
-                && let Ok(stat) = rustix::fs::fstat(file)
-            {
-                self.inodes.written(open.number, &stat);
+    /// Tells peers of a file, if it was made or written to since they were told last.
+    pub(super) fn tell_if_untold(&self, open: &OpenFile) {
+        // Who only reads has nothing to tell, nor has anybody to whom it is away.
+        if !open.is_writable && !open.is_unheard_of() {
+            return;
+        }
+        if let Ok(Some(file)) = self.here(open)
+            && let Ok(stat) = rustix::fs::fstat(file)
+            && open.is_news(Told::of(&stat))
+        {
+            self.inodes.written(open.number, &stat);
+            if open.is_looked_at.load(Ordering::Relaxed) {
+                // It may have been written through a memory map, of which the kernel has not noted the time.
+                self.send(Invalidation::Inode { ino: Ino(open.number), data: false });
             }
             self.tell_of(open.number);
         }

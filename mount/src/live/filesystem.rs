@@ -1,21 +1,25 @@
 //! The kernel's calls, one by one: each is done in the folder before it is answered.
 
 use super::attributes::{NewAttributes, NewTime};
-use super::files::{Part, Readable};
+use super::files::{OpenFile, Part, Readable, may_be_mapped};
 use super::inodes::Place;
 use super::listing::{Entry, OpenDir};
+use super::mapped::Looking;
 use super::names::New;
 use super::stat::{file_attr, file_type};
 use super::volume::{Caller, Live, Outcome, Seen};
 use super::waiting::{Held, Tried, Turn, settle};
 use crate::fuse::attr::{GENERATION, TTL, no_entry};
 use crate::fuse::filesystem::{MAX_BACKGROUND, MAX_READ_BYTES, NAME_MAX, refused, send_bytes};
+use crate::fuse::passthrough::Passthrough;
 use crate::fuse::pending::{Pending, Refuse};
 use crate::fuse::{MountError, MountOptions, Mounted, Operation, Stats};
+use farshore_engine::{Handle, Ino};
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow, WriteFlags,
+    BackingId, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow,
+    WriteFlags,
 };
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, OFlags};
@@ -56,7 +60,17 @@ const LEAST_THREADS: usize = 8;
 pub fn mount(folder: Arc<Live>, mountpoint: &Path, options: MountOptions) -> Result<Mounted, MountError> {
     let options = MountOptions { threads: options.threads.max(LEAST_THREADS), ..options };
     let notified = Arc::clone(&folder);
-    let make = move |stats| FileSystem { folder, stats };
+    let passthrough = options.passthrough_from_bytes.map(Passthrough::new);
+    let looking = match &passthrough {
+        Some(_) => Looking::start(Arc::clone(&folder)).map(Some),
+        None => Ok(None),
+    };
+    let looking = looking.map_err(|error| MountError::System {
+        doing: "start a thread for",
+        path: mountpoint.to_owned(),
+        error,
+    })?;
+    let make = move |stats| FileSystem { folder, stats, passthrough, _looking: looking };
     Mounted::serve(mountpoint, options, make, move |notifier| {
         // A folder is mounted once.
         let _ = notified.notifier.set(notifier);
@@ -67,6 +81,10 @@ pub fn mount(folder: Arc<Live>, mountpoint: &Path, options: MountOptions) -> Res
 struct FileSystem {
     folder: Arc<Live>,
     stats: Arc<Stats>,
+    /// What the kernel reads and writes by itself, unless that is not wanted.
+    passthrough: Option<Passthrough<BackingId>>,
+    /// Looks at what is written past us.
+    _looking: Option<Looking>,
 }
 
 impl FileSystem {
@@ -100,6 +118,25 @@ impl FileSystem {
         self.answer_in_time(Operation::Remove, reply, remove, done);
     }
 
+    /// What the kernel reads and writes by itself when it reads and writes what was opened as `handle`, if it can.
+    fn backing<R: Refuse + Register>(
+        &self,
+        number: u64,
+        handle: u64,
+        reply: &mut Pending<R>,
+    ) -> Option<Arc<BackingId>> {
+        let passthrough = self.passthrough.as_ref()?;
+        let file = |from_bytes| self.folder.files.get(handle).ok().filter(|open| open.is_worth_passing(from_bytes));
+        let register = |open: &Arc<OpenFile>| {
+            let file = open.in_folder().ok_or(io::ErrorKind::NotFound)?;
+            reply.edit(|reply| reply.register(file)).ok_or(io::ErrorKind::NotConnected)?
+        };
+        let backing = passthrough.open(Ino(number), Handle(handle), file, register)?;
+        self.folder.passes(handle);
+        self.stats.has_passed_through();
+        Some(backing)
+    }
+
     fn make(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, new: New<'_>, reply: ReplyEntry) {
         let make = |folder: &Live| folder.make(parent.0, name.as_bytes(), new, caller(request));
         self.answer(Operation::Make, reply, make, entry);
@@ -112,7 +149,7 @@ impl fuser::Filesystem for FileSystem {
         config.add_capabilities(wanted).map_err(|missing| refused("capabilities", missing))?;
         config.set_max_write(MAX_READ_BYTES).map_err(|nearest| refused("max_write", nearest))?;
         config.set_max_background(MAX_BACKGROUND).map_err(|nearest| refused("max_background", nearest))?;
-        Ok(())
+        self.passthrough.as_ref().map_or(Ok(()), |passthrough| passthrough.offer(config))
     }
 
     fn lookup(&self, _: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -236,21 +273,36 @@ impl fuser::Filesystem for FileSystem {
     ) {
         let flags = open_flags(flags);
         let create = |folder: &Live| folder.create(parent.0, name.as_bytes(), mode, flags, caller(request));
-        self.answer(Operation::Create, reply, create, |reply, (seen, handle)| {
-            reply.created(&TTL, &file_attr(&seen), GENERATION, FileHandle(handle), cache_flags(flags, true));
-        });
+        let mut reply = Pending::new(Operation::Create, reply, &self.stats);
+        let (seen, handle) = match create(&self.folder) {
+            Ok(created) => created,
+            Err(error) => return refuse(reply, error),
+        };
+        let attr = file_attr(&seen);
+        match self.backing(seen.number, handle, &mut reply) {
+            Some(backing) => reply.send(|reply| {
+                let flags = passed_flags(flags);
+                reply.created_passthrough(&TTL, &attr, GENERATION, FileHandle(handle), flags, &backing);
+            }),
+            None => reply.send(|reply| {
+                reply.created(&TTL, &attr, GENERATION, FileHandle(handle), cache_flags(flags, true));
+            }),
+        }
     }
 
     fn open(&self, _: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let flags = open_flags(flags.0);
-        self.answer(
-            Operation::Open,
-            reply,
-            |folder| folder.open_file(ino.0, flags),
-            |reply, (handle, is_good)| {
-                reply.opened(FileHandle(handle), cache_flags(flags, is_good));
-            },
-        );
+        let mut reply = Pending::new(Operation::Open, reply, &self.stats);
+        let (handle, is_good) = match self.folder.open_file(ino.0, flags) {
+            Ok(opened) => opened,
+            Err(error) => return refuse(reply, error),
+        };
+        match self.backing(ino.0, handle, &mut reply) {
+            Some(backing) => {
+                reply.send(|reply| reply.opened_passthrough(FileHandle(handle), passed_flags(flags), &backing));
+            }
+            None => reply.send(|reply| reply.opened(FileHandle(handle), cache_flags(flags, is_good))),
+        }
     }
 
     fn read(
@@ -322,13 +374,16 @@ impl fuser::Filesystem for FileSystem {
     fn release(
         &self,
         _: &fuser::Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
+        if let Some(passthrough) = &self.passthrough {
+            passthrough.release(Ino(ino.0), Handle(handle.0));
+        }
         self.answer(Operation::Release, reply, |folder| folder.release(handle.0), done);
     }
 
@@ -468,6 +523,23 @@ impl fuser::Filesystem for FileSystem {
     }
 }
 
+/// A reply to an open, which can make a file known to the kernel.
+trait Register {
+    fn register(&self, file: &OwnedFd) -> io::Result<BackingId>;
+}
+
+impl Register for ReplyOpen {
+    fn register(&self, file: &OwnedFd) -> io::Result<BackingId> {
+        self.open_backing(file)
+    }
+}
+
+impl Register for ReplyCreate {
+    fn register(&self, file: &OwnedFd) -> io::Result<BackingId> {
+        self.open_backing(file)
+    }
+}
+
 thread_local! {
     /// Where bytes are put together for the kernel. Kept, so that a read allocates nothing.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -558,12 +630,19 @@ fn extended(reply: ReplyXattr, found: Extended) {
     }
 }
 
-/// What the kernel keeps of a file's bytes when it is opened. Who cannot write has nothing to flush.
+/// What the kernel keeps of a file's bytes when it is opened. Only what is written through a memory map has to be flushed:
+/// everything else is on the disk before the program hears that it is written.
 fn cache_flags(flags: OFlags, is_good: bool) -> FopenFlags {
     let mut cache = FopenFlags::empty();
     cache.set(FopenFlags::FOPEN_KEEP_CACHE, is_good);
-    cache.set(FopenFlags::FOPEN_NOFLUSH, !flags.intersects(OFlags::WRONLY | OFlags::RDWR));
+    cache.set(FopenFlags::FOPEN_NOFLUSH, !may_be_mapped(flags));
     cache
+}
+
+/// The same, of a file that the kernel reads and writes by itself. It keeps nothing that it has cached before, and takes no other
+/// answer.
+fn passed_flags(flags: OFlags) -> FopenFlags {
+    cache_flags(flags, false)
 }
 
 fn open_flags(flags: i32) -> OFlags {

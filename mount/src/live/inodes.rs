@@ -44,7 +44,7 @@ impl Place {
 
 /// What of a file's attributes shows whether anything has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Told {
+pub(super) struct Told {
     changed: (i64, i64),
     modified: (i64, i64),
     size: i64,
@@ -63,7 +63,7 @@ impl Rights {
 
 impl Told {
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion, reason = "the widths differ between architectures")]
-    fn of(stat: &Stat) -> Told {
+    pub(super) fn of(stat: &Stat) -> Told {
         Told {
             changed: (stat.st_ctime.into(), stat.st_ctime_nsec as i64),
             modified: (stat.st_mtime.into(), stat.st_mtime_nsec as i64),
@@ -129,6 +129,8 @@ struct Known {
     lookups: u64,
     /// Opens and calls that need the anchor to stay.
     pins: u32,
+    /// How often it is open to be written.
+    writers: u32,
     anchor: Option<Arc<OwnedFd>>,
     /// The anchor was used since it was last considered for giving up.
     is_used: bool,
@@ -310,6 +312,25 @@ impl Inodes {
         table.reap(number);
     }
 
+    /// A program has opened a file to write it.
+    pub(super) fn begin_writing(&self, number: u64) {
+        if let Some(known) = self.lock().known.get_mut(&number) {
+            known.writers += 1;
+        }
+    }
+
+    /// A program has closed a file that it had open to write it.
+    pub(super) fn end_writing(&self, number: u64) {
+        if let Some(known) = self.lock().known.get_mut(&number) {
+            known.writers = known.writers.saturating_sub(1);
+        }
+    }
+
+    /// Whether a program has a file open to write it.
+    pub(super) fn is_being_written(&self, number: u64) -> bool {
+        self.lock().known.get(&number).is_some_and(|known| known.writers > 0)
+    }
+
     /// What is known to have this name; with what it is in the folder, unless it is away.
     pub(super) fn child(&self, parent: u64, name: &[u8]) -> Option<(u64, Option<InodeId>)> {
         let table = self.lock();
@@ -397,6 +418,7 @@ impl Known {
             children: HashMap::new(),
             lookups: 0,
             pins: 0,
+            writers: 0,
             anchor: None,
             is_used: false,
             told,

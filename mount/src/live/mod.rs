@@ -17,6 +17,7 @@ mod files;
 mod filesystem;
 mod inodes;
 mod listing;
+mod mapped;
 mod names;
 mod news;
 mod renames;

@@ -70,10 +70,11 @@ impl Live {
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => return Err(Errno::STALE),
             opened => opened?,
         };
+        let file = OpenFile::without_direct_access(file, flags)?;
         let stat = self.hand_over(&file, &directory, caller, Some(mode))?;
         let seen = self.met(place, Look::Here(stat));
         // Peers hear of it when it is closed, or as soon as the watcher has noticed it.
-        Ok((seen, self.opened(seen.number, file, flags, true)))
+        Ok((seen, self.made(seen.number, file, flags)))
     }
 
     /// Gives a file one more name.

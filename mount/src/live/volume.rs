@@ -4,6 +4,7 @@ use super::away::{Absent, Away, Found};
 use super::files::OpenFile;
 use super::inodes::{Inodes, Place, ROOT, Reach};
 use super::listing::OpenDir;
+use super::mapped::Mapped;
 use super::news::Teller;
 use crate::folder::FolderError;
 use crate::folder::beneath::{Beneath, InodeId};
@@ -33,6 +34,8 @@ pub struct Live {
     pub(super) inodes: Inodes,
     pub(super) files: Handles<OpenFile>,
     pub(super) dirs: Handles<OpenDir>,
+    /// Of `files`, those that may be written through a memory map behind our back.
+    pub(super) mapped: Mapped,
     pub(super) teller: Arc<Teller>,
     /// Takes what the kernel must not believe any more, once there is a mount.
     pub(super) notifier: OnceLock<Notifier>,
@@ -107,6 +110,7 @@ impl Live {
             inodes: Inodes::new(anchor, &stat, budget, Owner::current()),
             files: Handles::default(),
             dirs: Handles::default(),
+            mapped: Mapped::default(),
             teller: Arc::new(Teller::new(beneath, order, hear)),
             notifier: OnceLock::new(),
             is_root: rustix::process::geteuid().is_root(),

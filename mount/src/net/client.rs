@@ -3,8 +3,9 @@
 //! A link never reconnects. When its connection is lost it says so once ([`Link::closed`]), everything that waits on
 //! it ends, and somebody else decides whether to dial again.
 
+use super::lanes::Lanes;
 use super::line::{Line, LineEnd, raised};
-use super::pool::Pools;
+use super::pool::{Pools, Way};
 use super::transport::{Conn, Role, Transport};
 use super::{CALL_LIMIT, CONNECT_LIMIT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, LINE_END_GRACE};
 use bytes::Bytes;
@@ -25,7 +26,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
@@ -52,6 +53,9 @@ pub struct Link {
     client: FarshoreClient<Channel>,
     hang_up: watch::Sender<bool>,
     line: LineEnd,
+    /// How long the peer took to answer the greeting.
+    round_trip: Duration,
+    lanes: Lanes,
     pools: Mutex<Pools>,
     /// Where the streams run, whoever opens them.
     runtime: Handle,
@@ -122,16 +126,19 @@ impl Link {
         let mut client = FarshoreClient::new(channel)
             .max_decoding_message_size(MAX_REPLY_BYTES)
             .max_encoding_message_size(MAX_REQUEST_BYTES);
+        let asked_at = Instant::now();
         let reply = client.hello(hello.encode()).await.map_err(|status| {
             tracing::debug!("{peer:?} answers the greeting with {}: {:?}", status.code(), status.message());
             refusal(&status)
         })?;
+        let round_trip = asked_at.elapsed();
         let welcome = Welcome::parse(reply.get_ref()).map_err(|fault| {
             tracing::warn!("{peer:?} broke a rule in its greeting: {fault}");
             DialError::Incompatible
         })?;
         let runtime = Handle::current();
-        Ok(Link { peer, reached_at: None, welcome, client, hang_up, line: end, pools: Mutex::default(), runtime })
+        let (lanes, pools) = (Lanes::default(), Mutex::default());
+        Ok(Link { peer, reached_at: None, welcome, client, hang_up, line: end, round_trip, lanes, pools, runtime })
     }
 
     /// Who is at the other end.
@@ -144,6 +151,20 @@ impl Link {
     #[must_use]
     pub fn reached_at(&self) -> Option<&str> {
         self.reached_at.as_deref()
+    }
+
+    /// Lets large files come over several connections if the peer is far away, each greeted with `hello`. Never returns;
+    /// dropping it hangs up on all but the first.
+    pub async fn widen(&self, transport: &dyn Transport, hello: &Hello) {
+        match &self.reached_at {
+            Some(address) => self.lanes.keep(transport, (self.peer, address), hello, self.round_trip).await,
+            // Who has dialled us says how many connections there are.
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn client(&self) -> FarshoreClient<Channel> {
+        self.client.clone()
     }
 
     /// The epoch of the peer, the version that is spoken, and whether it wants to call us.
@@ -197,12 +218,12 @@ impl Link {
         let asked = Asked::new(chunk, frames, wanted.size_bytes);
         // What somebody waits for does not go behind many others.
         if !urgent && asked.is_whole_file() && self.welcome.version >= VERSION_WHOLE {
-            let shared = self.with_pools(&cancel, |pools| pools.stream_for_whole(&self.client, &self.line, wanted))?;
+            let shared = self.with_pools(&cancel, |pools| pools.stream_for_whole(self.way(), wanted))?;
             if let Some(stream) = shared {
                 return stream.whole(wanted, asked, cancel, on_frame).await;
             }
         }
-        let stream = self.with_pools(&cancel, |pools| pools.stream(&self.client, &self.line, wanted, chunk))?;
+        let stream = self.with_pools(&cancel, |pools| pools.stream(self.way(), wanted, chunk))?;
         stream.fetch(asked, urgent, cancel, on_frame).await
     }
 
@@ -223,11 +244,15 @@ impl Link {
         let mut first = chunks.start;
         while first < end {
             let part = first..end.min(first.saturating_add(MAX_HASH_CHUNKS));
-            let stream = self.with_pools(&cancel, |pools| pools.stream(&self.client, &self.line, wanted, first))?;
+            let stream = self.with_pools(&cancel, |pools| pools.stream(self.way(), wanted, first))?;
             first = part.end;
             hashes.extend(stream.hashes(part, urgent, cancel.clone()).await?);
         }
         Ok(hashes)
+    }
+
+    fn way(&self) -> Way<'_> {
+        Way { client: &self.client, line: &self.line, lanes: &self.lanes }
     }
 
     /// Takes a stream for something that is not cancelled yet.
@@ -248,7 +273,7 @@ impl Link {
     /// [`Link::close_content`]. Does not wait for it; if the owner refuses, the next fetch hears why.
     pub fn open_content(&self, wanted: &Wanted) {
         let _entered = self.runtime.enter();
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).open(&self.client, &self.line, wanted);
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).open(self.way(), wanted);
     }
 
     /// Closes the streams of a content, and with them the owner's lease on it. Fetches that are still under way end

@@ -8,6 +8,7 @@
 mod callable;
 mod callbacks;
 pub mod client;
+mod lanes;
 mod line;
 mod pool;
 mod pool_stream;

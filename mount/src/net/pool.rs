@@ -7,6 +7,7 @@
 //! Small files that nobody has open and nobody waits for need no stream of their own: one is shared by all of them.
 
 use super::client::{CancelSignal, Lost};
+use super::lanes::Lanes;
 use super::line::LineEnd;
 use super::pool_stream::{Command, Event, Expected, Group, ReadStream};
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use farshore_proto::v1::farshore_client::FarshoreClient;
 use farshore_proto::{Asked, AskedHashes, Fetch, Hash, MAX_WAITING_REQUESTS, Open, ReadRequest, Whole};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tonic::transport::Channel;
@@ -24,6 +25,17 @@ use tonic::transport::Channel;
 /// How many streams are open at once: the owner takes 1,024 on one connection, one of which follows its tree, and one is for
 /// small files.
 const MAX_STREAMS_OPEN: usize = 960;
+
+/// Files of at least so many bytes (8 MiB) are worth more connections.
+const LARGE_BYTES: u64 = 16 * CHUNK_SIZE;
+
+/// Over what streams travel.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) client: &'a FarshoreClient<Channel>,
+    pub(super) line: &'a LineEnd,
+    pub(super) lanes: &'a Lanes,
+}
 
 /// The streams of a link.
 #[derive(Default)]
@@ -37,38 +49,30 @@ pub(super) struct Pools {
 
 impl Pools {
     /// The stream that chunk number `chunk` travels on. Opens what has to be opened; does not wait for it.
-    pub(super) fn stream(
-        &mut self,
-        client: &FarshoreClient<Channel>,
-        line: &LineEnd,
-        wanted: &Wanted,
-        chunk: u64,
-    ) -> StreamHandle {
-        self.pool(wanted.content, STREAM_POOL_SIZE as usize).stream(client, line, wanted, chunk)
+    pub(super) fn stream(&mut self, way: Way<'_>, wanted: &Wanted, chunk: u64) -> StreamHandle {
+        if wanted.size_bytes >= LARGE_BYTES {
+            way.lanes.want();
+        }
+        self.pool(wanted.content, STREAM_POOL_SIZE as usize).stream(way, wanted, chunk)
     }
 
     /// The stream for small files of which no stream is open, if this is one. Opens it if need be.
-    pub(super) fn stream_for_whole(
-        &mut self,
-        client: &FarshoreClient<Channel>,
-        line: &LineEnd,
-        wanted: &Wanted,
-    ) -> Option<StreamHandle> {
+    pub(super) fn stream_for_whole(&mut self, way: Way<'_>, wanted: &Wanted) -> Option<StreamHandle> {
         if !(1..=CHUNK_SIZE).contains(&wanted.size_bytes) || self.pools.contains_key(&wanted.content) {
             return None;
         }
         match &self.small {
             Some(slot) if slot.stream.is_alive() => {}
             Some(_) | None => {
-                self.small = Some(Slot::begin(client.clone(), line.clone(), None, Group::default()));
+                self.small = Some(Slot::begin(way, 0, None, Group::default()));
             }
         }
         self.small.as_ref().map(|slot| slot.stream.clone())
     }
 
     /// Opens the first stream of a content, if none is open.
-    pub(super) fn open(&mut self, client: &FarshoreClient<Channel>, line: &LineEnd, wanted: &Wanted) {
-        self.pool(wanted.content, 1).open(client, line, wanted);
+    pub(super) fn open(&mut self, way: Way<'_>, wanted: &Wanted) {
+        self.pool(wanted.content, 1).open(way, wanted);
     }
 
     /// The pool of a content, made at first use, with room for it to have so many streams.
@@ -113,6 +117,10 @@ struct Pool {
     /// Whether all streams that the content has use for have been opened, rather than the first alone.
     is_whole: bool,
     slots: [Option<Slot>; STREAM_POOL_SIZE as usize],
+    /// How many more connections there were when they were opened.
+    lanes: usize,
+    /// Streams that are replaced by others on those, and still bring something.
+    replaced: Vec<Slot>,
 }
 
 /// A stream and the task that runs it.
@@ -129,18 +137,18 @@ impl Drop for Slot {
 
 impl Pool {
     fn is_idle(&self) -> bool {
-        let mut streams = self.slots.iter().flatten().map(|slot| &slot.stream);
-        streams.all(|stream| stream.room.available_permits() == MAX_WAITING_REQUESTS || !stream.is_alive())
+        self.slots.iter().flatten().chain(&self.replaced).all(Slot::is_idle)
     }
 
     fn streams(&self) -> usize {
-        self.slots.iter().flatten().count()
+        self.slots.iter().flatten().count() + self.replaced.len()
     }
 
     /// Closes all streams but one that is alive, if there is one.
     fn shrink(&mut self) {
         let alive = self.slots.iter_mut().find_map(|slot| slot.take_if(|slot| slot.stream.is_alive()));
         self.slots = [alive, None, None, None];
+        self.replaced.clear();
         self.is_whole = false;
     }
 
@@ -149,54 +157,68 @@ impl Pool {
     }
 
     /// Opens the first stream, if none is open.
-    fn open(&mut self, client: &FarshoreClient<Channel>, line: &LineEnd, wanted: &Wanted) {
+    fn open(&mut self, way: Way<'_>, wanted: &Wanted) {
         if self.is_dead() {
             self.slots = Default::default();
-            self.slots[0] = Some(Slot::open(client.clone(), line.clone(), wanted, Group::default()));
+            self.slots[0] = Some(Slot::open(way, 0, wanted, Group::default()));
             self.is_whole = false;
         }
     }
 
-    fn stream(
-        &mut self,
-        client: &FarshoreClient<Channel>,
-        line: &LineEnd,
-        wanted: &Wanted,
-        chunk: u64,
-    ) -> StreamHandle {
-        let open = |group: Group| Slot::open(client.clone(), line.clone(), wanted, group);
+    fn stream(&mut self, way: Way<'_>, wanted: &Wanted, chunk: u64) -> StreamHandle {
         if self.is_dead() {
             self.slots = Default::default();
             self.is_whole = false;
         }
+        self.use_lanes(way.lanes.count());
         if !std::mem::replace(&mut self.is_whole, true) {
             let group = Group::default();
             // A file of one chunk has no use for four streams.
             let useful = wanted.size_bytes.div_ceil(CHUNK_SIZE).min(STREAM_POOL_SIZE.into()) as usize;
-            for slot in self.slots[..useful].iter_mut().filter(|slot| slot.is_none()) {
-                *slot = Some(open(group.clone()));
+            for (number, slot) in self.slots[..useful].iter_mut().enumerate().filter(|(_, slot)| slot.is_none()) {
+                *slot = Some(Slot::open(way, number, wanted, group.clone()));
             }
         }
-        let slot = &mut self.slots[stream_of(chunk) as usize];
+        let number = stream_of(chunk) as usize;
+        let slot = &mut self.slots[number];
         match slot {
             Some(slot) if slot.stream.is_alive() => slot.stream.clone(),
-            Some(_) | None => slot.insert(open(Group::default())).stream.clone(),
+            Some(_) | None => slot.insert(Slot::open(way, number, wanted, Group::default())).stream.clone(),
+        }
+    }
+
+    /// There are more connections than when the streams were opened: all but the first are opened anew, and what they were asked
+    /// for by then still comes.
+    fn use_lanes(&mut self, lanes: usize) {
+        self.replaced.retain(|slot| !slot.is_idle());
+        if std::mem::replace(&mut self.lanes, lanes) < lanes {
+            self.replaced.extend(self.slots[1..].iter_mut().filter_map(Option::take));
+            self.is_whole = false;
         }
     }
 }
 
 impl Slot {
-    fn open(client: FarshoreClient<Channel>, line: LineEnd, wanted: &Wanted, group: Group) -> Slot {
-        Slot::begin(client, line, Some(open_of(wanted)), group)
+    fn is_idle(&self) -> bool {
+        self.stream.room.available_permits() == MAX_WAITING_REQUESTS || !self.stream.is_alive()
     }
 
-    fn begin(client: FarshoreClient<Channel>, line: LineEnd, about: Option<Open>, group: Group) -> Slot {
+    /// Opens stream number `number` of a content.
+    fn open(way: Way<'_>, number: usize, wanted: &Wanted, group: Group) -> Slot {
+        Slot::begin(way, number, Some(open_of(wanted)), group)
+    }
+
+    fn begin(way: Way<'_>, number: usize, about: Option<Open>, group: Group) -> Slot {
+        let client = way.lanes.of_stream(number).unwrap_or_else(|| way.client.clone());
+        // Of the first connection, whichever it is on: only with that the peer is lost.
+        let line = way.line.clone();
         // Bounded by `room`: a request sends two commands at most.
         let (commands, received) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(MAX_WAITING_REQUESTS));
-        let stream = ReadStream::new(about, received, room.clone(), line.clone());
+        let refused = Arc::default();
+        let stream = ReadStream::new(about, received, room.clone(), line.clone(), Arc::clone(&refused));
         let task = tokio::spawn(stream.run(client, group)).abort_handle();
-        Slot { stream: StreamHandle { commands, room, line, last: Arc::default() }, task }
+        Slot { stream: StreamHandle { commands, room, line, refused, last: Arc::default() }, task }
     }
 }
 
@@ -212,6 +234,8 @@ pub(super) struct StreamHandle {
     /// One permit for each request that the peer has not ended.
     room: Arc<Semaphore>,
     line: LineEnd,
+    /// Why the peer did not open the file, if that ended the stream.
+    refused: Arc<OnceLock<FetchError>>,
     /// The number of the last request. Locked while the request is handed over, so that numbers arrive in order.
     last: Arc<Mutex<u64>>,
 }
@@ -322,8 +346,9 @@ impl StreamHandle {
         Ok(*last)
     }
 
+    /// Why a request that came too late for the stream has no answer.
     fn lost(&self) -> FetchError {
-        Lost::stream(&self.line).into()
+        self.refused.get().copied().unwrap_or_else(|| Lost::stream(&self.line).into())
     }
 }
 

@@ -13,7 +13,7 @@ use farshore_proto::v1::farshore_client::FarshoreClient;
 use farshore_proto::{Asked, AskedHashes, MAX_WAITING_REQUESTS, Open, ReadReply, ReadRequest, Refusal, v1};
 use futures_util::stream;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -80,6 +80,8 @@ pub(super) struct ReadStream {
     pending: BTreeMap<u64, Pending>,
     room: Arc<Semaphore>,
     line: LineEnd,
+    /// Why the peer ended it, for whoever comes too late to hear that.
+    refused: Arc<OnceLock<FetchError>>,
 }
 
 /// A request that the peer has not ended.
@@ -110,11 +112,12 @@ impl ReadStream {
         commands: mpsc::UnboundedReceiver<Command>,
         room: Arc<Semaphore>,
         line: LineEnd,
+        refused: Arc<OnceLock<FetchError>>,
     ) -> ReadStream {
         // The opening, and for each request itself and its cancellation.
         let (requests, outbound) = mpsc::channel(1 + 2 * MAX_WAITING_REQUESTS);
         let mut stream =
-            ReadStream { commands, requests, outbound: Some(outbound), pending: BTreeMap::new(), room, line };
+            ReadStream { commands, requests, outbound: Some(outbound), pending: BTreeMap::new(), room, line, refused };
         if let Some(open) = about {
             stream.send(&ReadRequest::Open(open));
         }
@@ -245,7 +248,7 @@ impl ReadStream {
             ReadReply::Refused { request, reason } => {
                 self.finish(request)?.tell(Event::Ended(Err(refused(reason))));
             }
-            ReadReply::OpenRefused { reason } => return Err(refused(reason)),
+            ReadReply::OpenRefused { reason } => return Err(*self.refused.get_or_init(|| refused(reason))),
         }
         Ok(())
     }

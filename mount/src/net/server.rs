@@ -19,7 +19,7 @@ use crate::folder::{self, ServeError, ServedBytes};
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
-use farshore_engine::{Errno, PeerId, TreeUpdate, WatchCursor};
+use farshore_engine::{Errno, PeerFault, PeerId, TreeUpdate, WatchCursor};
 use farshore_proto::v1::farshore_server::FarshoreServer;
 use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Members, Open, Refusal, VERSION_NOT_YET};
 use futures_util::future::{BoxFuture, Either, Ready, ready};
@@ -81,6 +81,9 @@ pub trait Host: Send + Sync + 'static {
     fn callbacks(&self) -> Option<Arc<Callbacks>> {
         None
     }
+
+    /// A caller that had been let in has broken a rule, was hung up on, and is kept out for a while. Must not wait.
+    fn broke_rule(&self, peer: PeerId, fault: PeerFault);
 }
 
 /// How long a caller may take to prove who it is, and then to greet, each.
@@ -130,7 +133,7 @@ pub async fn serve_with(
     let (cut, cut_off) = watch::channel(false);
     let (ready, mut taken) = mpsc::channel::<Line<Arc<Visitor>>>(16);
     let incoming = stream::poll_fn(move |cx| taken.poll_recv(cx).map(|line| line.map(Ok::<_, io::Error>)));
-    let entrance = Entrance { ready, guests, callbacks: host.callbacks(), cut_off };
+    let entrance = Entrance { ready, guests, host: host.clone(), cut_off };
     let mut callers = JoinSet::new();
     let calls = FarshoreServer::new(Calls::new(host, leases, stopped.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
@@ -214,7 +217,7 @@ async fn prove(caller: Caller, (place, shown_out): (Place, ShownOut), entrance: 
 struct Entrance {
     ready: mpsc::Sender<Line<Arc<Visitor>>>,
     guests: Arc<Guests>,
-    callbacks: Option<Arc<Callbacks>>,
+    host: Arc<dyn Host>,
     cut_off: watch::Receiver<bool>,
 }
 
@@ -223,6 +226,9 @@ impl Entrance {
     async fn receive(self, conn: Conn, place: Place, shown_out: ShownOut) {
         let line = Visitor::receive(conn, place, shown_out, self.cut_off);
         self.guests.enter(line.info());
+        if self.guests.is_kept_out(line.info().peer) {
+            return tracing::debug!("{:?} is not let in yet: it has broken a rule", line.info().peer);
+        }
         // An error means that the server is shutting down.
         drop(self.ready.send(line).await);
     }
@@ -230,11 +236,13 @@ impl Entrance {
     /// Keeps the connection of one who wants to be called, for as long as it is a guest.
     async fn keep(self, conn: Conn) {
         let peer = conn.peer;
-        let Some(callbacks) = self.callbacks else {
-            return tracing::debug!("{peer:?} offers to be called, which nobody here wants");
-        };
         let Some(gone) = self.guests.gone(peer) else {
-            return tracing::info!("{peer:?} offers to be called, but was not let in; hanging up");
+            return tracing::debug!("{peer:?} offers to be called, but was not let in; hanging up");
+        };
+        let Some(callbacks) = self.host.callbacks() else {
+            // It was told so when it was let in.
+            self.guests.keep_out(peer);
+            return self.host.broke_rule(peer, PeerFault::MayOnlyRead);
         };
         let cut_off = self.cut_off;
         let over = async {

@@ -5,11 +5,21 @@ use super::server_leases::Leases;
 use farshore_engine::PeerId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a device that has broken a rule is hung up on as soon as it has proved who it is.
+const KEPT_OUT_FOR: Duration = Duration::from_secs(60);
+
+/// How many devices are kept out at once; beyond that, who was to be let in first may come.
+const MAX_KEPT_OUT: usize = 256;
 
 /// The connections of a server, and what it holds open for those at their other ends.
 #[derive(Default)]
 pub struct Guests {
     visitors: Mutex<Vec<Weak<Visitor>>>,
+    /// Devices that broke a rule, and until when they have to stay away.
+    kept_out: Mutex<BTreeMap<PeerId, Instant>>,
     leases: Arc<Leases>,
 }
 
@@ -17,7 +27,7 @@ impl Guests {
     /// Nobody yet, and these leases.
     #[must_use]
     pub fn new(leases: Arc<Leases>) -> Guests {
-        Guests { visitors: Mutex::default(), leases }
+        Guests { visitors: Mutex::default(), kept_out: Mutex::default(), leases }
     }
 
     /// The devices that were let in and are connected, with the number of their connections.
@@ -40,6 +50,28 @@ impl Guests {
         // After that: what a dismissed visitor lets go of is not kept.
         self.leases.forget(peer);
         dismissed
+    }
+
+    /// Dismisses `peer`, which has broken a rule, and lets it in again after [`KEPT_OUT_FOR`].
+    pub(super) fn keep_out(&self, peer: PeerId) {
+        let now = Instant::now();
+        let mut kept_out = self.kept_out.lock().unwrap_or_else(PoisonError::into_inner);
+        kept_out.retain(|_, until| *until > now);
+        if kept_out.len() >= MAX_KEPT_OUT
+            && let Some(first) = kept_out.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer)
+        {
+            kept_out.remove(&first);
+        }
+        kept_out.insert(peer, now + KEPT_OUT_FOR);
+        drop(kept_out);
+        // After that: who enters in between is looked for afterwards.
+        self.dismiss(peer);
+    }
+
+    /// Whether `peer` has broken a rule lately.
+    pub(super) fn is_kept_out(&self, peer: PeerId) -> bool {
+        let kept_out = self.kept_out.lock().unwrap_or_else(PoisonError::into_inner);
+        kept_out.get(&peer).is_some_and(|until| *until > Instant::now())
     }
 
     /// Ends when `peer` is gone, as far as the newest of the connections goes over which it was let in; `None` if there is
@@ -71,6 +103,22 @@ mod tests {
     use super::super::transport::{Conn, Role};
     use super::*;
     use tokio::sync::watch;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_are_kept_out_and_each_for_a_while() {
+        let guests = Guests::default();
+        let peer = |number: usize| PeerId(std::array::from_fn(|at| (number >> (8 * (at % 2))) as u8));
+        for number in 0..=MAX_KEPT_OUT {
+            guests.keep_out(peer(number));
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert!(!guests.is_kept_out(peer(0)), "it came first");
+        assert!((1..=MAX_KEPT_OUT).all(|number| guests.is_kept_out(peer(number))));
+        tokio::time::advance(KEPT_OUT_FOR).await;
+        assert!(!guests.is_kept_out(peer(MAX_KEPT_OUT)));
+        guests.keep_out(peer(0));
+        assert_eq!(guests.kept_out.lock().unwrap().len(), 1);
+    }
 
     #[test]
     fn who_is_dismissed_while_it_is_being_let_in_stays_outside() {

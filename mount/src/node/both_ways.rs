@@ -9,7 +9,9 @@ use crate::net::{BackDoor, Callbacks, Link, server};
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
-use farshore_engine::{Command, DialError, Errno, Input, LinkId, PeerEvent, PeerId, TreeUpdate, WatchCursor};
+use farshore_engine::{
+    Command, DialError, Errno, Input, LinkId, PeerEvent, PeerFault, PeerId, TreeUpdate, WatchCursor,
+};
 use farshore_proto::{Hello, Open};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -97,7 +99,7 @@ impl Node {
         {
             return Link::over(conn, hello).await;
         }
-        match self.route_to(peer) {
+        match self.way_to(peer) {
             Some(route) => Link::dial(&*self.transport, &route.addresses, peer, &route.hello).await,
             None => Err(DialError::Unreachable),
         }
@@ -115,10 +117,17 @@ impl Node {
             }
             std::future::pending::<()>().await;
         };
+        let widened = async {
+            match self.route_to(link.peer()) {
+                Some(route) => link.widen(&*self.transport, &route.hello).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = link.closed() => {}
             () = called => {}
+            () = widened => {}
             fault = self.hear_members(link) => self.step(Input::Peer(link.peer(), PeerEvent::Fault { link: id, fault })),
         }
     }
@@ -159,5 +168,11 @@ impl Host for ForOwners {
         stamp: Stamp,
     ) -> BoxFuture<'static, Result<Arc<dyn ServedBytes>, ServeError>> {
         self.0.upgrade().map_or_else(|| ready(Err(ServeError::Gone)).boxed(), |node| node.open(peer, path, stamp))
+    }
+
+    fn broke_rule(&self, peer: PeerId, fault: PeerFault) {
+        if let Some(node) = self.0.upgrade() {
+            node.broke_rule(peer, fault);
+        }
     }
 }

@@ -167,7 +167,7 @@ impl Core {
         (std::mem::take(&mut self.links), std::mem::take(&mut self.contents))
     }
 
-    fn tell(&mut self, notice: &Notice) {
+    pub(super) fn tell(&mut self, notice: &Notice) {
         for sink in &mut self.sinks {
             sink(notice);
         }

@@ -36,6 +36,9 @@ pub trait Introduced: Send + Sync + 'static {
     /// Who we are.
     fn id(&self) -> PeerId;
 
+    /// Where the others reach us now; nowhere if they do not.
+    fn addresses(&self) -> Vec<String>;
+
     /// All others but the owner are these, and nobody else. What follows from it at once is done before this first waits.
     fn hear(&self, members: Members) -> BoxFuture<'_, ()>;
 
@@ -78,6 +81,16 @@ impl Node {
 
     pub(super) fn route_to(&self, peer: PeerId) -> Option<Route> {
         self.routes().get(&peer).cloned()
+    }
+
+    /// How to reach and greet `peer`. Who introduces us to others is told where these reach us.
+    pub(super) fn way_to(&self, peer: PeerId) -> Option<Route> {
+        let Route { addresses, hello } = self.route_to(peer)?;
+        let hello = match self.introducing.get() {
+            Some(Introducing::Hears { by, us }) if *by == peer => hello.of_member(us.addresses()),
+            Some(Introducing::Hears { .. } | Introducing::Tells(_)) | None => hello,
+        };
+        Some(Route { addresses, hello })
     }
 
     pub(super) fn routes(&self) -> MutexGuard<'_, BTreeMap<PeerId, Route>> {

@@ -29,7 +29,7 @@ use crate::ranked::{Rank, Ranked, RankedGuard};
 use crate::store::Store;
 use farshore_engine::path::RelPath;
 use farshore_engine::{
-    Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, Time,
+    Command, Config, Engine, Errno, Ino, Input, Notice, Observation, Opened, PeerId, Reply, Request, SeenKind, Time,
 };
 use farshore_proto::Hello;
 use futures_util::future::join_all;
@@ -259,21 +259,32 @@ impl Node {
     ///
     /// That something was renamed may be told twice, by who has done it and by who watches, and something else may stand
     /// under the old name the second time. So a rename is believed if what was found under the new name is what was last
-    /// seen under the old one; otherwise only that it was found.
+    /// seen under the old one; otherwise only that it was found. What is in a directory that was not moved there with all that
+    /// was known of it has not been told: it is read anew.
     pub fn observe(&self, observations: Vec<Observation>) {
         let mut core = self.lock();
+        let mut unread = Vec::new();
         let mut observations = observations.into_iter().peekable();
         while let Some(observation) = observations.next() {
             if let Observation::Moved { from, to } = &observation
                 && let Some(Observation::Found { path, seen }) = observations.peek()
                 && path == to
-                && core.engine.view().own_inode(from) != Some(seen.facts.inode)
             {
+                let (inode, is_dir, to) = (Some(seen.facts.inode), seen.kind == SeenKind::Dir, to.clone());
+                let was_told = core.engine.view().own_inode(&to) == inode;
+                if core.engine.view().own_inode(from) == inode {
+                    core.step(self.now(), Input::Observed(observation));
+                }
+                if is_dir && !was_told && core.engine.view().own_inode(&to) != inode {
+                    unread.push(to);
+                }
                 continue;
             }
             core.step(self.now(), Input::Observed(observation));
         }
-        let todo = self.settle(&mut core);
+        let mut todo = self.settle(&mut core);
+        todo.looks.retain(|(path, _)| !unread.contains(path));
+        todo.looks.extend(unread.into_iter().map(|path| (path, None)));
         drop(core);
         self.carry_out(todo);
     }

@@ -7,7 +7,7 @@ use crate::net::server::Host;
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
-use farshore_engine::{Errno, PeerId, Reply, Request, ServedFile, TreeUpdate, WatchCursor};
+use farshore_engine::{Errno, Notice, PeerFault, PeerId, Reply, Request, ServedFile, TreeUpdate, WatchCursor};
 use farshore_proto::{Hello, Members, Open};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -83,6 +83,10 @@ impl Host for Node {
 
     fn callbacks(&self) -> Option<Arc<Callbacks>> {
         self.calling_back.as_ref().map(|calling| calling.callbacks.clone())
+    }
+
+    fn broke_rule(&self, peer: PeerId, fault: PeerFault) {
+        self.lock().tell(&Notice::PeerFault { peer, fault });
     }
 }
 

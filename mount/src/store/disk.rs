@@ -130,6 +130,18 @@ impl DiskStore {
         DiskStore::open_with(dir, &Trouble::none())
     }
 
+    /// Whether the store in `dir` knows the tree of a share, so that a mount can begin without its owner.
+    #[must_use]
+    pub fn knows_tree(dir: &Path) -> bool {
+        tree::is_in(dir)
+    }
+
+    /// Whether `dir` holds a store, or what a store remembers of a share: [`PRIVATE`] in it is not the user's then.
+    #[must_use]
+    pub fn lies_in(dir: &Path) -> bool {
+        [lock::LOCK, memory::MEMORY].iter().any(|name| dir.join(PRIVATE).join(name).is_file())
+    }
+
     fn open_with(dir: &Path, trouble: &Trouble) -> Result<DiskStore, OpenError> {
         let home = Home::open(dir, trouble).map_err(|error| match error {
             LockError::Held(pid) => OpenError::InUse { dir: dir.to_owned(), pid },

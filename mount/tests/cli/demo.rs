@@ -21,7 +21,7 @@ fn the_tour_with_its_own_sample() {
     eventually("it begins with its sample", || fs::read_dir(world.path("tmp")).unwrap().next().is_some());
     process.stop(Signal::INT).has_code(INTERRUPTED).within(PROMPTLY);
     assert!(fs::read_dir(world.path("tmp")).unwrap().next().is_none());
-    for step in ["1. ", "2. ", "3. ", "4. ", "5. ", "6. ", "done: "] {
+    for step in ["1. ", "2. ", "3. ", "4. ", "5. ", "6. ", "7. ", "done: "] {
         assert!(ended.text().lines().any(|line| line.starts_with(step)), "no step {step:?}: {}", ended.text());
     }
 }
@@ -58,7 +58,7 @@ fn the_tour_can_be_left_at_any_step() {
     eventually("it begins with its sample", || fs::read_dir(world.path("tmp")).unwrap().next().is_some());
     process.stop(Signal::INT).has_code(INTERRUPTED).within(PROMPTLY);
     assert!(fs::read_dir(world.path("tmp")).unwrap().next().is_none());
-    for step in ["1. ", "2. ", "3. ", "5. ", "   its checksum"] {
+    for step in ["1. ", "2. ", "3. ", "5. ", "   its checksum", "6. "] {
         let process = Process::start(world.farshore("nobody", &["demo"]));
         process.prints(step);
         let ended = process.stop(Signal::INT).within(PROMPTLY);

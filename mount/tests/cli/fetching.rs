@@ -1,7 +1,7 @@
 //! `ls` and `get`: what a share holds, and having it, without a mount.
 
 use crate::process::{Process, eventually};
-use crate::tree::{Sight, assert_same, below, hash, hash_file, set_mode, walk, write_noise, write_zoo};
+use crate::tree::{Sight, assert_same, hash, hash_file, offered, set_mode, walk, write_noise, write_zoo};
 use crate::valve::Valve;
 use crate::world::{World, files_below};
 use farshore_engine::chunk::CHUNK_SIZE;
@@ -80,7 +80,7 @@ fn a_listing_for_programs_says_it_exactly() {
     let share = world.share(&folder);
     let ended = world.run("reader", &["ls", &share.ticket, "-R", "--json"]).went_well();
     let lines: Vec<Value> = ended.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let there = below(&folder);
+    let there = offered(&folder);
     assert_eq!(lines.len(), there.len());
     for (path, sight) in there {
         let Some(path) = path.to_str() else { continue };
@@ -128,7 +128,7 @@ fn everything_is_fetched_once() {
     let world = World::new();
     let folder = zoo(&world);
     let share = world.share(&folder);
-    let files = below(&folder).values().filter(|sight| matches!(sight, Sight::File { .. })).count();
+    let files = offered(&folder).values().filter(|sight| matches!(sight, Sight::File { .. })).count();
     let out = world.path("out");
     for expected in [format!("fetched {files} files"), format!("fetched 0 files into {}; {files} were", out.display())]
     {
@@ -136,14 +136,14 @@ fn everything_is_fetched_once() {
         assert!(ended.stderr.contains(&expected), "{ended:?}");
         assert!(ended.stdout.is_empty(), "{ended:?}");
         assert!(!ended.stderr.contains(['\x1b', '\r']), "no bar where no terminal is: {ended:?}");
-        assert_eq!(fetched(&out), below(&folder));
+        assert_eq!(fetched(&out), offered(&folder));
         assert!(partial_files(&out).is_empty());
     }
     // What was deleted here is fetched again, and no more than that.
     fs::remove_file(out.join("program")).unwrap();
     let ended = Process::run(get(&world, &share.ticket, &[])).went_well();
     assert!(ended.stderr.contains("fetched 1 files"), "{ended:?}");
-    assert_eq!(fetched(&out), below(&folder));
+    assert_eq!(fetched(&out), offered(&folder));
 }
 
 #[test]
@@ -154,11 +154,11 @@ fn parts_are_fetched_to_where_they_belong() {
     let out = world.path("out");
     Process::run(get(&world, &share.ticket, &["deep/er/4096"])).went_well();
     let expected = |is_wanted: &dyn Fn(&Path) -> bool| -> Vec<PathBuf> {
-        below(&folder).into_keys().filter(|path| is_wanted(path)).collect()
+        offered(&folder).into_keys().filter(|path| is_wanted(path)).collect()
     };
     let here = || -> Vec<PathBuf> { fetched(&out).into_keys().collect() };
     assert_eq!(here(), ["deep", "deep/er", "deep/er/4096"].map(PathBuf::from));
-    assert_eq!(fetched(&out)[Path::new("deep/er/4096")], below(&folder)[Path::new("deep/er/4096")]);
+    assert_eq!(fetched(&out)[Path::new("deep/er/4096")], offered(&folder)[Path::new("deep/er/4096")]);
     Process::run(get(&world, &share.ticket, &["/deep/er/and deeper/", "a link"])).went_well();
     let is_wanted = |path: &Path| {
         path.starts_with("deep/er/and deeper")
@@ -214,7 +214,7 @@ fn the_place_of_the_downloads_is_nobody_elses() {
     for name in [".farshore/clean", ".farshore/partial/1.kdbitmap", "a.kdbitmap", "fine"] {
         fs::write(folder.join(name), name).unwrap();
     }
-    let share = world.share(&folder);
+    let share = world.share_at(&folder, "127.0.0.1:0", &["--read-only"]);
     let out = world.new_dir("out");
     let ended = Process::run(get(&world, &share.ticket, &[])).has_code(1);
     ended.also_says(&[".farshore/clean", "left out"]).also_says(&[".farshore/partial/1.kdbitmap", "left out"]);
@@ -282,7 +282,7 @@ fn an_interrupted_download_goes_on_where_it_stood() {
         valve.open();
     }
     Process::run(get(&world, &share.ticket, &[])).went_well();
-    assert_eq!(fetched(&out), below(&folder));
+    assert_eq!(fetched(&out), offered(&folder));
     assert!(!out.join(".farshore").exists(), "nothing is left when all is whole");
 }
 

@@ -14,16 +14,16 @@ use std::path::{Path, PathBuf};
 const LARGE_BYTES: usize = 3_000_000;
 
 /// An owner who lets others write, and a guest who mounts the share to do so.
-struct Joined {
+pub(crate) struct Joined {
     mount: Option<Mount>,
     share: Option<Share>,
     folder: PathBuf,
     store: PathBuf,
-    world: World,
+    pub(crate) world: World,
 }
 
 impl Joined {
-    fn new(fill: impl FnOnce(&Path)) -> Option<Joined> {
+    pub(crate) fn new(fill: impl FnOnce(&Path)) -> Option<Joined> {
         Joined::with("2", fill)
     }
 
@@ -32,28 +32,27 @@ impl Joined {
         let world = World::with_fuse()?;
         let (folder, store) = (world.new_dir("folder"), world.new_dir("store"));
         fill(&folder);
-        let share = world.share_at(&folder, "127.0.0.1:0", &["--writable"]);
-        let mount =
-            world.mount(&share, &["--writable", "--read-timeout", patience, "--store", store.to_str().unwrap()]);
+        let share = world.share_at(&folder, "127.0.0.1:0", &[]);
+        let mount = world.join(&share, &["--read-timeout", patience, "--store", store.to_str().unwrap()]);
         Some(Joined { mount: Some(mount), share: Some(share), folder, store, world })
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.mount.take().unwrap().stop();
         self.share.take().unwrap().process.stop(Signal::INT).went_well();
     }
 
-    fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.mount.as_ref().unwrap().root()
     }
 
     /// On the mount.
-    fn here(&self, below: &str) -> PathBuf {
+    pub(crate) fn here(&self, below: &str) -> PathBuf {
         self.root().join(below)
     }
 
     /// In the owner's folder.
-    fn theirs(&self, below: &str) -> PathBuf {
+    pub(crate) fn theirs(&self, below: &str) -> PathBuf {
         self.folder.join(below)
     }
 
@@ -64,7 +63,7 @@ impl Joined {
 
     /// The owner's folder and the mount come to be the same.
     #[track_caller]
-    fn agree(&self) {
+    pub(crate) fn agree(&self) {
         eventually("the owner has what is on the mount", || {
             let (theirs, here) = (shared(&self.folder), shared(self.root()));
             match (theirs, here) {
@@ -278,7 +277,7 @@ fn somewhere(root: &Path, chance: &mut Chance) -> PathBuf {
 }
 
 /// Does something. It may well fail: there may be nothing there, or something else, or somebody is faster.
-fn step(root: &Path, chance: &mut Chance) -> io::Result<()> {
+pub(crate) fn step(root: &Path, chance: &mut Chance) -> io::Result<()> {
     let path = somewhere(root, chance);
     match chance.below(12) {
         0..3 => {

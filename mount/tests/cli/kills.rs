@@ -13,7 +13,7 @@
 //! `FARSHORE_KILLS_SEED` repeats the moments of another run.
 
 use crate::process::{Process, SOON, within};
-use crate::tree::{Chance, assert_same, below, hash_file, write_noise};
+use crate::tree::{Chance, assert_same, below, hash_file, offered, write_noise};
 use crate::valve::Valve;
 use crate::world::{Mount, Share, World, is_mounted};
 use std::collections::BTreeSet;
@@ -309,7 +309,7 @@ fn a_get_is_killed_again_and_again() {
     }
     process.end_within(AT_LAST).went_well();
     story.end();
-    assert_eq!(below(&out), below(&folder));
+    assert_eq!(below(&out), offered(&folder));
 }
 
 /// What stands under its own name is whole and right, also when nobody has tidied up.

@@ -4,6 +4,7 @@
 //! Nothing waits for a fixed time: conditions are polled until a generous deadline. Tests that need /dev/fuse say
 //! loudly that they were skipped where it is missing.
 
+mod access;
 mod admission;
 mod away;
 mod changes;
@@ -12,6 +13,7 @@ mod demo;
 mod doctor;
 mod fetching;
 mod joined;
+mod joined_programs;
 mod kills;
 #[path = "../shared/mapping.rs"]
 mod mapping;

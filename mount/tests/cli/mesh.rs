@@ -1,8 +1,9 @@
 //! Several devices that all change one share: each talks to those that it can reach, also while the owner is away.
 
+use crate::joined::step;
 use crate::process::{Process, eventually};
-use crate::tree::shared_difference;
-use crate::world::{Mount, Share, World};
+use crate::tree::{Chance, shared_difference};
+use crate::world::{Mount, Share, World, take_down};
 use farshore::ticket::Ticket;
 use farshore_engine::PeerId;
 use rustix::process::Signal;
@@ -46,7 +47,7 @@ impl Mesh {
     }
 
     fn start_owner(&mut self) {
-        let share = self.world.share_at(&self.folder, &self.address, &["--writable"]);
+        let share = self.world.share_at(&self.folder, &self.address, &[]);
         // The same one each time: the guests know it from the ticket.
         self.address = share.address.clone();
         self.share = Some(share);
@@ -65,14 +66,23 @@ impl Mesh {
     fn start(&mut self, name: &str, is_hidden: bool) {
         let (mountpoint, ticket) = (self.world.path(&format!("mnt of {name}")), self.ticket.clone());
         let guest = self.guests.iter_mut().find(|guest| guest.name == name).unwrap();
-        let mut options = vec!["--writable", "--store", guest.folder.to_str().unwrap()];
+        let mut options = vec!["--store", guest.folder.to_str().unwrap()];
         options.extend(if is_hidden { &["--no-listen"][..] } else { &LISTENING });
-        guest.mount = Some(self.world.mount_as(guest.name, &mountpoint, &ticket, &options));
+        guest.mount = Some(self.world.join_as(guest.name, &mountpoint, &ticket, &options));
     }
 
     fn stop(&mut self, name: &str) {
         let guest = self.guests.iter_mut().find(|guest| guest.name == name).unwrap();
         guest.mount.take().unwrap().stop();
+    }
+
+    /// Kills it, and takes down what it leaves mounted.
+    fn kill(&mut self, name: &str) {
+        let guest = self.guests.iter_mut().find(|guest| guest.name == name).unwrap();
+        let mount = guest.mount.take().unwrap();
+        let mountpoint = mount.root().to_owned();
+        mount.kill_and_leave();
+        take_down(&mountpoint);
     }
 
     fn folder_of(&self, name: &str) -> &Path {
@@ -272,7 +282,7 @@ fn where_to_listen_is_taken_at_its_word() {
     let taken = mesh.status("ann")["listening"].as_str().unwrap().to_owned();
     let (mnt, store) = (mesh.world.new_dir("mnt"), mesh.world.new_dir("store"));
     let mount = |more: &[&str]| {
-        let mut command = mesh.world.farshore("bob", &["mount", &mesh.ticket, "--writable", "--store"]);
+        let mut command = mesh.world.farshore("bob", &["mount", &mesh.ticket, "--store"]);
         command.arg(&store).arg(&mnt).args(more);
         Process::run(command)
     };
@@ -280,6 +290,46 @@ fn where_to_listen_is_taken_at_its_word() {
     mount(&["--advertise", "here"]).has_code(2).only_says(&["\"here\" is not an address"]);
     assert_eq!(mount(&["--no-listen", "--listen", &taken]).status.code(), Some(2));
     mesh.stop("ann");
+}
+
+/// What each of them does in its folder while others come and go. In the end all have the same, and what nobody has touched again
+/// is there.
+#[test]
+fn whatever_all_do_while_they_come_and_go_in_the_end_they_have_the_same() {
+    const NAMES: [&str; 3] = ["ann", "bob", "eve"];
+    let Some(mut mesh) = Mesh::new(&NAMES, &["eve"]) else { return };
+    for round in 0..5_u64 {
+        match round {
+            1 => mesh.stop_owner(),
+            2 => mesh.kill("ann"),
+            3 => {
+                mesh.start("ann", false);
+                mesh.stop("eve");
+            }
+            4 => {
+                mesh.start_owner();
+                mesh.kill("bob");
+                mesh.start("eve", true);
+            }
+            _ => {}
+        }
+        let folders = [&mesh.folder].into_iter().chain(mesh.guests.iter().map(|guest| &guest.folder));
+        std::thread::scope(|scope| {
+            for (number, folder) in folders.enumerate() {
+                scope.spawn(move || {
+                    let mut chance = Chance::new(round * 10 + number as u64);
+                    fs::write(folder.join(format!("kept {number} {round}")), format!("{number} {round}")).unwrap();
+                    (0..40).for_each(|_| _ = step(folder, &mut chance));
+                });
+            }
+        });
+    }
+    mesh.start("bob", false);
+    mesh.all_connected();
+    mesh.become_same();
+    for (number, round) in (0..4).flat_map(|number| (0..5).map(move |round| (number, round))) {
+        assert_eq!(text(&mesh.folder.join(format!("kept {number} {round}"))), format!("{number} {round}"));
+    }
 }
 
 fn hex(text: &str) -> [u8; 32] {

@@ -46,7 +46,7 @@ fn one_device_mounts_a_share_once_unless_it_has_another_store() {
     let share = world.share(&folder);
     let mount = world.mount(&share, &[]);
     let second = world.new_dir("second");
-    let ended = world.run("reader", &["mount", &share.ticket, second.to_str().unwrap()]);
+    let ended = world.run("reader", &["mount", &share.ticket, second.to_str().unwrap(), "--read-only"]);
     ended.has_code(1).only_says(&["in use", &mount.process().pid().to_string()]);
     let store = world.path("another store");
     let other = world.mount_on(&second, &share.ticket, &["--store", store.to_str().unwrap()]);

@@ -1,6 +1,8 @@
 //! The mount of one's own folder is a file system like any other: what is done there is done in the folder, at once.
 
+use crate::mapping::Mapping;
 use crate::process::{Process, eventually, within};
+use crate::status::only_process;
 use crate::tree::{assert_same, difference, noise, set_modified};
 use crate::world::{Share, World, skipped, take_down};
 use rustix::fs::{
@@ -8,6 +10,7 @@ use rustix::fs::{
     getxattr, listxattr, makedev, mknodat, removexattr, renameat_with, seek, setxattr, statat,
 };
 use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -124,6 +127,15 @@ fn as_root() -> bool {
     is_root
 }
 
+/// An error with the first thing of a folder that a peer does not show as it is.
+pub(crate) fn shown(folder: &Path, peer: &Path) -> Result<(), String> {
+    match difference(folder, peer) {
+        Ok(None) => Ok(()),
+        Ok(Some(found)) => Err(found),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 #[test]
 fn what_is_done_on_the_mount_is_in_the_folder_at_once_and_seen_by_peers() {
     let Some(own) = Own::with(&[], |folder| put(&folder.join("before"), "before")) else { return };
@@ -154,9 +166,9 @@ fn what_is_done_on_the_mount_is_in_the_folder_at_once_and_seen_by_peers() {
     fs::remove_file(own.here("moved/link")).unwrap();
     assert!(fs::symlink_metadata(own.there("moved/link")).is_err());
     own.agrees("moved");
-    eventually("peers see it all", || difference(own.folder(), peer.root()).is_ok_and(|all| all.is_none()));
+    eventually("peers see it all", || shown(own.folder(), peer.root()));
     fs::remove_dir_all(own.here("moved")).unwrap();
-    eventually("peers see that it is gone", || difference(own.folder(), peer.root()).is_ok_and(|all| all.is_none()));
+    eventually("peers see that it is gone", || shown(own.folder(), peer.root()));
     assert_same(own.folder(), own.root());
     peer.stop();
     own.stop();
@@ -248,6 +260,10 @@ fn libc_number(error: Errno) -> i32 {
     error.raw_os_error()
 }
 
+/// Bytes that a disk can take directly from a program.
+#[repr(align(4096))]
+struct Aligned([u8; 4096]);
+
 #[test]
 fn bytes_are_written_where_they_belong() {
     let Some(own) = Own::new() else { return };
@@ -265,7 +281,7 @@ fn bytes_are_written_where_they_belong() {
     assert_eq!(text(&own.there("file")), expected + "pastend");
     let direct =
         OpenOptions::new().read(true).write(true).custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32).open(&path);
-    direct.unwrap().write_all_at(&[b'x'; 4096], 4096).unwrap();
+    direct.unwrap().write_all_at(&Aligned([b'x'; 4096]).0, 4096).unwrap();
     assert_eq!(fs::read(own.there("file")).unwrap()[4096..], [b'x'; 4096]);
     let synced =
         OpenOptions::new().write(true).custom_flags(rustix::fs::OFlags::SYNC.bits() as i32).open(&path).unwrap();
@@ -388,6 +404,78 @@ with open(sys.argv[1], 'r+b') as file, mmap.mmap(file.fileno(), 0) as mapped:
     }
     let expected = [vec![b'x'; 4000], vec![b'y'; 200], vec![b'x'; 5800]].concat();
     assert!(fs::read(own.there("file")).unwrap() == expected);
+    own.stop();
+}
+
+#[test]
+fn what_is_written_through_a_map_shows_when_the_map_is_gone() {
+    let Some(own) = Own::with(&[], |folder| put(&folder.join("file"), &"x".repeat(10_000))) else { return };
+    let peer = own.world.mount(own.share(), &[]);
+    let file = OpenOptions::new().read(true).write(true).open(own.here("file")).unwrap();
+    let mut mapping = Mapping::to_write(&file, 10_000);
+    mapping.write(4000, b"while it is open");
+    mapping.sync();
+    within(NOTICED, "a peer sees what is written", || text(&peer.path("file"))[4000..].starts_with("while it is open"));
+    drop(file);
+    let changed = |path| fs::metadata(path).unwrap().modified().unwrap();
+    let time_shows = || within(NOTICED, "the time shows", || changed(own.here("file")) == changed(own.there("file")));
+    time_shows();
+    mapping.write(4000, b"when it is shut!");
+    mapping.sync();
+    drop(mapping);
+    within(NOTICED, "a peer sees what was written", || {
+        text(&peer.path("file"))[4000..].starts_with("when it is shut!")
+    });
+    time_shows();
+    peer.stop();
+    own.stop();
+}
+
+/// Something else that is mounted on a folder, in layers. Dropping it unmounts.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    /// With its layers beside the folder; `None` if this kernel has none of that kind.
+    fn mount(folder: &Path) -> Option<Overlay> {
+        let layer = |name: &str| {
+            let path = folder.with_file_name(name);
+            fs::create_dir(&path).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let options = format!("lowerdir={},upperdir={},workdir={}", layer("lower"), layer("upper"), layer("work"));
+        let options = std::ffi::CString::new(options).unwrap();
+        match mount("overlay", folder, "overlay", MountFlags::empty(), Some(options.as_c_str())) {
+            Ok(()) => Some(Overlay(folder.to_owned())),
+            Err(Errno::NODEV) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_in_layers_is_read_and_written_through_the_process() {
+    if !as_root() {
+        return;
+    }
+    let mut overlay = None;
+    let Some(own) = Own::with(&[], |folder| overlay = Overlay::mount(folder)) else { return };
+    // It is taken down before what it is mounted on is removed.
+    let Some(overlay) = overlay else { return skipped("this kernel has no overlayfs") };
+    let bytes = noise(1, 1_000_000);
+    fs::write(own.here("file"), &bytes).unwrap();
+    own.agrees("file");
+    let file = OpenOptions::new().read(true).write(true).open(own.here("file")).unwrap();
+    file.write_all_at(b"new", 500_000).unwrap();
+    own.agrees("file");
+    assert_eq!(fs::read(own.here("file")).unwrap()[499_990..500_003], [&bytes[499_990..500_000], b"new"].concat());
+    assert_eq!(only_process(&own.world, "owner")["fuse"]["passthrough_opens"], 0);
+    drop((file, overlay));
     own.stop();
 }
 
@@ -603,7 +691,7 @@ fn who_may_not_open_a_file_any_more_cannot_at_once() {
 
 #[test]
 fn a_mount_that_is_read_only_says_so_at_once() {
-    for more in [&["-o", "ro"][..], &["--read-only"], &["--read-only", "-o", "rw"]] {
+    for more in [&["-o", "ro"][..], &["--read-only"], &["--read-only", "-o", "rw,ro"]] {
         let Some(own) = Own::with(more, |folder| put(&folder.join("file"), "text")) else { return };
         let attempts = [
             fs::write(own.here("file"), "changed"),
@@ -622,7 +710,9 @@ fn a_mount_that_is_read_only_says_so_at_once() {
 
 #[test]
 fn the_owner_sees_also_what_is_not_offered() {
-    let Some(own) = Own::with(&[], |folder| put(&folder.join("secret"), "text")) else { return };
+    let Some(own) = Own::with(&["--read-only", "-o", "rw"], |folder| put(&folder.join("secret"), "text")) else {
+        return;
+    };
     let peer = own.world.mount(own.share(), &[]);
     own.world.run("owner", &["unshare", own.there("secret").to_str().unwrap()]).went_well();
     eventually("peers do not see it", || fs::symlink_metadata(peer.path("secret")).is_err());

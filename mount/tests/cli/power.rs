@@ -5,7 +5,7 @@
 //! switched on after a power failure, its journal replayed. Needs root, loop devices, `mkfs.ext4` and `xfs_io`.
 
 use crate::process::{Process, SOON, within};
-use crate::tree::{assert_same, below, hash_file, shared, shared_difference, write_noise};
+use crate::tree::{assert_same, below, hash_file, offered, shared, shared_difference, write_noise};
 use crate::valve::Valve;
 use crate::world::{Share, World, files_below, is_mounted, skipped, take_down};
 use std::fs::{self, File};
@@ -88,21 +88,13 @@ struct Source {
 
 impl Source {
     fn new(world: &World) -> Source {
-        Source::with(world, &[])
-    }
-
-    fn writable(world: &World) -> Source {
-        Source::with(world, &["--writable"])
-    }
-
-    fn with(world: &World, more: &[&str]) -> Source {
         let folder = world.new_dir("folder");
         let mut content_bytes = write_noise(&folder.join("large"), 0, LARGE_BYTES).len();
         fs::create_dir(folder.join("small")).unwrap();
         for file in 1..=SMALL_FILES {
             content_bytes += write_noise(&folder.join(format!("small/{file}")), file, (file * 517) as usize).len();
         }
-        let share = world.share_at(&folder, "127.0.0.1:0", more);
+        let share = world.share(&folder);
         let valve = Valve::slow(&share.address, BYTES_PER_SECOND);
         let ticket = valve.ticket(&share.ticket);
         Source { folder, content_bytes: content_bytes as u64, valve, ticket, _share: share }
@@ -148,7 +140,7 @@ fn a_get_goes_on_with_what_was_on_the_disk() {
         }
     }
     start().end_within(Duration::from_secs(120)).went_well();
-    let (there, here) = (below(&source.folder), below(&out));
+    let (there, here) = (offered(&source.folder), below(&out));
     let first = there.keys().chain(here.keys()).find(|path| there.get(*path) != here.get(*path));
     assert_eq!(first.map(|path| (there.get(path), here.get(path))), None);
     source.check_passed();
@@ -187,11 +179,11 @@ fn a_mount_serves_nothing_that_was_not_on_the_disk() {
 fn a_folder_that_is_changed_by_all_holds_nothing_that_was_not_on_the_disk() {
     let Some(world) = World::with_fuse() else { return };
     let Some(disk) = Disk::new(&world) else { return };
-    let source = Source::writable(&world);
+    let source = Source::new(&world);
     let copy = disk.path("copy");
     let mount = || {
-        let more = ["--writable", "--store", copy.to_str().unwrap()];
-        let life = world.mount_on(&world.path("mnt"), &source.ticket, &more);
+        let more = ["--store", copy.to_str().unwrap()];
+        let life = world.join_as("reader", &world.path("mnt"), &source.ticket, &more);
         let mut pin = world.farshore("reader", &["pin"]);
         pin.arg(life.root());
         Process::run(pin).went_well();

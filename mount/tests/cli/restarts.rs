@@ -27,12 +27,17 @@ struct Place {
 
 impl Place {
     fn new(files: u64, size_bytes: u64) -> Option<Place> {
+        Place::with(&[], files, size_bytes)
+    }
+
+    /// The owner says more about its share.
+    fn with(more: &[&str], files: u64, size_bytes: u64) -> Option<Place> {
         let world = World::with_fuse()?;
         let folder = world.new_dir("folder");
         for file in 0..files {
             write_noise(&folder.join(file.to_string()), file, usize::try_from(size_bytes).unwrap());
         }
-        let share = world.share(&folder);
+        let share = world.share_at(&folder, "127.0.0.1:0", more);
         let valve = Valve::new(&share.address, u64::MAX);
         Some(Place { folder, share, valve, world })
     }
@@ -195,7 +200,7 @@ fn a_file_is_fetched_whole_when_it_is_opened_if_that_is_wanted() {
 
 #[test]
 fn what_is_unshared_is_read_on_by_who_has_it_open_and_is_gone_for_others() {
-    let Some(place) = Place::new(1, 80 * CHUNK_SIZE) else { return };
+    let Some(place) = Place::with(&["--read-only"], 1, 80 * CHUNK_SIZE) else { return };
     let mount = place.mount(&[]);
     let (path, original) = (mount.path("0"), place.folder.join("0"));
     let mut file = File::open(&path).unwrap();
@@ -260,6 +265,9 @@ fn a_store_on_a_full_or_read_only_disk_is_told_at_the_start() {
         let arguments = ["mount", &place.share.ticket, mnt.to_str().unwrap(), "--store", &disk.store()];
         let ended = place.world.run("reader", &arguments).has_code(1);
         ended.only_says(&[disk.0.to_str().unwrap(), reason]);
+        // Nor can others change a folder there.
+        let ended = place.world.run("owner", &["share", "--listen", "127.0.0.1:0", disk.0.to_str().unwrap()]);
+        ended.has_code(1).only_says(&[disk.0.to_str().unwrap(), reason, "--read-only"]);
     }
 }
 

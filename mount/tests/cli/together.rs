@@ -41,14 +41,14 @@ impl Both {
     }
 
     fn start_owner(&mut self) {
-        let share = self.world.share_at(&self.folder, &self.address, &["--writable"]);
+        let share = self.world.share_at(&self.folder, &self.address, &[]);
         // The same one each time: the guest knows it from the ticket.
         self.address = share.address.clone();
         self.share = Some(share);
     }
 
     fn start_guest(&mut self) {
-        let mount = self.world.mount(self.share.as_ref().unwrap(), &self.options());
+        let mount = self.world.join(self.share.as_ref().unwrap(), &self.options());
         self.mount = Some(mount);
         self.pin();
     }
@@ -60,8 +60,8 @@ impl Both {
         Process::run(pin).went_well();
     }
 
-    fn options(&self) -> [&str; 3] {
-        ["--writable", "--store", self.copy.to_str().unwrap()]
+    fn options(&self) -> [&str; 2] {
+        ["--store", self.copy.to_str().unwrap()]
     }
 
     fn stop_owner(&mut self) {
@@ -167,9 +167,9 @@ fn a_directory_that_is_renamed_moves_no_bytes() {
 fn a_third_device_has_what_the_others_do_and_they_have_what_it_does() {
     let Some(mut both) = Both::new() else { return };
     let third = both.world.new_dir("third copy");
-    let more = ["--writable", "--store", third.to_str().unwrap()];
+    let more = ["--store", third.to_str().unwrap()];
     let ticket = both.share.as_ref().unwrap().ticket.clone();
-    let visitor = both.world.mount_as("visitor", &both.world.path("third"), &ticket, &more);
+    let visitor = both.world.join_as("visitor", &both.world.path("third"), &ticket, &more);
     let mut pin = both.world.farshore("visitor", &["pin"]);
     pin.arg(visitor.root());
     Process::run(pin).went_well();
@@ -357,7 +357,13 @@ fn nothing_can_be_left_out_of_what_others_hold_too() {
     assert_eq!(text(&both.ours("file")), "kept");
     both.stop_guest();
     both.stop_owner();
-    let mut share = both.world.farshore("owner", &["share", "--writable", "--listen", "127.0.0.1:0"]);
+    // What was refused is not written down either, but what nobody refuses is.
+    both.start_owner();
+    both.stop_owner();
+    let mut unshare = both.world.farshore("owner", &["unshare"]);
+    unshare.arg(both.theirs("file"));
+    Process::run(unshare).went_well();
+    let mut share = both.world.farshore("owner", &["share", "--listen", "127.0.0.1:0"]);
     share.arg(&both.folder);
     let refused = Process::run(share);
     assert!(!refused.status.success() && refused.stderr.contains("farshore unshare --undo"), "{refused:?}");
@@ -370,7 +376,7 @@ fn who_has_been_there_before_begins_while_the_owner_is_away() {
     let ticket = both.share.as_ref().unwrap().ticket.clone();
     both.stop_guest();
     both.stop_owner();
-    both.mount = Some(both.world.mount_on(&both.world.path("mnt"), &ticket, &both.options()));
+    both.mount = Some(both.world.join_as("reader", &both.world.path("mnt"), &ticket, &both.options()));
     both.mount.as_ref().unwrap().process().says("cannot be reached; showing what");
     assert_eq!(text(&both.world.path("mnt/file")), "theirs");
     fs::write(both.ours("made alone"), "ours").unwrap();
@@ -381,7 +387,7 @@ fn who_has_been_there_before_begins_while_the_owner_is_away() {
     both.stop_guest();
     both.stop_owner();
     let other = both.world.new_dir("other copy");
-    let mut command = both.world.farshore("reader", &["mount", &ticket, "--writable", "--store"]);
+    let mut command = both.world.farshore("reader", &["mount", &ticket, "--store"]);
     command.arg(other).arg(both.world.path("mnt"));
     Process::run(command).has_code(1).only_says(&["cannot reach the owner"]);
 }
@@ -452,9 +458,9 @@ fn a_share_that_is_not_writable_is_mounted_and_that_is_said() {
     let Some(world) = World::with_fuse() else { return };
     let (folder, copy) = (world.new_dir("folder"), world.new_dir("copy"));
     fs::write(folder.join("file"), "theirs").unwrap();
-    let share = world.share(&folder);
+    let share = world.share_at(&folder, "127.0.0.1:0", &["--read-only"]);
     fs::write(copy.join("mine"), "mine").unwrap();
-    let mount = world.mount(&share, &["--writable", "--store", copy.to_str().unwrap()]);
+    let mount = world.join(&share, &["--store", copy.to_str().unwrap()]);
     mount.process().says("the owner shares this read-only");
     assert_eq!(text(&mount.path("file")), "theirs");
     assert!(!mount.path("mine").exists());
@@ -467,18 +473,18 @@ fn one_device_changes_a_share_once() {
     let Some(both) = Both::new() else { return };
     let share = both.share.as_ref().unwrap();
     let (second, other) = (both.world.new_dir("second"), both.world.new_dir("other copy"));
-    let mut again = both.world.farshore("reader", &["mount", &share.ticket, "--writable", "--store"]);
+    let mut again = both.world.farshore("reader", &["mount", &share.ticket, "--store"]);
     again.arg(&other).arg(&second);
     let kept = both.copy.to_str().unwrap();
-    Process::run(again).has_code(1).only_says(&["writable already", kept]);
+    Process::run(again).has_code(1).only_says(&["already", kept, "--read-only"]);
     // Another device may look at it, and hears of everybody's changes.
     let looking = both.world.mount_as("visitor", &second, &share.ticket, &[]);
     fs::write(both.ours("file"), "ours").unwrap();
     eventually("it is shown", || text(&looking.path("file")) == "ours");
     looking.stop();
-    let mut own = both.world.farshore("owner", &["mount", &share.ticket, "--writable"]);
+    let mut own = both.world.farshore("owner", &["mount", &share.ticket]);
     own.arg(&second);
-    Process::run(own).has_code(2).only_says(&["shares that folder itself", "--mount"]);
+    Process::run(own).has_code(2).only_says(&["shares that folder itself", "--mount", "--read-only"]);
 }
 
 #[test]
@@ -513,7 +519,7 @@ fn directories_that_their_owner_may_not_write_in_are_changed_all_the_same() {
     const NOBODY: u32 = 65_534;
     let Some(world) = World::with_fuse() else { return };
     let (folder, copy) = (world.new_dir("folder"), world.new_dir("copy"));
-    let mut command = world.farshore("owner", &["share", "--writable", "--listen", "127.0.0.1:0"]);
+    let mut command = world.farshore("owner", &["share", "--listen", "127.0.0.1:0"]);
     command.arg(&folder);
     if rustix::process::geteuid().is_root() {
         set_mode(&world.path(""), 0o711);
@@ -525,7 +531,7 @@ fn directories_that_their_owner_may_not_write_in_are_changed_all_the_same() {
     let process = Process::start(command);
     let ticket = process.first_line();
     let mut both = Both { mount: None, share: None, address: String::new(), folder, copy, world };
-    both.mount = Some(both.world.mount_on(&both.world.path("mnt"), &ticket, &both.options()));
+    both.mount = Some(both.world.join_as("reader", &both.world.path("mnt"), &ticket, &both.options()));
     fs::create_dir_all(both.ours("closed/inner")).unwrap();
     fs::write(both.ours("closed/inner/file"), "bytes").unwrap();
     fs::write(both.ours("closed/other"), "bytes").unwrap();

@@ -126,6 +126,13 @@ pub(crate) fn below(folder: &Path) -> BTreeMap<PathBuf, Sight> {
     found
 }
 
+/// What of a folder others are offered: everything below it that is not private there.
+pub(crate) fn offered(folder: &Path) -> BTreeMap<PathBuf, Sight> {
+    let mut found = below(folder);
+    found.retain(|path, _| !path.starts_with(".farshore"));
+    found
+}
+
 /// One entry, with its content.
 pub(crate) fn look(path: &Path) -> io::Result<Sight> {
     let meta = fs::symlink_metadata(path)?;
@@ -149,7 +156,7 @@ pub(crate) fn look(path: &Path) -> io::Result<Sight> {
 /// The first difference between a folder and what is shown of it. Pipes and sockets are not shown.
 pub(crate) fn difference(shared: &Path, shown: &Path) -> io::Result<Option<String>> {
     let mut there = walk(shared)?;
-    there.retain(|_, sight| *sight != Sight::Other);
+    there.retain(|path, sight| *sight != Sight::Other && !path.starts_with(".farshore"));
     let here = walk(shown)?;
     let differs = |path: &&PathBuf| there.get(*path) != here.get(*path);
     let first = there.keys().chain(here.keys()).find(differs);

@@ -81,7 +81,7 @@ impl World {
         Share { ticket: process.first_line(), process, address }
     }
 
-    /// The reader mounts on `mnt`, a directory that is made if it is not there.
+    /// The reader mounts on `mnt`, a directory that is made if it is not there, to look at what is there.
     pub(crate) fn mount(&self, share: &Share, more: &[&str]) -> Mount {
         self.mount_on(&self.path("mnt"), &share.ticket, more)
     }
@@ -92,15 +92,25 @@ impl World {
 
     /// The same for a device of this name.
     pub(crate) fn mount_as(&self, device: &str, mountpoint: &Path, ticket: &str, more: &[&str]) -> Mount {
+        self.join_as(device, mountpoint, ticket, &[&["--read-only"], more].concat())
+    }
+
+    /// The reader mounts on `mnt`, to change what is there.
+    pub(crate) fn join(&self, share: &Share, more: &[&str]) -> Mount {
+        self.join_as("reader", &self.path("mnt"), &share.ticket, more)
+    }
+
+    /// The same for a device of this name, on a directory that is made if it is not there.
+    pub(crate) fn join_as(&self, device: &str, mountpoint: &Path, ticket: &str, more: &[&str]) -> Mount {
         fs::create_dir_all(mountpoint).unwrap();
         let mount = self.begin_to_mount_as(device, mountpoint, ticket, more);
         mount.wait_until_ready();
         mount
     }
 
-    /// The reader begins to mount on a directory that is there.
+    /// The reader begins to mount on a directory that is there, to look at what is there.
     pub(crate) fn begin_to_mount_on(&self, mountpoint: &Path, ticket: &str, more: &[&str]) -> Mount {
-        self.begin_to_mount_as("reader", mountpoint, ticket, more)
+        self.begin_to_mount_as("reader", mountpoint, ticket, &[&["--read-only"], more].concat())
     }
 
     fn begin_to_mount_as(&self, device: &str, mountpoint: &Path, ticket: &str, more: &[&str]) -> Mount {

@@ -202,11 +202,15 @@ fn cutting_what_is_away_to_nothing_fetches_nothing() {
     far.put("cut", &pattern(100_000, 6));
     far.put("emptied", &pattern(100_000, 7));
     let number = fs::metadata(halves.here("opened")).unwrap().ino();
-    fs::write(halves.here("opened"), "anew").unwrap();
-    assert_eq!(far.told()[..2], ["sighted opened", "found opened"]);
+    let mut opened = OpenOptions::new().write(true).truncate(true).open(halves.here("opened")).unwrap();
+    assert_eq!(far.told(), ["sighted opened", "found opened"]);
+    opened.write_all(b"anew").unwrap();
     assert_eq!(fs::read_to_string(halves.there("opened")).unwrap(), "anew");
     let seen = fs::metadata(halves.here("opened")).unwrap();
     assert_eq!((seen.ino(), seen.len(), seen.mode() & 0o7777), (number, 4, 0o640));
+    drop(opened);
+    far.has_told("found opened");
+    far.told();
     cut(&halves.here("cut"), 0);
     assert_eq!(far.told()[..2], ["sighted cut", "found cut"]);
     assert_eq!(fs::metadata(halves.there("cut")).unwrap().len(), 0);
@@ -285,6 +289,7 @@ fn what_is_away_is_removed_and_renamed_where_it_is() {
     assert!(fs::metadata(halves.here("gone")).is_err());
     fs::write(halves.here("gone"), "again").unwrap();
     assert_eq!(fs::read_to_string(halves.there("gone")).unwrap(), "again");
+    far.has_told("found gone");
     far.told();
 
     let number = fs::metadata(halves.here("from")).unwrap().ino();

@@ -2,7 +2,7 @@
 //! what a mount tells, and does to its files what the engine would do.
 
 use crate::fixture::{alone, eventually, is_mounted, our_threads};
-use farshore::fuse::{MountOptions, Mounted, Readable};
+use farshore::fuse::{MountOptions, Mounted, Readable, Stats};
 use farshore::live::{self, Away, Live, Read, Then};
 use farshore_engine::path::{Name, RelPath};
 use farshore_engine::record::FileTime;
@@ -183,6 +183,11 @@ impl Far {
     /// What was told since the last time.
     pub(crate) fn told(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().told)
+    }
+
+    /// Waits until this was told, as what was written is when the kernel has noticed that it was closed.
+    pub(crate) fn has_told(&self, what: &str) {
+        eventually("it is not told", || self.lock().told.iter().any(|told| told == what));
     }
 
     /// What was brought so far.
@@ -383,6 +388,10 @@ impl Halves {
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    pub(crate) fn stats(&self) -> &Stats {
+        self.mounted.as_ref().unwrap().stats()
     }
 
     /// On the mount.

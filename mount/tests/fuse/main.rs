@@ -14,5 +14,6 @@ mod mapping;
 #[path = "../shared/passing.rs"]
 mod passing;
 mod passthrough;
+mod past;
 mod reading;
 mod tree;

@@ -6,14 +6,14 @@ use crate::table::{look_up, open};
 use farshore::folder::{Folder, ServeError, ServedBytes};
 use farshore::identity::Identity;
 use farshore::net::tls::TlsTransport;
-use farshore::net::transport::Transport;
+use farshore::net::transport::{Role, Transport};
 use farshore::net::{Guests, serve_with};
 use farshore::node::{Admission, Answer, Node, Parts, Route};
 use farshore::store::MemoryStore;
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::record::{Facts, FileTime};
 use farshore_engine::{
-    Config, DialError, Errno, Link, Notice, Observation, PeerId, Request, Seen, SeenKind, ServedFile, Time,
+    Config, DialError, Errno, Link, Notice, Observation, PeerFault, PeerId, Request, Seen, SeenKind, ServedFile, Time,
 };
 use farshore_proto::{Hello, ShareId};
 use futures_util::FutureExt;
@@ -245,6 +245,26 @@ async fn nobody_dials_twice_if_nobody_would_call() {
     sleep(Duration::from_secs(600)).await;
     assert_eq!(stage.network.reverse(), 1);
     idle.shut_down().await;
+    stage.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_who_would_change_what_it_may_only_read_is_cut_off_and_named() {
+    let stage = Stage::new(None).await;
+    until(|| stage.connected().0).await;
+    let faults = Arc::<Mutex<Vec<Notice>>>::default();
+    let heard = faults.clone();
+    stage.owner.on_notice(Box::new(move |notice| heard.lock().unwrap().push(notice.clone())));
+    let began = Instant::now();
+    let _offered = stage.network.dial("owner", Role::Server).unwrap();
+    until(|| !stage.connected().0).await;
+    sleep(Duration::from_secs(30)).await;
+    assert!(!stage.connected().0, "it is kept out");
+    while !stage.connected().0 {
+        assert!(began.elapsed() < Duration::from_secs(120), "but not for good");
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(*faults.lock().unwrap(), [Notice::PeerFault { peer: READER, fault: PeerFault::MayOnlyRead }]);
     stage.end().await;
 }
 

@@ -4,7 +4,7 @@ use crate::memory::{Memory, OWNER, READER, Wire, within};
 use crate::owner::{Owner, Running, dial, hello, start, until};
 use farshore::net::transport::Role;
 use farshore::net::{Callbacks, Link};
-use farshore_engine::{DialError, PeerId};
+use farshore_engine::{DialError, PeerFault, PeerId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -40,10 +40,43 @@ async fn an_owner_says_whether_it_calls_back() {
     let (running, _callbacks, _) = calling().await;
     assert!(dial(&running.network).await.unwrap().welcome().calls_back);
     let running = start(Owner::new()).await;
-    let link = dial(&running.network).await.unwrap();
-    assert!(!link.welcome().calls_back);
-    assert!(end_of(&mut offer(&running.network)).await < Duration::from_secs(1), "nobody wants it");
-    assert!(tokio::time::timeout(Duration::from_secs(60), link.closed()).await.is_err());
+    assert!(!dial(&running.network).await.unwrap().welcome().calls_back);
+}
+
+/// To be called is the only way in which somebody could change what an owner has.
+#[tokio::test(start_paused = true)]
+async fn who_offers_changes_to_an_owner_who_wants_none_is_cut_off_and_kept_out_for_a_while() {
+    let owner = Owner::new();
+    let running = start(owner.clone()).await;
+    let faults = || owner.faults.lock().unwrap().clone();
+    let other = dial(&running.network.of(PeerId([9; 32]))).await.unwrap();
+    for times in 1..=2 {
+        let links = [dial(&running.network).await.unwrap(), dial(&running.network).await.unwrap()];
+        let fault = (READER, PeerFault::MayOnlyRead);
+        assert!(end_of(&mut offer(&running.network)).await < Duration::from_secs(1));
+        assert_eq!(faults(), vec![fault; times]);
+        for link in &links {
+            within(link.closed()).await;
+        }
+        // It may come again at once, and again, and is heard no more for all that.
+        for _ in 0..200 {
+            assert!(end_of(&mut offer(&running.network)).await < Duration::from_secs(1));
+            assert!(dial(&running.network).await.is_err());
+        }
+        assert_eq!(faults().len(), times);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    assert!(tokio::time::timeout(Duration::from_secs(60), other.closed()).await.is_err(), "others stay");
+    assert!(dial(&running.network).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_who_offers_changes_is_only_hung_up_on() {
+    let owner = Owner::new();
+    let running = start(owner.clone()).await;
+    assert!(end_of(&mut offer(&running.network)).await < Duration::from_secs(1));
+    assert!(owner.faults.lock().unwrap().is_empty());
+    assert!(dial(&running.network).await.is_ok(), "it may have been an earlier life of the owner that it wanted");
 }
 
 #[tokio::test(start_paused = true)]

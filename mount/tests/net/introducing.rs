@@ -99,14 +99,13 @@ impl Stage {
             Some(address) => Reach::At { listen: address.to_owned(), advertise: Vec::new() },
             None => Reach::Nowhere,
         };
-        let reception = circle.receive(&network, &reach).await.unwrap();
-        let hello = Hello::new(SHARE, None, "test").of_member(address.map(str::to_owned).into_iter().collect());
+        let listener = circle.receive(&network, &reach).await.unwrap();
         let files = Owner::new();
         let folder = Arc::new(Files(files.clone()));
         let node = node(&network, u64::from(id.0[0]), |parts| {
             parts.folder = Some(folder);
             parts.admission = circle.clone();
-            parts.peers = BTreeMap::from([(OWNER, Route { addresses: vec!["owner".into()], hello })]);
+            parts.peers = BTreeMap::from([(OWNER, Route { addresses: vec!["owner".into()], hello: circle.hello() })]);
             parts.call_back = Some(circle.hello());
         });
         let refused_by = Arc::<Mutex<BTreeSet<PeerId>>>::default();
@@ -116,7 +115,7 @@ impl Stage {
                 heard.lock().unwrap().insert(*peer);
             }
         }));
-        circle.begin(&node, reception);
+        circle.begin(&node, listener);
         node.follow_peers();
         Guest { node, files, circle, refused_by, state }
     }
@@ -304,10 +303,13 @@ impl Listener for At {
 async fn the_port_of_the_last_life_is_taken_again_if_it_is_free() {
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(Some(dir.path().join("state"))).unwrap();
-    let listening = async |ports: &[u16], reach: Reach| {
+    let receive = async |ports: &[u16], reach: Reach| {
         let ports = Ports(Mutex::new(ports.iter().copied().collect()));
         let circle = Circle::new(state.clone(), ANN, OWNER, SHARE);
-        circle.receive(&ports, &reach).await.map(|reception| reception.map(|at| at.listening()))
+        circle.receive(&ports, &reach).await.map(|_| circle)
+    };
+    let listening = async |ports: &[u16], reach: Reach| {
+        receive(ports, reach).await.map(|circle| circle.listening().map(str::to_owned))
     };
     let anywhere = || Reach::Anywhere { advertise: Vec::new() };
     let at = |listen: &str| Reach::At { listen: listen.to_owned(), advertise: Vec::new() };
@@ -319,4 +321,11 @@ async fn the_port_of_the_last_life_is_taken_again_if_it_is_free() {
     let taken = listening(&[7000], at("127.0.0.1:7000")).await.unwrap_err();
     assert!(taken.to_string().contains("127.0.0.1:7000"), "{taken}");
     assert_eq!(listening(&[], Reach::Nowhere).await.unwrap(), None);
+    // What the others are told.
+    assert_eq!(receive(&[], at("127.0.0.1:7000")).await.unwrap().addresses(), ["127.0.0.1:7000"]);
+    let known = receive(&[], anywhere()).await.unwrap().addresses();
+    assert!(known.contains(&"127.0.0.1:7000".to_owned()), "{known:?}");
+    let behind = Reach::Anywhere { advertise: vec!["nas:1".to_owned(), "[::1]:2".to_owned()] };
+    assert_eq!(receive(&[], behind).await.unwrap().addresses(), ["nas:1", "[::1]:2"]);
+    assert_eq!(receive(&[], Reach::Nowhere).await.unwrap().addresses(), [""; 0]);
 }

@@ -7,7 +7,7 @@ use farshore::net::transport::Transport;
 use farshore::net::{Callbacks, Guests, Host, Leases, Link, cancel_pair, serve_with};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Stamp};
-use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerId, TreeUpdate, Wanted, WatchCursor};
+use farshore_engine::{ContentId, DialError, Errno, FetchError, PeerFault, PeerId, TreeUpdate, Wanted, WatchCursor};
 use farshore_proto::{Hello, Members, Secret, ShareId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -30,8 +30,12 @@ pub(crate) struct Owner {
     pub(crate) cursors: Mutex<Vec<WatchCursor>>,
     /// Set if it calls its callers back.
     pub(crate) callbacks: Option<Arc<Callbacks>>,
+    /// Which rules were broken.
+    pub(crate) faults: Mutex<Vec<(PeerId, PeerFault)>>,
     /// Set if it introduces those to each other who have its share.
     pub(crate) members: Option<watch::Receiver<Members>>,
+    /// How long it takes to answer a greeting.
+    pub(crate) greets_after: Duration,
 }
 
 /// A file: its bytes follow from where they stand. One permit of `gate` lets one read through.
@@ -76,6 +80,11 @@ impl Owner {
         Arc::new(Owner { members: Some(members), ..Owner::alone() })
     }
 
+    /// One whose answers take so long.
+    pub(crate) fn far(greets_after: Duration) -> Arc<Owner> {
+        Arc::new(Owner { greets_after, ..Owner::alone() })
+    }
+
     fn alone() -> Owner {
         Owner {
             files: Mutex::default(),
@@ -86,6 +95,8 @@ impl Owner {
             cursors: Mutex::default(),
             callbacks: None,
             members: None,
+            greets_after: Duration::ZERO,
+            faults: Mutex::default(),
         }
     }
 
@@ -118,7 +129,12 @@ impl Host for Owner {
     fn greet(&self, peer: PeerId, hello: Hello) -> BoxFuture<'static, Result<u64, ()>> {
         let answer = if hello.secret == Some(SECRET) { Ok(EPOCH) } else { Err(()) };
         self.hellos.lock().unwrap().push((peer, hello));
-        async move { answer }.boxed()
+        let greets_after = self.greets_after;
+        async move {
+            tokio::time::sleep(greets_after).await;
+            answer
+        }
+        .boxed()
     }
 
     fn watch(
@@ -157,6 +173,10 @@ impl Host for Owner {
 
     fn callbacks(&self) -> Option<Arc<Callbacks>> {
         self.callbacks.clone()
+    }
+
+    fn broke_rule(&self, peer: PeerId, fault: PeerFault) {
+        self.faults.lock().unwrap().push((peer, fault));
     }
 
     fn members(&self) -> Option<watch::Receiver<Members>> {

@@ -289,7 +289,7 @@ fn is_noticed(node: &Node, state: State, before: Attr) -> bool {
 
 /// What really happens: how the names look, what is read of what was here, and of the rest.
 async fn play(state: State, has_lease: bool) -> [&'static str; 3] {
-    let read_timeout = if state == State::Unreachable { Duration::from_secs(1) } else { LIMIT };
+    let read_timeout = if state == State::Unreachable { Duration::from_secs(4) } else { LIMIT };
     let mut stage = Stage::new(Config { read_ahead_chunks: 0, read_timeout, ..Config::default() }).await;
     if has_lease {
         stage.bring(state).await;

@@ -1,15 +1,15 @@
-//! Farshore itself, as the README says.
+//! Farshore itself, as a mount that is only looked at, as those of the others are.
 
 use super::Owner;
 use crate::process::Process;
-use crate::stage::{START_LIMIT, Stage};
+use crate::stage::{Mounted, START_LIMIT, Stage};
 use crate::stopping::Trouble;
 use std::path::Path;
 use std::process::Command;
 
 pub(super) fn serve(stage: &Stage<'_>) -> Result<Owner, Trouble> {
     let mut command = farshore(stage, "owner")?;
-    command.args(["share", "--listen", &format!("{}:0", stage.owner_address())]).arg(stage.folder);
+    command.args(["share", "--read-only", "--listen", &format!("{}:0", stage.owner_address())]).arg(stage.folder);
     let mut process = stage.start_owner(command, "farshore share")?;
     let at = process.first_line(START_LIMIT)?;
     Ok(Owner { process: Some(process), at })
@@ -17,8 +17,18 @@ pub(super) fn serve(stage: &Stage<'_>) -> Result<Owner, Trouble> {
 
 pub(super) fn mount(owner: &Owner, root: &Path, stage: &Stage<'_>) -> Result<Process, Trouble> {
     let mut command = farshore(stage, "reader")?;
-    command.args(["mount", &owner.at]).arg(root);
+    command.args(["mount", "--read-only", &owner.at]).arg(root);
     stage.start_reader(command, "farshore mount")
+}
+
+/// Shares a folder and mounts it for its owner.
+pub(super) fn own_folder(stage: &Stage<'_>, folder: &Path) -> Result<Mounted, Trouble> {
+    let root = stage.new_dir("mnt")?;
+    let mut command = farshore(stage, "owner")?;
+    command.args(["share", "--listen", &format!("{}:0", stage.owner_address()), "--mount"]).arg(&root).arg(folder);
+    let mut process = stage.start_owner(command, "farshore share")?;
+    process.first_line(START_LIMIT)?;
+    Mounted::wait_for_any(process, root)
 }
 
 fn farshore(stage: &Stage<'_>, device: &str) -> Result<Command, Trouble> {

@@ -11,7 +11,7 @@ use crate::stream;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One that is compared.
@@ -76,6 +76,25 @@ impl Reader {
     }
 }
 
+/// A folder of one's own.
+#[derive(Debug)]
+pub(crate) enum OwnFolder {
+    /// As it is.
+    Plain(PathBuf),
+    /// By way of its mount.
+    Mounted(Mounted),
+}
+
+impl OwnFolder {
+    /// Where it is seen.
+    pub(crate) fn root(&self) -> &Path {
+        match self {
+            OwnFolder::Plain(path) => path,
+            OwnFolder::Mounted(mounted) => mounted.root(),
+        }
+    }
+}
+
 impl Contender {
     /// What it is called in tables.
     pub(crate) fn title(self) -> &'static str {
@@ -124,6 +143,19 @@ impl Contender {
             Contender::Stream => Err(Trouble::Failed("a stream cannot be mounted".to_owned())),
         };
         Ok(Reader::Mounted(Mounted::wait(process?, root, stage)?))
+    }
+
+    /// Works in a folder of its own. Only [`Contender::Farshore`] has a mount for that, and only [`Contender::Plain`] needs none.
+    pub(crate) fn own_folder(self, stage: &Stage<'_>, folder: &Path) -> Result<OwnFolder, Trouble> {
+        match self {
+            Contender::Farshore => farshore::own_folder(stage, folder).map(OwnFolder::Mounted),
+            Contender::Plain => Ok(OwnFolder::Plain(folder.to_owned())),
+            Contender::Sshfs
+            | Contender::SshfsTuned
+            | Contender::RcloneHttp
+            | Contender::RcloneSftp
+            | Contender::Stream => Err(Trouble::Failed("it is for folders of others".to_owned())),
+        }
     }
 
     /// Fetches a file of the owner's into another without mounting. Only [`Contender::Stream`] does that.

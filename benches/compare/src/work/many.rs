@@ -88,7 +88,7 @@ pub(super) fn walk(
     Ok(values)
 }
 
-fn find(stage: &Stage<'_>, root: &Path, content: Content, limit: Duration) -> Result<f64, Trouble> {
+pub(super) fn find(stage: &Stage<'_>, root: &Path, content: Content, limit: Duration) -> Result<f64, Trouble> {
     let mut find = Command::new("find");
     find.arg(root);
     let begun = Instant::now();
@@ -101,7 +101,7 @@ fn find(stage: &Stage<'_>, root: &Path, content: Content, limit: Duration) -> Re
     }
 }
 
-fn list(stage: &Stage<'_>, root: &Path, limit: Duration) -> Result<f64, Trouble> {
+pub(super) fn list(stage: &Stage<'_>, root: &Path, limit: Duration) -> Result<f64, Trouble> {
     let mut list = Command::new("ls");
     // Names of users come from elsewhere and are not what is measured.
     list.arg("-lnR").arg(root);

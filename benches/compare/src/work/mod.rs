@@ -2,8 +2,10 @@
 
 mod many;
 mod one;
+mod own;
 mod start;
 
+use self::own::OwnTask;
 use crate::contender::Contender::{self, Farshore, Plain, RcloneHttp, RcloneSftp, Sshfs, SshfsTuned, Stream};
 use crate::contender::{Owner, Reader};
 use crate::folders::Content;
@@ -63,6 +65,8 @@ enum Task {
     Walk,
     /// A tree is offered and mounted, and nothing else.
     Start,
+    /// Something in the mount of one's own folder.
+    Own(OwnTask),
 }
 
 /// Something that is measured.
@@ -100,6 +104,12 @@ const ALL_READERS: &[Contender] = &[Farshore, Sshfs, SshfsTuned, RcloneHttp, Rcl
 const OVER_A_LINE: &[Contender] = &[Farshore, Sshfs, SshfsTuned, RcloneHttp, RcloneSftp, Stream];
 const MOUNTS: &[Contender] = &[Farshore, Sshfs, SshfsTuned, RcloneHttp, RcloneSftp];
 const MOUNTS_AND_PLAIN: &[Contender] = &[Farshore, Sshfs, SshfsTuned, RcloneHttp, RcloneSftp, Plain];
+
+const OWN: &[Contender] = &[Farshore, Plain];
+
+const fn own(name: &'static str, title: &'static str, note: &'static str, content: Content, task: OwnTask) -> Work {
+    Work { name, title, note, line: Line::Loopback, content, task: Task::Own(task), among: OWN }
+}
 
 const fn cold_read(name: &'static str, title: &'static str, round_trip_ms: u64, megabits: u64) -> Work {
     Work {
@@ -184,6 +194,41 @@ pub(crate) static ALL: &[Work] = &[
         task: Task::Start,
         among: MOUNTS,
     },
+    own(
+        "own-write",
+        "Writing 1 GiB into the mount of one's own folder",
+        "A new file, in blocks of 1 MiB, until the last one is taken; not synced.",
+        Content::File(GIB),
+        OwnTask::Write,
+    ),
+    own(
+        "own-read",
+        "Warm read of 1 GiB in the mount of one's own folder",
+        "The second read of the same file.",
+        Content::File(GIB),
+        OwnTask::Read,
+    ),
+    own(
+        "own-untar",
+        "Unpacking 50,000 files of 4 KiB into the mount of one's own folder",
+        "`tar xf` of an archive that is in memory.",
+        Content::Tree { dirs: 500, files: 100, bytes: 4096 },
+        OwnTask::Unpack,
+    ),
+    own(
+        "own-git",
+        "`git status` in a repository of 50,000 files in the mount of one's own folder",
+        "The second one.",
+        Content::Tree { dirs: 500, files: 100, bytes: 4096 },
+        OwnTask::GitStatus,
+    ),
+    own(
+        "own-walk",
+        "`find` and `ls -lR` over 100,000 files in the mount of one's own folder",
+        "Both for the second time.",
+        Content::Tree { dirs: 1000, files: 100, bytes: 0 },
+        OwnTask::Walk,
+    ),
 ];
 
 /// What both sides' processes have used, if both have some that last.
@@ -210,6 +255,7 @@ impl Work {
             Task::Copy => &many::COPY_METRICS,
             Task::Walk => &many::WALK_METRICS,
             Task::Start => &start::METRICS,
+            Task::Own(task) => task.metrics(),
         }
     }
 
@@ -228,6 +274,7 @@ impl Work {
             Task::Copy => many::copy(contender, stage, content, limit),
             Task::Walk => many::walk(contender, stage, content, limit),
             Task::Start => start::start(contender, stage, content),
+            Task::Own(task) => task.measure(contender, stage, content, limit),
         }
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn probe(contender: Contender, stage: &Stage<'_>, limit: Duration) ->
     Ok(vec![ms(took.len() / 2), ms(took.len().saturating_sub(1)), wire])
 }
 
-fn rate(took: Took) -> f64 {
+pub(super) fn rate(took: Took) -> f64 {
     took.bytes as f64 / took.seconds / MEGA
 }
 
@@ -108,6 +108,6 @@ impl<'a> File<'a> {
 }
 
 /// What a helper has printed when it has ended.
-fn answer<T: DeserializeOwned>(helper: Process, limit: Duration) -> Result<T, Trouble> {
+pub(super) fn answer<T: DeserializeOwned>(helper: Process, limit: Duration) -> Result<T, Trouble> {
     Ok(serde_json::from_str(&helper.end(limit)?)?)
 }

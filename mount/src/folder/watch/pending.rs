@@ -40,6 +40,8 @@ struct Waiting {
     first: Instant,
     due: Instant,
     renewed: bool,
+    /// It is being written.
+    is_open: bool,
 }
 
 impl Pending {
@@ -47,23 +49,44 @@ impl Pending {
     pub(super) fn note(&mut self, path: RelPath, renewed: bool, now: Instant) {
         let turn = *self.turns.entry(path.clone()).or_insert(self.next_turn);
         self.next_turn = self.next_turn.max(turn + 1);
-        let waiting =
-            self.waiting.entry(turn).or_insert_with(|| Waiting { path, first: now, due: now, renewed: false });
+        let waiting = self.waiting.entry(turn).or_insert_with(|| Waiting {
+            path,
+            first: now,
+            due: now,
+            renewed: false,
+            is_open: false,
+        });
         self.due.remove(&(waiting.due, turn));
         waiting.due = (now + QUIET).min(waiting.first + PATIENCE);
         waiting.renewed |= renewed;
         self.due.insert((waiting.due, turn));
     }
 
+    /// The file at `path` is being written.
+    pub(super) fn note_written(&mut self, path: RelPath, now: Instant) {
+        self.note(path.clone(), false, now);
+        self.set_open(&path, true);
+    }
+
+    fn set_open(&mut self, path: &RelPath, is_open: bool) {
+        if let Some(waiting) = self.turns.get(path).and_then(|turn| self.waiting.get_mut(turn)) {
+            waiting.is_open = is_open;
+        }
+    }
+
     /// The file at `path` was written, and is closed now.
     pub(super) fn note_closed(&mut self, path: RelPath, now: Instant) {
         self.note(path.clone(), false, now);
+        self.set_open(&path, false);
         if self.saved.len() > FEW {
             self.saved.retain(|_, until| *until > now);
         }
         let Some(turn) = self.turns.get(&path).copied() else { return };
+        // What began earlier goes first, and is not told in the middle of being written.
+        let is_behind_others = self.waiting.range(..turn).any(|(_, waiting)| waiting.is_open);
+        let is_told_again = self.saved.get(&path).is_some_and(|until| *until > now);
         let Some(waiting) = self.waiting.get_mut(&turn) else { return };
-        if self.turns.len() > FEW || self.saved.get(&path).is_some_and(|until| *until > now) {
+        if self.turns.len() > FEW || is_behind_others || is_told_again {
             return;
         }
         self.due.remove(&(waiting.due, turn));
@@ -176,6 +199,18 @@ mod tests {
         // Whoever sets its time after that is waited for.
         pending.note(path("a"), false, start + ms(602));
         assert_eq!(pending.next_due(), Some(start + ms(652)));
+    }
+
+    #[test]
+    fn a_file_that_is_saved_does_not_hasten_one_that_is_being_written() {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        pending.note_written(path("large"), start);
+        pending.note_closed(path("small"), start + ms(10));
+        assert_eq!(pending.next_due(), Some(start + ms(50)));
+        pending.note_closed(path("large"), start + ms(20));
+        pending.note_closed(path("another"), start + ms(20));
+        assert_eq!(pending.next_due(), Some(start + ms(25)));
     }
 
     #[test]

@@ -276,6 +276,8 @@ impl Worker {
         }
         if notice.flags.contains(ReadFlags::CLOSE_WRITE) {
             self.pending.note_closed(path, now);
+        } else if notice.flags.contains(ReadFlags::MODIFY) {
+            self.pending.note_written(path, now);
         } else {
             self.pending.note(path, changes_names, now);
         }

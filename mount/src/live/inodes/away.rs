@@ -203,7 +203,7 @@ impl Rights {
 }
 
 impl Told {
-    fn of_away(attr: &Attr) -> Told {
+    pub(in crate::live) fn of_away(attr: &Attr) -> Told {
         let modified = (attr.modified.seconds, i64::from(attr.modified.nanos));
         Told { changed: modified, modified, size: attr.size_bytes.cast_signed(), is_symlink: false }
     }

@@ -7,7 +7,7 @@ use farshore_proto::{MemoryFileError, ShareId, decode_memory, encode_memory};
 use std::io;
 
 /// The file.
-const MEMORY: &str = "memory";
+pub(super) const MEMORY: &str = "memory";
 
 /// Why what was written down cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@ use super::home::Home;
 use super::known;
 use farshore_proto::tree_file::{TreeFile, TreeFileError, TreeId};
 use std::io;
+use std::path::Path;
 
 /// The file.
 const TREE: &str = "tree";
@@ -17,6 +18,11 @@ pub(super) enum LoadError {
     /// The disk.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Whether anything was ever written down in the store in `dir`, which need not be open.
+pub(super) fn is_in(dir: &Path) -> bool {
+    dir.join(super::PRIVATE).join(TREE).is_file()
 }
 
 /// What was written down last; `None` if nothing ever was.
