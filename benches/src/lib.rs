@@ -77,8 +77,12 @@ impl Driver {
             ino = attr.ino;
         }
         self.ask(Request::Open { ino, write: false, whole_from: None });
-        let [Output::Reply(_, Ok(Reply::Opened(opened)))] = &self.out[..] else { panic!("{:?}", self.out) };
-        opened.handle
+        // It may ask for streams as well.
+        let opened = self.out.iter().find_map(|output| match output {
+            Output::Reply(_, Ok(Reply::Opened(opened))) => Some(opened.handle),
+            Output::Reply(..) | Output::Effect(..) | Output::Cancel(_) | Output::Notice(_) => None,
+        });
+        opened.unwrap_or_else(|| panic!("{:?}", self.out))
     }
 
     /// The first fetch that the last step asked for.
