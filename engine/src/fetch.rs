@@ -154,6 +154,7 @@ impl Engine {
             if let Some(waiter) = waiting.for_whole()
                 && whole.len() < self.config.max_prefetches
                 && !whole.contains(&waiter.content)
+                && !self.contents.get(&waiter.content).is_some_and(Content::is_complete)
             {
                 whole.push(waiter.content);
             }

@@ -440,6 +440,7 @@ impl Engine {
                 // It has one link less.
                 out.push(Output::Notice(Notice::InvalidateInode { ino, data: false }));
             }
+            self.end_bringing(ino, out);
             self.reap(ino, out);
         }
     }

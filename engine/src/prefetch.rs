@@ -122,6 +122,7 @@ impl Engine {
             if self.config.keeps_folder && self.source_of(id, true).is_none() {
                 // Others may be there who have something else.
                 self.prefetch_later(ino, FetchError::NotYet);
+                self.note_empty(id);
                 continue;
             }
             self.prefetch.active.insert(id);
@@ -181,6 +182,7 @@ impl Engine {
             if !self.is_open(id) {
                 self.abandon_fetches(id, out);
             }
+            self.note_empty(id);
         }
     }
 

@@ -304,7 +304,8 @@ impl Engine {
         let Some(content) = self.contents.get(&waiter.content) else { return false };
         let others =
             || self.waiting.values().filter_map(Waiting::for_whole).any(|other| other.content != waiter.content);
-        content.chunks.is_empty() && self.source_of(waiter.content, true).is_some() && others()
+        let is_here = content.is_complete();
+        !is_here && content.chunks.is_empty() && self.source_of(waiter.content, true).is_some() && others()
     }
 
     fn extend(&mut self, id: ReqId) {
@@ -401,6 +402,18 @@ impl Engine {
             self.waiting.iter().filter(|(_, waiting)| on_handle(waiting)).map(|(id, _)| *id).collect();
         for id in ended {
             self.finish(id, Err(Errno::Io), out);
+        }
+    }
+
+    /// An entry has lost its name: whoever waits for it to come into our folder waits in vain, whatever stands there now.
+    pub(crate) fn end_bringing(&mut self, ino: Ino, out: &mut Vec<Output>) {
+        let content = self.tree.get(ino).and_then(|node| self.contents.get(&node.content?));
+        let is_brought =
+            |id: &&ReqId| matches!(self.waiting.get(*id), Some(Waiting::Bring(waiter)) if waiter.ino == ino);
+        let ended: Vec<ReqId> =
+            content.map(|content| content.waiters.iter().filter(is_brought).copied().collect()).unwrap_or_default();
+        for id in ended {
+            self.finish(id, Err(Errno::Stale), out);
         }
     }
 

@@ -1,12 +1,12 @@
 //! The others who have a share that we have joined in a folder of our own: the owner of the share says who they are. We follow
 //! them, and let them in, and nobody else but the owner; also while the owner is away, and in the next life.
 
-use crate::listening::{ListenError, listen, own_addresses};
+use crate::listening::{ListenError, addresses_for_others, listen};
 use crate::net::Guests;
 use crate::net::transport::{Listener, Transport};
 use crate::node::{Admission, Introduced, Introducing, Node, Route};
 use crate::sharing::AGENT;
-use crate::state::{Acquaintance, State};
+use crate::state::{Acquaintance, State, StateError};
 use crate::ticket::ShareId;
 use farshore_engine::PeerId;
 use farshore_proto::{Hello, Members};
@@ -53,8 +53,8 @@ struct Known {
     state: State,
     share: ShareId,
     now: Mutex<Acquaintance>,
-    /// Held while it is written down, so that nothing older is written after it.
-    writing: Mutex<()>,
+    /// What is written down, if that is known. Held while it is written, so that nothing older is written after it.
+    written: Mutex<Option<Acquaintance>>,
 }
 
 /// How the others reach us.
@@ -69,11 +69,9 @@ impl Circle {
     /// The device `us` has joined `share` of `owner`; what is kept of it is taken up. Waits for the disk.
     #[must_use]
     pub fn new(state: State, us: PeerId, owner: PeerId, share: ShareId) -> Arc<Circle> {
-        let known = state.acquaintance(share, owner).unwrap_or_else(|error| {
-            tracing::warn!("{error}");
-            Acquaintance { owner, port: None, members: Members::new() }
-        });
-        let known = Arc::new(Known { state, share, now: Mutex::new(known), writing: Mutex::default() });
+        let written = state.acquaintance(share, owner).inspect_err(|error| tracing::warn!("{error}")).ok();
+        let now = written.clone().unwrap_or(Acquaintance { owner, port: None, members: Members::new() });
+        let known = Arc::new(Known { state, share, now: Mutex::new(now), written: Mutex::new(written) });
         let (reached, node) = (OnceLock::new(), OnceLock::new());
         Arc::new(Circle { us, share, guests: Arc::default(), known, reached, node })
     }
@@ -157,15 +155,10 @@ impl Circle {
         Route { addresses, hello: self.hello() }
     }
 
-    /// Writes down what is known. If that fails, it is told, and known in this life.
+    /// Writes down what is known, if it is not. If that fails, it is told, and known in this life.
     async fn keep(&self) {
         let known = self.known.clone();
-        let kept = tokio::task::spawn_blocking(move || {
-            let _writing = known.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = known.lock().clone();
-            known.state.keep_acquaintance(known.share, &now)
-        });
-        if let Ok(Err(error)) = kept.await {
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || known.write_down()).await {
             tracing::warn!("the other devices of the share are not found after a restart: {error}");
         }
     }
@@ -176,6 +169,20 @@ impl Circle {
 }
 
 impl Known {
+    /// Waits for the disk. Whoever asked may be gone by then, and more be known.
+    fn write_down(&self) -> Result<(), StateError> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.lock().clone();
+        if written.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        // Until it is sure: a write that failed may have changed something.
+        *written = None;
+        self.state.keep_acquaintance(self.share, &now)?;
+        *written = Some(now);
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Acquaintance> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -188,7 +195,7 @@ impl Introduced for Circle {
 
     fn addresses(&self) -> Vec<String> {
         match self.reached.get() {
-            Some(Reached { listening, advertise }) if advertise.is_empty() => own_addresses(listening),
+            Some(Reached { listening, advertise }) if advertise.is_empty() => addresses_for_others(listening),
             Some(Reached { advertise, .. }) => advertise.clone(),
             None => Vec::new(),
         }
@@ -209,16 +216,14 @@ impl Introduced for Circle {
         for (peer, addresses) in moved {
             let at = if addresses.is_empty() { "nowhere".to_owned() } else { addresses.join(", ") };
             tracing::info!("{peer:?} has the share, too, says its owner, and can be reached at {at}");
-            if let Some(node) = node.as_ref().filter(|_| !addresses.is_empty()) {
-                node.follow(*peer, self.route(addresses.clone()));
+            match &node {
+                Some(node) if addresses.is_empty() => node.lose_way_to(*peer),
+                Some(node) => node.follow(*peer, self.route(addresses.clone())),
+                None => {}
             }
         }
-        async move {
-            if before != members {
-                self.keep().await;
-            }
-        }
-        .boxed()
+        // Also what was known: it may be that it was not written then.
+        self.keep().boxed()
     }
 
     fn is_here(&self, peer: PeerId) -> bool {

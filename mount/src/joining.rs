@@ -239,7 +239,7 @@ async fn start(
     node.follow_peers();
     let result = match is_known {
         true => told_in_time(&node, &mut outcomes, absence).await.map(|is_told| {
-            let (known_unix_seconds, is_connected) = (node.recalled_at_unix_seconds(), is_connected(&node));
+            let (known_unix_seconds, is_connected) = (node.recalled_at_unix_seconds(), is_connected_to(&node, owner));
             (!is_told).then_some(Bridged { known_unix_seconds, is_connected })
         }),
         false => listed(&node, &mut outcomes, ticket).await.map(|()| None),
@@ -256,22 +256,26 @@ async fn start(
 
 type Outcomes = mpsc::UnboundedReceiver<Result<(), JoinError>>;
 
-/// Waits for the owner to tell what is there now: for a moment for a connection, and then for as long as an owner who
-/// cannot be reached. Says whether it did; an owner who refuses is an error as long as it is waited for.
+/// Waits for the owner, or another who has the share, to tell what is there now: for a moment for a connection, and then for
+/// as long as an owner who cannot be reached. Says whether one did; an owner who refuses is an error as long as it is waited for.
 async fn told_in_time(node: &Node, outcomes: &mut Outcomes, absence: Absence) -> Result<bool, JoinError> {
     let until_connected = if absence == Absence::IsKnown { Duration::ZERO } else { PATIENCE };
     for patience in [until_connected, REACH_LIMIT - PATIENCE] {
         match tokio::time::timeout(patience, outcomes.recv()).await {
             Ok(outcome) => return outcome.unwrap_or(Ok(())).map(|()| true),
-            Err(_) if is_connected(node) => {}
+            Err(_) if is_anybody_connected(node) => {}
             Err(_) => return Ok(false),
         }
     }
     Ok(false)
 }
 
-fn is_connected(node: &Node) -> bool {
+fn is_anybody_connected(node: &Node) -> bool {
     node.view(|view| view.peers().any(|peer| matches!(peer.link, Link::Up(_))))
+}
+
+fn is_connected_to(node: &Node, owner: PeerId) -> bool {
+    node.view(|view| view.peers().any(|peer| peer.peer == owner && matches!(peer.link, Link::Up(_))))
 }
 
 /// Waits for the first whole listing: for a while for a connection, and then for as long as the listing gets on.
@@ -282,9 +286,9 @@ async fn listed(node: &Node, outcomes: &mut Outcomes, ticket: &Ticket) -> Result
         if let Ok(outcome) = tokio::time::timeout(REACH_LIMIT, outcomes.recv()).await {
             return outcome.unwrap_or(Ok(()));
         }
-        let (connected, entries) = (is_connected(node), node.view(|view| view.entries()));
-        if entries == told || !connected && entries == before {
-            return Err(match connected {
+        let entries = node.view(|view| view.entries());
+        if entries == told || entries == before && !is_anybody_connected(node) {
+            return Err(match is_connected_to(node, ticket.owner()) {
                 true => JoinError::Stalled,
                 false => JoinError::Unreachable { addresses: ticket.addresses().join(", ") },
             });
@@ -339,5 +343,115 @@ struct Nobody;
 impl Admission for Nobody {
     fn admit(&self, _: PeerId, _: Hello) -> BoxFuture<'static, bool> {
         async { false }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::{ServeError, ServedBytes};
+    use crate::net::server::{Host, serve};
+    use crate::net::transport::{Caller, Conn, Role};
+    use crate::store::MemoryStore;
+    use farshore_engine::path::RelPath;
+    use farshore_engine::record::Stamp;
+    use farshore_engine::{Errno, PeerFault, TreeUpdate, WatchCursor};
+    use farshore_proto::ShareId;
+    use futures_util::future::{pending, ready};
+    use std::io;
+    use tokio::io::duplex;
+    use tokio::time::Instant;
+
+    const OWNER: PeerId = PeerId([1; 32]);
+    const MEMBER: PeerId = PeerId([2; 32]);
+
+    /// Lets everybody in, and tells nothing.
+    struct Silent;
+
+    impl Host for Silent {
+        fn greet(&self, _: PeerId, _: Hello) -> BoxFuture<'static, Result<u64, ()>> {
+            ready(Ok(7)).boxed()
+        }
+
+        fn watch(
+            &self,
+            _: PeerId,
+            _: WatchCursor,
+        ) -> BoxFuture<'static, Result<(Vec<TreeUpdate>, WatchCursor), Errno>> {
+            pending().boxed()
+        }
+
+        fn open(
+            &self,
+            _: PeerId,
+            _: RelPath,
+            _: Stamp,
+        ) -> BoxFuture<'static, Result<Arc<dyn ServedBytes>, ServeError>> {
+            ready(Err(ServeError::Gone)).boxed()
+        }
+
+        fn broke_rule(&self, _: PeerId, _: PeerFault) {}
+    }
+
+    /// A network in which one device can be reached, which is silent.
+    struct OneIsThere(PeerId);
+
+    impl Transport for OneIsThere {
+        fn connect<'a>(&'a self, _: &'a str, expect: PeerId, role: Role) -> BoxFuture<'a, io::Result<Conn>> {
+            if expect != self.0 {
+                return ready(Err(io::ErrorKind::HostUnreachable.into())).boxed();
+            }
+            let (here, there) = duplex(1 << 20);
+            let caller = Conn { io: Box::new(there), peer: PeerId([3; 32]), role: role.of_other_end() };
+            tokio::spawn(serve(Box::new(Takes(Some(caller))), Arc::new(Silent), pending()));
+            ready(Ok(Conn { io: Box::new(here), peer: expect, role })).boxed()
+        }
+
+        fn listen<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+            ready(Err(io::ErrorKind::Unsupported.into())).boxed()
+        }
+    }
+
+    /// Takes one connection.
+    struct Takes(Option<Conn>);
+
+    impl Listener for Takes {
+        fn accept(&mut self) -> BoxFuture<'_, io::Result<Caller>> {
+            match self.0.take() {
+                Some(conn) => ready(Ok(ready(Ok(conn)).boxed())).boxed(),
+                None => pending().boxed(),
+            }
+        }
+
+        fn address(&self) -> String {
+            "there".to_owned()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_member_is_waited_for_as_the_owner_is_and_is_not_taken_for_it() {
+        for there in [OWNER, MEMBER] {
+            let hello = Hello::new(ShareId([3; 16]), None, AGENT);
+            let route = Route { addresses: vec!["there".to_owned()], hello };
+            let node = Node::start(Parts {
+                config: Config { epoch: 1, ..Config::default() },
+                seed: 1,
+                transport: Arc::new(OneIsThere(there)),
+                store: Arc::new(MemoryStore::default()),
+                folder: None,
+                admission: Arc::new(Nobody),
+                peers: BTreeMap::from([(OWNER, route.clone()), (MEMBER, route)]),
+                call_back: None,
+                remembered: None,
+            });
+            node.follow_peers();
+            let (_outcome, mut outcomes) = mpsc::unbounded_channel();
+            let begun = Instant::now();
+            assert_eq!(told_in_time(&node, &mut outcomes, Absence::IsBridged).await, Ok(false));
+            assert!(begun.elapsed() >= REACH_LIMIT, "somebody is there");
+            assert_eq!(is_connected_to(&node, OWNER), there == OWNER);
+            assert!(is_anybody_connected(&node));
+            node.shut_down().await;
+        }
     }
 }

@@ -68,3 +68,16 @@ pub fn own_addresses(listening: &str) -> Vec<String> {
     found.dedup();
     found.into_iter().map(|ip| SocketAddr::new(ip, address.port()).to_string()).collect()
 }
+
+/// Where this machine can be reached that listens at `listening`, for devices that may be elsewhere: what means this machine
+/// only, and theirs to them, is left out if there is anything else.
+#[must_use]
+pub fn addresses_for_others(listening: &str) -> Vec<String> {
+    let (own, elsewhere): (Vec<_>, Vec<_>) =
+        own_addresses(listening).into_iter().partition(|address| is_loopback(address));
+    if elsewhere.is_empty() { own } else { elsewhere }
+}
+
+fn is_loopback(address: &str) -> bool {
+    address.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback())
+}

@@ -277,7 +277,7 @@ impl Admission for ByTicket {
             let secret = hello.secret.map(|secret| secret.0);
             let is_in = state.admit(share, hello.share, secret.as_ref().map_or(&[], |secret| &secret[..]), peer);
             if let (true, Some(addresses)) = (is_in, hello.membership) {
-                roster.note(peer, &addresses);
+                roster.note(peer, addresses);
             }
             is_in
         };

@@ -361,3 +361,18 @@ fn who_lists_holds_nobody_up_and_has_to_go_on() {
     let fault = Notice::PeerFault { peer: Hand::PEER, fault: PeerFault::OutOfPlace };
     assert!(Hand::notices(&out).contains(&&fault), "{out:?}");
 }
+
+#[test]
+fn who_waits_for_what_a_peer_replaced_hears_so_and_holds_up_nobody() {
+    let mut hand = at_rest_with(&[("f", 700), ("g", 800)], Config { max_prefetches: 1, ..Config::default() });
+    let (first, out) = hand.ask(Request::Bring { path: path("f") });
+    assert_eq!(Hand::fetches(&out).len(), 1);
+    let (second, out) = hand.ask(Request::Bring { path: path("g") });
+    assert!(Hand::fetches(&out).is_empty(), "one at a time");
+    let record = file_record(0, 5);
+    let revision = Dot { author: DeviceTag::of(&Hand::PEER), counter: 9 }.into();
+    let out = hand.event(Change::Put { path: path("f"), record, revision, replaced: true });
+    assert_eq!(Hand::reply(&out, first), Some(Err(Errno::Stale)));
+    assert_eq!(Hand::reply(&out, second), None);
+    assert!(Hand::fetches(&out).iter().any(|fetch| fetch.path == "g"), "{out:?}");
+}

@@ -69,9 +69,18 @@ impl From<Errno> for Refusal {
     fn from(error: Errno) -> Refusal {
         match error {
             Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR => Refusal::Changed,
+            // Another file system is mounted in the folder: that stays so, however often it is looked at.
+            Errno::XDEV => Refusal::Disk(error),
             error if is_gone(error) => Refusal::Changed,
             error => Refusal::Disk(error),
         }
+    }
+}
+
+impl Refusal {
+    /// Of opening what is beneath the folder: what leads out of it is not there.
+    fn of_opening(error: Errno) -> Refusal {
+        if is_gone(error) { Refusal::Changed } else { error.into() }
     }
 }
 
@@ -158,7 +167,7 @@ impl Applier {
                 Ok(Ready::File((item.made(), stored)))
             }),
             Apply::KeepCopy { path, unless: Some(id), .. } => stored(id).and_then(|stored| {
-                let is_same = holds(&self.beneath.file(path)?.into(), &*stored)?;
+                let is_same = holds(&self.beneath.file(path).map_err(Refusal::of_opening)?.into(), &*stored)?;
                 Ok(if is_same { Ready::Same } else { Ready::Nothing })
             }),
             Apply::Publish { content: None, .. }
@@ -304,7 +313,7 @@ impl Applier {
         if top.as_bytes() == PRIVATE.as_bytes() {
             return Err(Refusal::Disk(Errno::PERM));
         }
-        Ok(Place { directory: self.beneath.parent(path)?, name })
+        Ok(Place { directory: self.beneath.parent(path).map_err(Refusal::of_opening)?, name })
     }
 
     /// Gives what was made its attributes, and then its name, which `expect` has now, or nothing. Says what it was before

@@ -25,10 +25,10 @@ use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Members, Open, R
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use futures_util::{FutureExt, stream};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
@@ -98,7 +98,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long streams may take to end when the server shuts down.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
-/// Streams of one connection: one to follow the tree, one for small files, and four for each other file that is being read.
+/// Streams of one connection: one to follow the tree, one to hear of the members, one for small files, and four for each other
+/// file that is being read.
 const MAX_STREAMS: u32 = 1024;
 
 /// Chunks of one connection that are read ahead of the network at once, whatever the number of streams.
@@ -265,6 +266,8 @@ pub(in crate::net) struct Visitor {
     pub(super) line: LineEnd,
     /// Which version of the protocol is spoken, once it was let in.
     version: OnceLock<u32>,
+    /// Dropped when it asks for the members anew.
+    hears_members: Mutex<Option<oneshot::Sender<()>>>,
     phase: watch::Sender<Phase>,
 }
 
@@ -291,7 +294,8 @@ impl Visitor {
     ) -> Line<Arc<Visitor>> {
         let (phase, seen) = watch::channel(Phase::Outside { place });
         let chunks = Arc::new(Semaphore::new(MAX_CHUNKS_IN_MEMORY));
-        let visitor = |line| Arc::new(Visitor { peer: conn.peer, chunks, line, version: OnceLock::new(), phase });
+        let (version, hears_members) = (OnceLock::new(), Mutex::default());
+        let visitor = |line| Arc::new(Visitor { peer: conn.peer, chunks, line, version, hears_members, phase });
         let hang_up = async move {
             tokio::select! {
                 biased;
@@ -340,6 +344,14 @@ impl Visitor {
             self.version.get_or_init(|| version);
         }
         self.advance(if accepted.is_some() { Phase::Inside } else { Phase::Away });
+    }
+
+    /// It hears of the members now, and no longer where it did before. Ends when it asks for them anew.
+    pub(super) fn hear_members(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (hearing, ended) = oneshot::channel();
+        *self.hears_members.lock().unwrap_or_else(PoisonError::into_inner) = Some(hearing);
+        // Nothing is ever sent.
+        ended.map(drop)
     }
 
     /// Why it does not get a file, in words that it knows.

@@ -70,7 +70,8 @@ impl Farshore for Calls {
     type MembersStream = BoxStream<'static, Result<v1::MemberList, Status>>;
 
     async fn members(&self, request: Request<v1::MembersRequest>) -> Result<Response<Self::MembersStream>, Status> {
-        let peer = visitor(&request)?.peer;
+        let visitor = visitor(&request)?;
+        let peer = visitor.peer;
         let members = self.host.members().ok_or_else(|| Status::unimplemented("nobody is introduced here"))?;
         let lists = stream::unfold((members, true), move |(mut members, is_first)| async move {
             if !is_first {
@@ -79,6 +80,8 @@ impl Farshore for Calls {
             let list = encode_members(&members.borrow_and_update(), peer);
             Some((Ok(list), (members, false)))
         });
+        // Who opens many of these streams would have each of them told whatever changes.
+        let lists = lists.take_until(visitor.hear_members());
         Ok(Response::new(lists.take_until(raised(self.stopped.clone())).boxed()))
     }
 

@@ -67,6 +67,14 @@ impl Node {
         }
     }
 
+    /// `peer` cannot be reached any more where it could: it is called only if it connects to us, or we are connected to it.
+    pub fn lose_way_to(&self, peer: PeerId) {
+        if let Some(route) = self.routes().get_mut(&peer) {
+            // How it is greeted stays: it may call over a connection that we made.
+            route.addresses.clear();
+        }
+    }
+
     /// Follows `peer` no longer: it is hung up on, and cannot call us over a connection that we made.
     pub fn unfollow(&self, peer: PeerId) {
         self.routes().remove(&peer);

@@ -2,7 +2,7 @@
 //! the peer is away; or all that is known of a share that is kept in a folder, so that what was changed in between is seen.
 //!
 //! Under the lock what is known is only copied, so many entries at once that nobody waits for long; others come to their turn
-//! in between. What is made of it, and the disk, are the store's, on threads that may wait.
+//! in between. Only what is known of a folder that is changed all the time is copied whole, when that has failed a few times. What is made of it, and the disk, are the store's, on threads that may wait.
 
 use super::Node;
 use crate::store::KnownTree;

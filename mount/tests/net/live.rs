@@ -1,5 +1,6 @@
 //! What is done on the mount of one's own folder, as those hear it who follow.
 
+use crate::table::until;
 use farshore::fuse::{MountOptions, Mounted};
 use farshore::live;
 use farshore::sharing::{ShareOptions, Sharing};
@@ -9,7 +10,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A path, and the size of what is there now, if anything is.
@@ -67,11 +67,8 @@ impl Stage {
     /// announced.
     async fn end(self) -> Vec<News> {
         fs::write(self.dir.path().join("folder/after"), "").unwrap();
-        let begun = Instant::now();
-        while !self.announced.lock().unwrap().iter().any(|(path, _)| path == "after") {
-            assert!(begun.elapsed() < Duration::from_secs(30), "the watcher does not catch up");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let is_told = || self.announced.lock().unwrap().iter().any(|(path, _)| path == "after");
+        until("the watcher catches up", is_told).await;
         let left: Vec<String> =
             self.sharing.node().view(|view| view.tree().map(|(path, _)| path.to_string()).collect());
         assert_eq!(left, ["after"]);

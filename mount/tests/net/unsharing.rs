@@ -1,12 +1,12 @@
 //! Folders of which not everything is offered: real ones, shared as `farshore share` does it.
 
 use crate::owner::name;
+use crate::table::until;
 use farshore::sharing::{ShareOptions, Sharing};
 use farshore::state::{State, StateError};
 use farshore_engine::{Errno, Ino, Request};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A folder that is shared, with a directory `d` that holds `d/e/a`, and a file `b`.
@@ -63,11 +63,7 @@ impl Place {
 
     /// Waits until readers see exactly this.
     async fn shows(&self, expected: &[&str]) {
-        let begun = Instant::now();
-        while self.shown() != expected {
-            assert!(begun.elapsed() < Duration::from_secs(30), "{:?} is shown instead of {expected:?}", self.shown());
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until(&format!("{expected:?} is shown"), || self.shown() == expected).await;
     }
 }
 

@@ -304,6 +304,42 @@ fn the_private_place_is_out_of_reach() {
     assert!(bench.apply(publish_at("dir/.farshore", None)).is_ok());
 }
 
+/// A file system that is mounted in the folder: nothing can be moved between the two.
+#[test]
+fn what_is_on_another_file_system_is_trouble_and_stays() {
+    let bench = Bench::new();
+    let is_elsewhere = |path: &Path| fs::metadata(path).unwrap().dev() != fs::metadata(bench.dir.path()).unwrap().dev();
+    let mounted = tempfile::tempdir_in("/dev/shm").ok().filter(|mounted| is_elsewhere(mounted.path()));
+    // The machine has one file system only.
+    let Some(mounted) = mounted else { return };
+    fs::write(mounted.path().join("file"), "there").unwrap();
+    let open = |path: &Path| {
+        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+    };
+    let (name, other) = (Name::new(b"file").unwrap(), Name::new(b"other").unwrap());
+    let there = Place { directory: open(mounted.path()), name: &name };
+    bench.put("other", "here");
+    let here = Place { directory: open(bench.dir.path()), name: &other };
+    let (file, before) = (there.stat().unwrap(), here.stat().unwrap());
+    let trouble = Refusal::Disk(Errno::XDEV);
+    let applier = &bench.applier;
+    assert_eq!(applier.remove(&there, &file), Err(trouble));
+    assert_eq!(applier.rename(&here, &before, &there, Some(&file)), Err(trouble));
+    let item = || {
+        let item = applier.aside.item(&applier.beneath).unwrap();
+        fs::write(bench.at(".farshore/applying").join(item.name()), "new").unwrap();
+        item.made()
+    };
+    let wanted = Attributes { mode: Some(0o600), modified: MODIFIED };
+    assert_eq!(applier.put(item(), wanted, &there, Some(facts(&file))).err(), Some(trouble));
+    fs::remove_file(mounted.path().join("file")).unwrap();
+    assert_eq!(applier.put(item(), wanted, &there, None).err(), Some(trouble));
+    assert_eq!(applier.rename(&here, &before, &there, None), Err(trouble));
+    assert_eq!(fs::read(bench.at("other")).unwrap(), b"here");
+    // What leads out of the folder is another matter.
+    assert_eq!(Refusal::of_opening(Errno::XDEV), Refusal::Changed);
+}
+
 type Damage = fn(&Path);
 
 /// What a program may do to a file, by its path. Each leaves these bytes behind.
