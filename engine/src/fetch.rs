@@ -147,14 +147,15 @@ impl Engine {
     /// turn, and of those the oldest. Parked and failed chunks are not missing in this sense: they come by themselves.
     ///
     /// Such files together have no more chunks open than may be under way, whatever has become of those: a peer that
-    /// fails, or a store that is full, does not fill the memory with frames.
+    /// fails, or a store that is full, does not fill the memory with frames. What nobody has, and is only tried again later,
+    /// holds up no other.
     fn next_of_whole_files(&mut self) -> Option<(ContentId, u64)> {
         let mut whole: Vec<ContentId> = Vec::new();
         for waiting in self.waiting.values() {
             if let Some(waiter) = waiting.for_whole()
                 && whole.len() < self.config.max_prefetches
                 && !whole.contains(&waiter.content)
-                && !self.contents.get(&waiter.content).is_some_and(Content::is_complete)
+                && !self.contents.get(&waiter.content).is_some_and(|content| content.is_complete() || content.rests())
             {
                 whole.push(waiter.content);
             }

@@ -37,9 +37,10 @@ impl Engine {
             return;
         }
         let parent = path.split_last().and_then(|(parents, _)| RelPath::new(parents.to_vec()).ok());
-        // Without its directory there is no place for it: the scan of that directory will tell it again.
-        if parent.is_some_and(|parent| !self.has_dir(&parent)) {
-            return;
+        if let Some(parent) = parent.filter(|parent| !self.has_dir(parent)) {
+            // Without its directory there is no place for it: the scan of that directory will tell it again. One that has just
+            // been made is known at the end of what is being done, and need not be scanned.
+            return self.replica.folder.look_after(&parent, path);
         }
         if record.kind != Kind::Dir && held.as_ref().is_some_and(|held| held.record.kind == Kind::Dir) {
             self.lose_held_below(path, out);

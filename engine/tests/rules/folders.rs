@@ -4,6 +4,7 @@ use farshore_engine::event::{Change, Observation};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record};
 use farshore_engine::testing::{Hand, dir_record, file_record, path};
+use farshore_engine::version::Sibling;
 use farshore_engine::*;
 use std::time::Duration;
 
@@ -233,6 +234,18 @@ fn where_something_else_was_found_nothing_is_done_before_somebody_has_looked() {
 }
 
 #[test]
+fn what_is_put_into_a_directory_while_it_is_being_made_is_looked_at_again() {
+    let (mut hand, effect) = with_folder(&[], Config::default());
+    // The directory is there, and nobody has said so yet.
+    let out = hand.found("d/f", FILE, 0o644, 5, (60, 60));
+    assert_eq!(announced(&out, "d/f"), None);
+    let out = end(&mut hand, effect, vec![Ok(facts(40)), Ok(facts(1))]);
+    assert!(Hand::notices(&out).contains(&&Notice::LookAt { path: path("d/f") }), "{out:?}");
+    let out = hand.found("d/f", FILE, 0o644, 5, (60, 60));
+    assert!(matches!(announced(&out, "d/f"), Some(Some(_))), "{out:?}");
+}
+
+#[test]
 fn a_change_of_a_forgotten_life_is_not_taken_for_one_of_this() {
     let mut hand = at_rest(&[]);
     hand.found("f", FILE, 0o644, 100, (60, 60));
@@ -347,6 +360,32 @@ fn who_says_nothing_more_for_a_while_has_told_all() {
     removed_by_peer(&mut hand, "f");
     let out = hand.pass(Duration::from_secs(6));
     assert!(applied(&out).is_some_and(|(_, ops)| is_removal(&ops[0])), "{out:?}");
+}
+
+/// Whoever renames a file that is away has no bytes of it: if its new name is taken, those who have them keep them.
+#[test]
+fn what_stands_beside_something_else_under_a_name_that_only_who_has_no_bytes_gave_it_is_kept() {
+    let mut hand = holding();
+    let made = |counter| Dot { author: DeviceTag(3), counter };
+    let (dir, renamed) = (made(5), Sibling { dot: made(6), record: file_record(700, 1) });
+    let version = Version::default().with(dir).with(renamed.dot);
+    let revision = Revision { version, dot: dir, others: vec![renamed.clone()].into() };
+    let change = Change::Put { path: path("taken"), record: dir_record(), revision, replaced: false };
+    let (effect, ops) = applied(&hand.event(change)).unwrap();
+    end(&mut hand, effect, ops.iter().map(|_| Ok(facts(43))).collect());
+    removed_by_peer(&mut hand, "f");
+    let (effect, ops) = applied(&hand.tell(Vec::new())).unwrap();
+    let Apply::KeepCopy { path: from, to, unless: None, .. } = &ops[0] else { panic!("{ops:?}") };
+    assert_eq!(*from, path("f"));
+    assert!(to.to_string().starts_with("taken.conflict-"), "{to}");
+    let out = end(&mut hand, effect, ops.iter().map(|_| Ok(facts(44))).collect());
+    assert!(matches!(announced(&out, &to.to_string()), Some(Some(_))), "{out:?}");
+    let view = hand.engine.view();
+    let Some(Collected::Whole(memory)) = view.begin_memory().map(|part| view.collect_memory(part, 100)) else {
+        panic!("this is all at once")
+    };
+    let taken = memory.entries().iter().find(|(at, ..)| *at == path("taken"));
+    assert!(taken.is_some_and(|(.., revision)| revision.others.is_empty()), "it is somewhere else now");
 }
 
 #[test]

@@ -202,6 +202,23 @@ fn what_only_one_has_who_is_away_holds_up_nothing_that_others_have() {
 }
 
 #[test]
+fn what_nobody_has_holds_up_nobody_who_waits_for_another_file() {
+    let one_at_once = Config { max_prefetches: 1, ahead_bytes: CHUNK_SIZE, ..only(Config::default()) };
+    let (mut hand, _) = with_two(one_at_once, &[("f", 700), ("g", 700)]);
+    let [first] = &bring(&mut hand, "f")[..] else { panic!("f is not asked for") };
+    let (waiting, out) = hand.ask(Request::Bring { path: path("g") });
+    assert!(Hand::fetches(&out).is_empty(), "one at once");
+    let out = hand.fail(first, FetchError::NotYet);
+    let [second] = &Hand::fetches(&out)[..] else { panic!("{out:?}") };
+    let out = hand.fail(second, FetchError::NotYet);
+    let [other] = &Hand::fetches(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(other.path, "g");
+    assert_eq!(Hand::reply(&out, waiting), None);
+    hand.bring(other);
+    assert!(hand.engine.view().away(&path("g")).is_some(), "it goes into the folder next");
+}
+
+#[test]
 fn what_nobody_has_is_asked_for_less_and_less_often() {
     let all = Config { fetches_all: true, ..only(Config::default()) };
     let (mut hand, _) = with_two(all, &[]);
