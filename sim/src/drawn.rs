@@ -15,6 +15,17 @@ pub enum Kind {
     Writing,
 }
 
+impl Kind {
+    /// All write in every so many-th run.
+    const WRITING_EVERY: u64 = 4;
+
+    /// The kind of run that goes with a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Kind {
+        if seed % Kind::WRITING_EVERY == Kind::WRITING_EVERY - 1 { Kind::Writing } else { Kind::Reading }
+    }
+}
+
 /// A run that was drawn from a seed.
 pub enum Drawn {
     /// Some read.
@@ -24,10 +35,10 @@ pub enum Drawn {
 }
 
 impl Drawn {
-    /// What `seed` means in a run of this kind; one in which some read, if none is named.
+    /// What `seed` means in a run of this kind; of the one that goes with the seed, if none is named.
     #[must_use]
     pub fn draw(seed: u64, kind: Option<Kind>) -> Drawn {
-        match kind.unwrap_or(Kind::Reading) {
+        match kind.unwrap_or(Kind::of(seed)) {
             Kind::Reading => Drawn::Reading(Plan::draw(seed)),
             Kind::Writing => Drawn::Writing(WritingPlan::draw(seed)),
         }

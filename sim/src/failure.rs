@@ -24,7 +24,7 @@ pub struct Case {
     pub seed: u64,
     /// A scenario, or none for what the seed draws.
     pub scenario: Option<String>,
-    /// Of which kind the run is that the seed means; one in which some read, if none is named.
+    /// Of which kind the run is that the seed means; of the one that goes with the seed, if none is named.
     pub kind: Option<Kind>,
     /// A planted bug.
     pub sabotage: Option<Sabotage>,

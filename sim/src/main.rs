@@ -32,7 +32,7 @@ enum Command {
         /// Write the whole history here, a line for each thing that happens
         #[arg(long)]
         trace: Option<PathBuf>,
-        /// Which kind of run the seed means: one in which some read what one shares, unless it is named
+        /// Which kind of run the seed means; if it is not named, all write with every fourth seed
         #[arg(long)]
         kind: Option<Kind>,
         /// Plant a bug, which must be caught
@@ -47,7 +47,7 @@ enum Command {
         /// How many at once
         #[arg(long, default_value_t = 2)]
         jobs: usize,
-        /// Which kind of run the seed means: one in which some read what one shares, unless it is named
+        /// Which kind of run the seed means; if it is not named, all write with every fourth seed
         #[arg(long)]
         kind: Option<Kind>,
         /// Plant a bug, which must be caught
@@ -62,7 +62,7 @@ enum Command {
         /// A named scenario instead of what the seed draws
         #[arg(long)]
         scenario: Option<String>,
-        /// Which kind of run the seed means: one in which some read what one shares, unless it is named
+        /// Which kind of run the seed means; if it is not named, all write with every fourth seed
         #[arg(long)]
         kind: Option<Kind>,
         /// Plant a bug, which must be caught

@@ -79,6 +79,8 @@ struct Disk {
     beside: Beside,
     /// What was remembered of a folder, the newest last.
     memories: VecDeque<(ShareId, Memory)>,
+    /// The last time that something was to be remembered, it could be saved.
+    knows_all: bool,
 }
 
 /// Makes something durable.
@@ -108,13 +110,20 @@ impl SimStore {
     fn with(lots: Option<Lots>) -> SimStore {
         let (memory, health) = (MemoryStore::default(), Health::default());
         let (beside, memories) = (Beside(Arc::new(|| {})), VecDeque::new());
-        SimStore(Arc::new(Mutex::new(Disk { memory, is_closed: false, health, lots, beside, memories })))
+        let disk = Disk { memory, is_closed: false, health, lots, beside, memories, knows_all: true };
+        SimStore(Arc::new(Mutex::new(disk)))
     }
 
     /// The store lies on a disk with something else, which `sync` makes durable. That has happened before it is durable what is
     /// remembered of that.
     pub fn lie_beside(&self, sync: impl Fn() + Send + Sync + 'static) {
         self.disk().beside = Beside(Arc::new(sync));
+    }
+
+    /// Whether all that was to be remembered of a folder is, after a process that has ended as it should.
+    #[must_use]
+    pub fn knows_all(&self) -> bool {
+        self.disk().knows_all
     }
 
     /// What is remembered of a folder is lost, from the next life on.
@@ -370,7 +379,9 @@ impl Store for SimStore {
                 store.disk().remember(share, known);
                 Ok(())
             };
-            store.step_of_save(save).await
+            let saved = store.step_of_save(save).await;
+            store.disk().knows_all = saved.is_ok();
+            saved
         }
         .boxed()
     }

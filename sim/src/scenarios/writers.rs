@@ -19,13 +19,9 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "both-offline",
         about: "two devices edit 1,000 files, rename directories, delete and recreate, each alone; then they meet",
-        run: |seed, history| offline(seed, history, 2, 1_000),
+        run: both_offline,
     },
-    Scenario {
-        name: "three-offline",
-        about: "the same with three devices and 200 files",
-        run: |seed, history| offline(seed, history, 3, 200),
-    },
+    Scenario { name: "three-offline", about: "the same with three devices and 200 files", run: three_offline },
     Scenario {
         name: "crash-in-apply",
         about: "a process is ended again and again while it does in its folder what a peer did",
@@ -35,6 +31,11 @@ pub(super) const ALL: &[Scenario] = &[
         name: "memory-lost",
         about: "a device forgets what it knew of the share: what is the same is one file, and nothing is lost",
         run: memory_lost,
+    },
+    Scenario {
+        name: "memory-old",
+        about: "a device knows what it knew some time earlier: what was written since is there, and nothing twice",
+        run: memory_old,
     },
 ];
 
@@ -89,6 +90,14 @@ fn many_files(team: &[Device], files: usize) {
 
 fn copies(device: &Device) -> usize {
     device.folder.paths().iter().filter(|(path, _)| path.to_string().contains(".conflict-")).count()
+}
+
+fn both_offline(seed: u64, history: &History) -> Result<(), String> {
+    offline(seed, history, 2, 1_000)
+}
+
+fn three_offline(seed: u64, history: &History) -> Result<(), String> {
+    offline(seed, history, 3, 200)
 }
 
 fn offline(seed: u64, history: &History, devices: usize, files: usize) -> Result<(), String> {
@@ -174,4 +183,33 @@ fn memory_lost(seed: u64, history: &History) -> Result<(), String> {
         // What both have is compared: only of what differs there are two.
         assert_eq!(copies(joined), 2, "f1 and f3 were written");
     })
+}
+
+fn memory_old(seed: u64, history: &History) -> Result<(), String> {
+    together(
+        setup(seed),
+        2,
+        history,
+        |_| {},
+        |team| async move {
+            let [owner, joined] = &team[..] else { panic!("there are two") };
+            assert!(
+                owner.folder.write(&path("f"), Edit::Whole(300)) && owner.folder.write(&path("g"), Edit::Whole(300))
+            );
+            settled(&team, AGREEMENT).await;
+            // What is known now is remembered, and some time later what is known then.
+            tokio::time::sleep(secs(12)).await;
+            assert!(joined.folder.write(&path("f"), Edit::Whole(400)) && joined.folder.remove(&path("g")));
+            assert!(owner.folder.write(&path("h"), Edit::Whole(300)));
+            tokio::time::sleep(secs(12)).await;
+            joined.machine.net.bring(Fault::End).await;
+            joined.machine.store.age_memory();
+            joined.folder.works().forget();
+            assert!(owner.folder.write(&path("f"), Edit::Whole(500)));
+            joined.machine.net.bring(Fault::Start).await;
+            settled(&team, AGREEMENT).await;
+            assert!(joined.folder.seen(&path("h")).is_some());
+            assert!(joined.folder.seen(&path("g")).is_none(), "that it is gone, its peer knows");
+        },
+    )
 }

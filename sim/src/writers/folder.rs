@@ -25,6 +25,9 @@ use tokio::sync::Notify;
 /// The longest pause between two operations of a batch, in milliseconds.
 const MAX_PAUSE_MILLIS: u64 = 3;
 
+/// After how many batches what was published is so again, if that bug is planted.
+const BATCHES_BETWEEN: u32 = 8;
+
 /// A planted bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
@@ -65,8 +68,9 @@ struct Inner {
     health: Health,
     lots: Lots,
     open: usize,
-    /// What was published first, for a planted bug.
+    /// What was published first, and how many batches ago, for a planted bug.
     first: Option<(RelPath, (Version, u64))>,
+    batches_since: u32,
 }
 
 impl Replica {
@@ -81,6 +85,7 @@ impl Replica {
             lots: Lots::new(seed),
             open: 0,
             first: None,
+            batches_since: 0,
         };
         Replica { inner: Arc::new(Mutex::new(inner)), news: Arc::default(), works, history, host, device }
     }
@@ -183,11 +188,12 @@ impl Replica {
 
     // Faults.
 
-    /// The machine loses its power: what is not durable is gone.
-    pub fn lose_power(&self) {
+    /// The machine loses its power: what is not durable is gone, and is to be there in the end only if one of the `others` has it.
+    pub(crate) fn lose_power(&self, others: &[Places]) {
         let mut inner = self.inner();
         let (before, after) = (places(&inner.folder), places(&inner.durable));
-        let gone = before.into_values().filter(|version| !after.values().any(|kept| kept == version));
+        let is_kept = |version| others.iter().chain([&after]).any(|there| there.values().any(|kept| *kept == version));
+        let gone: Vec<Version> = before.into_values().filter(|version| !is_kept(*version)).collect();
         self.works.lose(gone);
         // What was removed may be there again.
         self.works.forget();
@@ -396,11 +402,13 @@ impl Replica {
         done
     }
 
-    /// A planted bug: what was published first is so again.
+    /// A planted bug: what was published first is so again, some time later.
     fn repeat(&self) {
         let mut inner = self.inner();
         let Some((path, (version, size_bytes))) = inner.first.clone() else { return };
-        if inner.health.bug == Some(Bug::PublishesTwice) && inner.folder.write(&path, version, size_bytes).is_some() {
+        inner.batches_since += 1;
+        let is_due = inner.health.bug == Some(Bug::PublishesTwice) && inner.batches_since == BATCHES_BETWEEN;
+        if is_due && inner.folder.write(&path, version, size_bytes).is_some() {
             inner.looks.push_back(Look::Path(path));
             self.news.notify_one();
         }

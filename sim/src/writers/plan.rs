@@ -128,7 +128,9 @@ impl WritingPlan {
         let count = *lots.pick(&[2, 2, 2, 3, 3, 4, MAX_DEVICES]);
         let fastest = lots.millis(1..=20);
         let devices: Vec<DevicePlan> = (0..count).map(|number| DevicePlan::draw(&mut lots, number == 0)).collect();
-        let mishaps = (0..lots.within(0..=MAX_FAULTS)).map(|_| Mishap::draw(&mut lots, hurt, count)).collect();
+        // What is killed forgets the last seconds, and where anybody has forgotten anything less can be asked of the others.
+        let kills = lots.chance(50);
+        let mishaps = (0..lots.within(0..=MAX_FAULTS)).map(|_| Mishap::draw(&mut lots, hurt, count, kills)).collect();
         WritingPlan {
             seed,
             devices,
@@ -171,9 +173,10 @@ impl DevicePlan {
 }
 
 impl Mishap {
-    fn draw(lots: &mut Lots, hurt: Duration, devices: usize) -> Mishap {
+    /// One that may kill a process only if it `kills`.
+    fn draw(lots: &mut Lots, hurt: Duration, devices: usize, kills: bool) -> Mishap {
         let mut device = lots.below(devices as u64) as usize;
-        let kind = match lots.below(20) {
+        let kind = match lots.below(if kills { 20 } else { 12 }) {
             0..7 => {
                 device = device.max(1);
                 MishapKind::Link(LinkTrouble::draw(lots.below(LinkTrouble::KINDS), lots))
@@ -181,9 +184,9 @@ impl Mishap {
             7 => MishapKind::DiskFull,
             8 => MishapKind::DiskFailing,
             9 => MishapKind::DiskSlow(lots.millis(5..=300)),
-            10..13 => MishapKind::Crash,
-            13 | 14 => MishapKind::PowerCut,
-            15 | 16 => MishapKind::Stop,
+            10 | 11 => MishapKind::Stop,
+            12..15 => MishapKind::Crash,
+            15 | 16 => MishapKind::PowerCut,
             17 => MishapKind::MemoryLost,
             18 => MishapKind::MemoryOld,
             _ => MishapKind::StoreLost,
@@ -209,11 +212,11 @@ impl Mishap {
                 store.set_delay(delay);
                 folder.set_delay(delay);
             }
-            MishapKind::Crash => net.bring(Fault::End).await,
             MishapKind::PowerCut => net.bring(Fault::CutPower).await,
             MishapKind::Stop => device.machine.set_stop(true),
-            MishapKind::MemoryLost | MishapKind::MemoryOld | MishapKind::StoreLost => {
+            MishapKind::Crash | MishapKind::MemoryLost | MishapKind::MemoryOld | MishapKind::StoreLost => {
                 net.bring(Fault::End).await;
+                // What is remembered is older than what is in the folder.
                 folder.works().forget();
             }
         }
@@ -371,8 +374,11 @@ pub(crate) async fn come_to_rest(stage: Stage, phase: &Cell<Phase>) {
 
 /// Ends this process as it should be, until it is wanted again.
 async fn stop_cleanly(stage: &Stage) {
-    stage.node.shut_down().await;
-    let machine = &stage.device.machine;
+    stage.shut_down().await;
+    let Device { machine, folder, .. } = &stage.device;
+    if !machine.store.knows_all() {
+        folder.works().forget();
+    }
     if machine.is_stop_wanted() {
         machine.net.bring(Fault::End).await;
     } else {
@@ -400,8 +406,8 @@ async fn heal(stage: &Stage, phase: &Cell<Phase>) {
 
 /// Ends a device, and checks that nothing is left of it.
 async fn end(stage: Stage) {
-    let node = stage.node.clone();
-    node.shut_down().await;
+    stage.shut_down().await;
+    let node = &stage.node;
     let (waiting, running) = node.view(|view| (view.waiting(), view.running()));
     assert_eq!((waiting, running, node.held_frames()), (0, 0, 0), "requests, effects and frames at the end");
 }

@@ -2,7 +2,7 @@
 //! folder yet.
 
 use super::folder::Replica;
-use super::works::Edit;
+use super::works::{Edit, Version};
 use super::world::Stage;
 use crate::lots::Lots;
 use crate::plan::draw_size;
@@ -138,6 +138,10 @@ fn work_here(stage: &Stage, lots: &mut Lots) {
         // A directory takes along what is away in it.
         let from = *lots.pick(&dirs);
         if !is_away(stage, &new) && folder.rename(from, &new) {
+            let taken_along = away(stage).into_iter().filter(|path| from.is_prefix_of(path));
+            taken_along
+                .filter_map(|path| version_away(stage, &path))
+                .for_each(|version| folder.works().handle(version));
             folder.tell_moved(&stage.node, false, from, &new);
         }
         return;
@@ -173,17 +177,20 @@ fn write_once_if(folder: &Replica, lots: &mut Lots, may: impl Fn(&RelPath) -> bo
     };
 }
 
+/// What a file that is away holds.
+fn version_away(stage: &Stage, at: &RelPath) -> Option<Version> {
+    let record =
+        stage.node.view(|view| view.tree().find(|(path, _)| path == at).map(|(_, record)| record.kind.clone()));
+    match record {
+        Some(Kind::File { stamp, .. }) => stage.device.folder.works().by_stamp(stamp),
+        Some(Kind::Dir | Kind::Symlink { .. }) | None => None,
+    }
+}
+
 /// Something that is done to a file that is away.
 async fn work_away(stage: &Stage, lots: &mut Lots, at: &RelPath) {
     let (folder, node) = (&stage.device.folder, &stage.node);
-    let stamp = node.view(|view| {
-        let record = view.tree().find(|(path, _)| path == at).map(|(_, record)| record.kind.clone());
-        match record {
-            Some(Kind::File { stamp, .. }) => Some(stamp),
-            Some(Kind::Dir | Kind::Symlink { .. }) | None => None,
-        }
-    });
-    let Some(version) = stamp.and_then(|stamp| folder.works().by_stamp(stamp)) else { return };
+    let Some(version) = version_away(stage, at) else { return };
     let note = |what: &str| stage.history.note(stage.device.host, format_args!("away: {what} {at}"));
     match lots.below(8) {
         0 => {

@@ -4,7 +4,7 @@ use super::world::Device;
 use farshore::node::Node;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Kind, Record};
-use farshore_engine::{Link, SeenKind};
+use farshore_engine::{Link, Seen, SeenKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,9 @@ const STABLE: Duration = Duration::from_secs(3);
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// What an engine says.
+type Tree = BTreeMap<RelPath, Record>;
 
 /// Waits, for at most `limit`, until all devices hold the same and go on doing so.
 ///
@@ -37,7 +40,7 @@ pub async fn settled(team: &[Device], limit: Duration) {
 /// What is not the same; `None` if all is.
 #[must_use]
 pub fn difference(team: &[Device]) -> Option<String> {
-    let mut trees: Vec<(&Device, BTreeMap<RelPath, Record>)> = Vec::new();
+    let mut trees: Vec<(&Device, Tree)> = Vec::new();
     for device in team {
         let Some(node) = device.running.get() else { return Some(format!("{} does not run", device.host)) };
         if let Some(what) = unconnected(&node) {
@@ -50,6 +53,7 @@ pub fn difference(team: &[Device]) -> Option<String> {
         trees.push((device, tree));
     }
     let (first, tree) = trees.first()?;
+    let is_there = |path: &RelPath| !tree.get(path).is_some_and(|record| is_in_name_only(record, tree, team));
     for (other, others) in &trees[1..] {
         for path in tree.keys().chain(others.keys()) {
             let (ours, theirs) = (tree.get(path), others.get(path));
@@ -58,19 +62,26 @@ pub fn difference(team: &[Device]) -> Option<String> {
             }
         }
         let (ours, theirs) = (first.folder.places(), other.folder.places());
-        if ours != theirs {
-            let path = ours.iter().find(|(path, version)| theirs.get(*path) != Some(*version)).map(|(path, _)| path);
-            return Some(format!("{path:?} has other bytes on {} than on {}", first.host, other.host));
+        let is_other = |path: &&RelPath| ours.get(*path) != theirs.get(*path) && is_there(path);
+        if let Some(path) = ours.keys().chain(theirs.keys()).find(is_other) {
+            return Some(format!("{path} has other bytes on {} than on {}", first.host, other.host));
         }
     }
     None
 }
 
-/// Whether it is a file that nobody has any more: who told of it has lost it, and no longer knows that.
-fn is_in_name_only(path: &RelPath, record: &Record, team: &[Device]) -> bool {
-    let is_nowhere = || team.iter().all(|device| device.folder.seen(path).is_none());
-    let is_forgetful = team.first().is_some_and(|device| device.folder.works().is_forgetful());
-    is_forgetful && matches!(record.kind, Kind::File { .. }) && is_nowhere()
+/// Whether it is a file of which nobody has the bytes. MERGING.md says when that may be: who had them has removed them, or written
+/// over them, while somebody gave them another name or other attributes who had not got them; or has lost them, and does not know
+/// it.
+fn is_in_name_only(record: &Record, tree: &Tree, team: &[Device]) -> bool {
+    let (Kind::File { stamp, .. }, [first, ..]) = (&record.kind, team) else { return false };
+    let works = first.folder.works();
+    let is_possible = |version| works.is_forgetful() || works.is_ended(version) || works.is_handled(version);
+    let has_it = |(path, named): (&RelPath, &Record)| {
+        let is_the_same = matches!(named.kind, Kind::File { stamp: other, .. } if other == *stamp);
+        is_the_same && team.iter().any(|device| device.folder.seen(path).is_some_and(|seen| is_like(&seen, named)))
+    };
+    works.by_stamp(*stamp).is_some_and(is_possible) && !tree.iter().any(has_it)
 }
 
 fn unconnected(node: &Arc<Node>) -> Option<String> {
@@ -80,24 +91,27 @@ fn unconnected(node: &Arc<Node>) -> Option<String> {
     })
 }
 
-fn unlike_folder(device: &Device, tree: &BTreeMap<RelPath, Record>, team: &[Device]) -> Option<String> {
+fn unlike_folder(device: &Device, tree: &Tree, team: &[Device]) -> Option<String> {
     for (path, record) in tree {
-        let Some(seen) = device.folder.seen(path) else {
-            if is_in_name_only(path, record, team) {
-                continue;
-            }
-            return Some(format!("{path} is not in the folder"));
-        };
-        let same_kind = match (&record.kind, &seen.kind) {
-            (Kind::File { size_bytes, .. }, SeenKind::File { size_bytes: there }) => size_bytes == there,
-            (Kind::Dir, SeenKind::Dir) => true,
-            (Kind::Symlink { target }, SeenKind::Symlink { target: there }) => target == there,
-            (Kind::File { .. } | Kind::Dir | Kind::Symlink { .. }, _) => false,
-        };
-        if !same_kind || record.mode != seen.mode || record.modified != seen.modified {
+        let seen = device.folder.seen(path);
+        if seen.as_ref().is_none_or(|seen| !is_like(seen, record)) && is_in_name_only(record, tree, team) {
+            continue;
+        }
+        let Some(seen) = seen else { return Some(format!("{path} is not in the folder")) };
+        if !is_like(&seen, record) {
             return Some(format!("{path} is {seen:?} in the folder, and should be {record:?}"));
         }
     }
     let more = device.folder.paths().into_iter().find(|(path, _)| !tree.contains_key(path));
     more.map(|(path, _)| format!("{path} is in the folder, and in no tree"))
+}
+
+fn is_like(seen: &Seen, record: &Record) -> bool {
+    let is_same_kind = match (&record.kind, &seen.kind) {
+        (Kind::File { size_bytes, .. }, SeenKind::File { size_bytes: there }) => size_bytes == there,
+        (Kind::Dir, SeenKind::Dir) => true,
+        (Kind::Symlink { target }, SeenKind::Symlink { target: there }) => target == there,
+        (Kind::File { .. } | Kind::Dir | Kind::Symlink { .. }, _) => false,
+    };
+    is_same_kind && record.mode == seen.mode && record.modified == seen.modified
 }

@@ -136,12 +136,22 @@ impl Works {
         self.ledger().ended.insert(version);
     }
 
+    /// Whether somebody who saw a version has put an end to it.
+    pub(crate) fn is_ended(&self, version: Version) -> bool {
+        self.ledger().ended.contains(&version)
+    }
+
+    /// Whether a version was given another name or other attributes.
+    pub(crate) fn is_handled(&self, version: Version) -> bool {
+        self.ledger().handled.contains(&version)
+    }
+
     /// A version was given another name or other attributes.
     pub(crate) fn handle(&self, version: Version) {
         self.ledger().handled.insert(version);
     }
 
-    /// Some versions, which nobody had made durable, are gone from one folder.
+    /// Some versions, which nobody else has and nobody had made durable, are gone.
     pub(crate) fn lose(&self, versions: impl IntoIterator<Item = Version>) {
         self.ledger().ended.extend(versions);
     }

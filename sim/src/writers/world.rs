@@ -1,7 +1,7 @@
 //! The hosts of a world in which all write, and the course of it.
 
 use super::folder::Replica;
-use super::works::Works;
+use super::works::{Places, Works};
 use crate::faults::{self, BEGINNING_SECONDS, Course, Fault, Net, Queue};
 use crate::history::History;
 use crate::store::SimStore;
@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// The most devices: the owner, and those who have joined.
 pub const MAX_DEVICES: usize = READER_HOSTS.len() + 1;
@@ -61,6 +62,16 @@ pub struct Stage {
     pub life: u64,
     /// The history of the run.
     pub history: History,
+    /// Rung when nobody is to be answered any more.
+    pub(super) hangs_up: Arc<Notify>,
+}
+
+impl Stage {
+    /// Ends the process as the program does: nobody is answered any more, then the node ends.
+    pub async fn shut_down(&self) {
+        self.hangs_up.notify_one();
+        self.node.shut_down().await;
+    }
 }
 
 /// What runs on every device: from the beginning in every process.
@@ -134,9 +145,10 @@ fn run_captured(
     });
     let disks = |host: &'static str, fault| {
         if fault == Fault::CutPower {
-            let cut = team.iter().filter(|device| device.host == host);
-            cut.for_each(|device| {
-                device.folder.lose_power();
+            let (cut, others): (Vec<&Device>, Vec<&Device>) = team.iter().partition(|device| device.host == host);
+            let others: Vec<Places> = others.iter().map(|device| device.folder.places()).collect();
+            cut.iter().for_each(|device| {
+                device.folder.lose_power(&others);
                 device.machine.store.lose_power();
             });
         }
@@ -180,15 +192,17 @@ async fn live(setup: Rc<Setup>, device: Device, history: History, line: Arc<Line
     device.running.set(&node);
     device.folder.scan(&node);
     tokio::spawn(device.folder.clone().watch(node.clone(), setup.watcher_delay));
+    let hangs_up = Arc::<Notify>::default();
     match listener {
         Some(listener) => {
             let guests = Arc::new(Guests::new(Arc::new(Leases::new(LEASE_GRACE))));
-            tokio::spawn(server::serve_with(listener, node.clone(), guests, std::future::pending()));
+            let (node, hung_up) = (node.clone(), hangs_up.clone());
+            tokio::spawn(async move { server::serve_with(listener, node, guests, hung_up.notified()).await });
         }
         None => node.follow_peers(),
     }
     let machine = device.machine.clone();
-    script(Stage { device, node, life, history }).await;
+    script(Stage { device, node, life, history, hangs_up }).await;
     machine.end();
     Ok(())
 }
