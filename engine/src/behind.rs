@@ -1,5 +1,6 @@
 //! What our own folder holds where the tree says something else.
 
+use crate::journal::Noted;
 use crate::path::RelPath;
 use crate::record::{Facts, Kind, Record, Stamp};
 use crate::version::Dot;
@@ -34,6 +35,8 @@ pub(crate) struct Behind {
     by_stamp: BTreeMap<Stamp, BTreeSet<RelPath>>,
     /// The bytes that it no longer has somewhere: who was to get them from there may have to fetch them.
     lost: Vec<Stamp>,
+    /// Where it holds something else.
+    pub(crate) noted: Noted,
 }
 
 impl Behind {
@@ -51,6 +54,7 @@ impl Behind {
 
     pub(crate) fn insert(&mut self, path: RelPath, held: Held) {
         self.remove(&path);
+        self.noted.note(&path);
         if let Some(stamp) = held.stamp() {
             self.by_stamp.entry(stamp).or_default().insert(path.clone());
         }
@@ -59,6 +63,7 @@ impl Behind {
 
     pub(crate) fn remove(&mut self, path: &RelPath) -> Option<Held> {
         let held = self.by_path.remove(path)?;
+        self.noted.note(path);
         if let Some(stamp) = held.stamp()
             && let Some(paths) = self.by_stamp.get_mut(&stamp)
         {

@@ -40,6 +40,11 @@ impl Engine {
         }
     }
 
+    /// Whether a path has a file that peers have and our folder has not.
+    pub(crate) fn is_away(&self, path: &RelPath) -> bool {
+        self.tree.resolve(path.names()).is_some_and(|ino| self.away_attr(ino).is_some())
+    }
+
     fn away_attr(&self, ino: Ino) -> Option<Attr> {
         let node = self.tree.get(ino)?;
         let is_away = matches!((&node.record.kind, node.origin), (Kind::File { .. }, Origin::Peer(_)));
@@ -53,6 +58,12 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn away(&self, path: &RelPath) -> Option<Attr> {
         self.engine.away_attr(self.engine.tree.resolve(path.names())?)
+    }
+
+    /// Whether the file at a path is on its way into our own folder, or something else is just being done there.
+    #[must_use]
+    pub fn is_being_applied(&self, path: &RelPath) -> bool {
+        self.engine.replica.folder.is_in_flight_below(path)
     }
 
     /// The files in a directory that peers have and for which our own folder has nothing there, in the order of their names.

@@ -417,7 +417,7 @@ impl Engine {
             .cache
             .held()
             .filter(|held| from.is_prefix_of(&held.path))
-            .filter_map(|held| Some((held.key, moved(from, to.as_ref()?, &held.path)?)))
+            .filter_map(|held| Some((held.key, held.path.moved(from, to.as_ref()?)?)))
             .collect();
         for (key, path) in held {
             self.cache.move_held(&key, path);
@@ -442,7 +442,7 @@ impl Engine {
         }
         for pin in pins {
             self.cache.pins.remove(&pin);
-            self.cache.pins.extend(to.and_then(|to| moved(from, to, &pin)));
+            self.cache.pins.extend(to.and_then(|to| pin.moved(from, to)));
         }
         self.cache.note_idle();
         out.push(Output::Notice(Notice::PinsChanged));
@@ -470,10 +470,4 @@ impl Engine {
             _ => None,
         }
     }
-}
-
-/// Where `path`, which is `from` or below it, is when that is at `to`. `None` if that would be too long for a path.
-fn moved(from: &RelPath, to: &RelPath, path: &RelPath) -> Option<RelPath> {
-    let rest = &path.names()[from.names().len()..];
-    rest.iter().try_fold(to.clone(), |at, name| at.join(name.clone()).ok())
 }

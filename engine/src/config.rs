@@ -50,8 +50,10 @@ pub struct Config {
     pub ahead_bytes: u64,
     /// How many may be under way however little the connections carry.
     pub least_ahead_bytes: u64,
-    /// How many whole-file fetches run at once; the others wait their turn.
+    /// How many files of more than one chunk are fetched whole at once; the others wait their turn.
     pub max_prefetches: usize,
+    /// How many files are fetched whole at once in all, if that is more.
+    pub max_small_prefetches: usize,
     /// Whether a file that is opened is fetched whole.
     pub prefetch_on_open: bool,
     /// How long a chunk that was stored may be not written down.
@@ -92,6 +94,7 @@ impl Default for Config {
             ahead_bytes: 32 * 1024 * 1024,
             least_ahead_bytes: 1024 * 1024,
             max_prefetches: 8,
+            max_small_prefetches: 64,
             prefetch_on_open: false,
             save_interval: Duration::from_secs(1),
             cache_bytes: None,

@@ -121,7 +121,7 @@ impl Engine {
     pub fn new(config: Config, seed: u64, now: Time) -> Engine {
         Engine {
             share: Share::new(&config),
-            replica: Replica::default(),
+            replica: Replica::new(&config),
             clock: Clock::new(config.device, config.version_base.max(1)),
             now,
             rng: Rng::new(seed),

@@ -150,23 +150,22 @@ impl Engine {
     /// fails, or a store that is full, does not fill the memory with frames. What nobody has, and is only tried again later,
     /// holds up no other.
     fn next_of_whole_files(&mut self) -> Option<(ContentId, u64)> {
-        let mut whole: Vec<ContentId> = Vec::new();
-        for waiting in self.waiting.values() {
-            if let Some(waiter) = waiting.for_whole()
-                && whole.len() < self.config.max_prefetches
-                && !whole.contains(&waiter.content)
-                && !self.contents.get(&waiter.content).is_some_and(|content| content.is_complete() || content.rests())
-            {
-                whole.push(waiter.content);
+        let wanted_by = |waiting: &Waiting| waiting.for_whole().map(|waiter| waiter.content);
+        let is_missing = |id: &ContentId| {
+            let content = self.contents.get(id);
+            !content.is_some_and(|content| content.is_complete() || content.rests())
+        };
+        let waited_for = self.waiting.values().filter_map(wanted_by).filter(is_missing);
+        let mut whole: BTreeSet<ContentId> = BTreeSet::new();
+        let mut large = 0;
+        for id in waited_for.chain(self.prefetch.active()) {
+            if self.may_be_fetched_whole(large, whole.len()) && whole.insert(id) {
+                large += usize::from(self.is_large(id));
             }
         }
-        for id in &self.prefetch.active {
-            if whole.len() < self.config.max_prefetches && !whole.contains(id) {
-                whole.push(*id);
-            }
-        }
-        let open: usize = whole.iter().filter_map(|id| self.contents.get(id)).map(|content| content.chunks.len()).sum();
-        if open as u64 * CHUNK_SIZE >= self.config.ahead_bytes {
+        let open_bytes = |content: &Content| (content.chunks.len() as u64 * CHUNK_SIZE).min(content.size_bytes);
+        let open: u64 = whole.iter().filter_map(|id| self.contents.get(id)).map(open_bytes).sum();
+        if open >= self.config.ahead_bytes {
             return None;
         }
         let next = whole.into_iter().filter_map(|id| {

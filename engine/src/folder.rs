@@ -38,8 +38,6 @@ pub(crate) struct FolderState {
     pub(crate) unclear: BTreeSet<RelPath>,
     /// Where what is told next was done by somebody who saw what the tree has.
     pub(crate) sighted: BTreeSet<RelPath>,
-    /// How often something about it changed that no event tells.
-    pub(crate) changes: u64,
     /// What the folder holds and is to lose because of what a peer told, and who that was: as long as it has more to tell, that
     /// may want these bytes elsewhere. [`NOBODY`] stands for an earlier life.
     unsettled: BTreeMap<RelPath, PeerId>,
@@ -116,6 +114,19 @@ impl FolderState {
         if !self.unsettled.is_empty() {
             self.unsettled.retain(|_, by| *by != peer && *by != NOBODY);
             self.due.unstick();
+        }
+    }
+
+    /// What the folder holds at and below a path was renamed there.
+    pub(crate) fn moved(&mut self, from: &RelPath, to: &RelPath) {
+        for inner in self.behind.below(from) {
+            let by = self.unsettled.remove(&inner);
+            let Some((held, new)) = self.behind.remove(&inner).zip(inner.moved(from, to)) else { continue };
+            if let Some(by) = by {
+                self.unsettled.insert(new.clone(), by);
+            }
+            self.behind.insert(new.clone(), held);
+            self.due.insert(new);
         }
     }
 
@@ -265,7 +276,6 @@ impl Engine {
     /// A batch has ended.
     pub(crate) fn on_applied(&mut self, results: Vec<Result<Facts, ApplyError>>, out: &mut Vec<Output>) {
         let Some((_, planned)) = self.replica.folder.batch.take() else { return };
-        self.replica.folder.changes += 1;
         assert_eq!(planned.len(), results.len(), "each operation of a batch ends, and no other");
         self.replica.folder.in_flight.clear();
         for (planned, result) in planned.into_iter().zip(results) {
@@ -341,6 +351,7 @@ impl Engine {
         let source = self.source_by(author);
         if let Some(node) = self.tree.get_mut(ino) {
             node.origin = source;
+            self.note_unwritten(path);
         }
     }
 

@@ -165,6 +165,8 @@ pub struct WatchCursor {
     pub(crate) is_told_all: bool,
     /// Whether the peer itself said that it stands there.
     pub(crate) is_said: bool,
+    /// Whether whoever asks only looks on, although the same device may have the share in a folder of its own as well.
+    pub(crate) looks_on: bool,
 }
 
 /// How far a listing has got.
@@ -181,6 +183,12 @@ impl WatchCursor {
     #[must_use]
     pub fn at(position: Position) -> WatchCursor {
         WatchCursor { position, is_said: true, ..WatchCursor::default() }
+    }
+
+    /// The same for one that only looks on: it is told also what its device has changed in a folder of its own, and in turn.
+    #[must_use]
+    pub fn looking_on(self) -> WatchCursor {
+        WatchCursor { looks_on: true, ..self }
     }
 }
 

@@ -89,6 +89,7 @@ mod entries;
 mod fetch;
 mod folder;
 mod follow;
+mod journal;
 mod kept;
 mod kernel;
 mod leases;
@@ -122,7 +123,9 @@ pub use follow::MAX_ENTRIES;
 pub use identity::{ContentIdentity, ContentKey};
 pub use ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
 pub use input::{Command, DialError, Done, FetchError, Input, PeerEvent, Request, StoreError, Wanted, WatchCursor};
+pub use journal::{AtPath, Changes, Standing};
 pub use memory::{InFolder, Memory, Remembering};
+pub use merge::Stated;
 pub use output::{
     Apply, ApplyError, Attr, AttrKind, DirEntry, DirEntryName, Effect, Errno, Notice, Opened, Output, Reply,
     ServedFile, Source, Span,

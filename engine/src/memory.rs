@@ -10,6 +10,7 @@ use crate::entries::{Entries, Index};
 use crate::fault::PeerFault;
 use crate::follow::MAX_ENTRIES;
 use crate::ids::{Ino, PeerId};
+use crate::journal::Standing;
 use crate::output::Output;
 use crate::path::RelPath;
 use crate::record::{Facts, Record};
@@ -18,6 +19,7 @@ use crate::replica::NOBODY;
 use crate::tree::{Node, Origin};
 use crate::version::{Dot, Revision};
 use crate::view::View;
+use std::collections::BTreeMap;
 
 /// What the folder held at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,18 +41,21 @@ pub struct Memory {
     as_said: Vec<(Option<Index>, Dot, Facts)>,
     /// Where it held something else.
     otherwise: Vec<(RelPath, InFolder)>,
+    standings: BTreeMap<PeerId, Standing>,
 }
 
 impl Memory {
-    /// What the tree says, what was removed, and what the folder held; each in the order of the paths, and each path once.
+    /// What the tree says, what was removed, and what the folder held; each in the order of the paths, and each path once. And
+    /// where the device stood in the events of its peers.
     ///
     /// # Errors
     /// The rule of a listing that they break; [`PeerFault::OutOfPlace`] if they are in another order, or if the folder held
-    /// what the tree says where that says nothing.
+    /// what the tree says where that says nothing; [`PeerFault::OutOfRange`] if nobody can stand there.
     pub fn new(
         entries: Entries,
         removed: Vec<(RelPath, Revision)>,
         held: impl IntoIterator<Item = (RelPath, InFolder)>,
+        standings: BTreeMap<PeerId, Standing>,
     ) -> Result<Memory, PeerFault> {
         let (mut as_said, mut otherwise) = (Vec::new(), Vec::new());
         let mut known = entries.places().peekable();
@@ -87,7 +92,8 @@ impl Memory {
         if !removed.is_sorted_by(|(before, _), (after, _)| before < after) {
             return Err(PeerFault::OutOfPlace);
         }
-        Ok(Memory { entries, removed, as_said, otherwise })
+        standings.values().try_for_each(Standing::check)?;
+        Ok(Memory { entries, removed, as_said, otherwise, standings })
     }
 
     /// Every path of the tree, with what it says of it.
@@ -100,6 +106,19 @@ impl Memory {
     #[must_use]
     pub fn removed(&self) -> &[(RelPath, Revision)] {
         &self.removed
+    }
+
+    /// Where the device stood in the events of its peers.
+    #[must_use]
+    pub fn standings(&self) -> &BTreeMap<PeerId, Standing> {
+        &self.standings
+    }
+
+    /// The same of a device that may have told more than it remembers: peers do not say again what they heard from it, unless
+    /// they list everything.
+    #[must_use]
+    pub fn without_standings(self) -> Memory {
+        Memory { standings: BTreeMap::new(), ..self }
     }
 
     /// Every path where the folder held something, in their order.
@@ -165,7 +184,8 @@ impl View<'_> {
         if part.version != self.memory_version() || engine.peers.values().any(|peer| peer.listing.is_some()) {
             return Collected::Overtaken;
         }
-        let Remembering { memory: Memory { entries, removed, as_said, otherwise }, has_tree, .. } = &mut part;
+        let Remembering { memory: Memory { entries, removed, as_said, otherwise, standings }, has_tree, .. } =
+            &mut part;
         if !*has_tree {
             let mut note = |place: Option<Index>, node: &Node| {
                 if let Origin::Local(facts) = node.origin {
@@ -204,14 +224,12 @@ impl View<'_> {
             let Held { record, dot, facts, mark: _ } = held.clone();
             (path.clone(), InFolder { record: Some(record), dot, facts })
         }));
-        if otherwise.len() - before == most { Collected::Part(part) } else { Collected::Whole(part.memory) }
-    }
-
-    /// A number that is another one when there may be something else to be remembered.
-    #[must_use]
-    pub fn memory_version(&self) -> u64 {
-        let replica = &self.engine.replica;
-        self.engine.share.position().seq + replica.folder.changes
+        if otherwise.len() - before == most {
+            return Collected::Part(part);
+        }
+        // At the end: events that said nothing new are applied without anything else changing.
+        *standings = self.standings();
+        Collected::Whole(part.memory)
     }
 }
 
@@ -225,7 +243,7 @@ impl Engine {
         if self.stopping || !self.config.keeps_folder {
             return;
         }
-        let Memory { entries, removed, as_said, otherwise } = memory;
+        let Memory { entries, removed, as_said, otherwise, standings } = memory;
         entries.revisions().for_each(|revision| self.clock.note(&revision.version));
         removed.iter().for_each(|(_, revision)| self.clock.note(&revision.version));
         let mark = self.last_mark;
@@ -252,6 +270,9 @@ impl Engine {
             self.replica.tombstones.insert(path, revision, event);
         }
         self.replica.has_orphans = true;
+        let from = |(peer, standing): (&PeerId, &Standing)| (*peer, (standing.position, standing.settled));
+        self.remembered = standings.iter().map(from).collect();
+        self.replica.note_written(standings);
     }
 
     /// A peer is there, and nobody else is known to have what was remembered.

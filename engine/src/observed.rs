@@ -12,7 +12,7 @@ use crate::path::RelPath;
 use crate::record::{FileTime, Kind};
 use crate::replica::Telling;
 use crate::share::{kept_stamp, record_of};
-use crate::tree::Origin;
+use crate::tree::{Node, Origin};
 use crate::version::{Dot, Revision, Sibling, Version};
 
 impl Engine {
@@ -69,8 +69,12 @@ impl Engine {
             return self.replica.folder.note_due(path.clone());
         }
         if let Some(node) = self.tree.resolve(path.names()).and_then(|ino| self.tree.get_mut(ino)) {
+            let is_as_before = node.origin == Origin::Local(held.facts);
             node.origin = Origin::Local(held.facts);
             node.mark = held.mark;
+            if !is_as_before {
+                self.note_unwritten(path);
+            }
         }
     }
 
@@ -83,7 +87,9 @@ impl Engine {
 
     /// Nothing is in our folder at a path, nor below it.
     pub(crate) fn merge_missing(&mut self, path: &RelPath, out: &mut Vec<Output>) {
-        if self.replica.folder.is_in_flight(path) {
+        // Whoever saw what is away and removed it did nothing in the folder: what comes there meanwhile is removed again.
+        let is_meant = self.replica.folder.sighted.contains(path) && self.is_away(path);
+        if !is_meant && self.replica.folder.is_in_flight(path) {
             return;
         }
         self.replica.folder.note_seen(path);
@@ -133,7 +139,10 @@ impl Engine {
         if self.tree.is_within(parent, top) {
             return self.look_at_both(from, to, out);
         }
-        self.replica.folder.behind.remove(to);
+        if !self.is_away(from) {
+            self.replica.folder.behind.remove(to);
+            self.replica.folder.moved(from, to);
+        }
         let digest = self.rename_digest(from, to);
         let highest = self.version_at(from.names()).join(&self.version_at(to.names()));
         let dot = self.clock.dot_after(&highest);
@@ -146,26 +155,24 @@ impl Engine {
     }
 
     /// Whether all that is known of what was renamed moves with it, so that it is one change. What our folder has not got
-    /// was moved only by somebody who saw it; so was what it stands over.
-    fn can_move(&mut self, from: &RelPath, to: &RelPath, [saw_from, saw_to]: [bool; 2]) -> bool {
-        let folder = &mut self.replica.folder;
-        if folder.is_in_flight_below(from) || folder.is_in_flight_below(to) || self.share.is_left_out(to) {
+    /// was moved only by somebody who saw it; so was what it stands over, and what is being done in a directory: where it
+    /// is done there or not, what is found later says.
+    fn can_move(&self, from: &RelPath, to: &RelPath, [saw_from, saw_to]: [bool; 2]) -> bool {
+        let (folder, is_away) = (&self.replica.folder, self.is_away(from));
+        let is_busy = |path| folder.is_in_flight_below(path);
+        if !is_away && is_busy(to) || !saw_from && is_busy(from) || self.share.is_left_out(to) {
             return false;
         }
         let is_local = |ino: Ino| self.is_in_folder(ino);
         let can_stand_over = self.tree.resolve(to.names()).is_none_or(|over| {
             (saw_to || is_local(over)) && self.tree.children_after(over, Ino::ROOT).next().is_none()
         });
-        let is_clean = |path| self.replica.folder.behind.below(path).iter().all(|inner| saw_to && inner == to);
+        let is_clean = |path| folder.behind.within(path).all(|inner| saw_to && inner == to);
         let Some(top) = self.tree.resolve(from.names()).filter(|top| *top != Ino::ROOT) else { return false };
         // What is not in our folder yet was not moved by who only moved what is there: whoever has it may be writing over it.
-        let is_whole = saw_from || self.tree.within(top).into_iter().all(is_local);
-        is_whole
-            && can_stand_over
-            && is_clean(from)
-            && is_clean(to)
-            && self.is_undisputed(from)
-            && self.is_undisputed(to)
+        let is_whole = saw_from && self.tree.get(top).is_some_and(Node::is_dir)
+            || is_clean(from) && (saw_from || self.tree.within(top).into_iter().all(is_local));
+        is_whole && can_stand_over && is_clean(to) && self.is_undisputed(from) && self.is_undisputed(to)
     }
 
     /// Whether nothing stands beside what the tree says of a path, and of all below it.

@@ -218,6 +218,12 @@ impl RelPath {
         other.0.starts_with(&self.0)
     }
 
+    /// Where this, which is `from` or below it, is when that is at `to`. `None` if that would be too long for a path.
+    pub(crate) fn moved(&self, from: &RelPath, to: &RelPath) -> Option<RelPath> {
+        let rest = &self.0[from.0.len()..];
+        rest.iter().try_fold(to.clone(), |at, name| at.join(name.clone()).ok())
+    }
+
     /// Bytes of the path written with separators.
     #[must_use]
     pub fn len_bytes(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Whole files that are fetched although nobody waits for them: those that are pinned, and, if that is set, those that
 //! are opened. A few at a time, and always behind what somebody waits for.
 
+use crate::chunk::CHUNK_SIZE;
 use crate::content::Content;
 use crate::engine::Engine;
 use crate::ids::{ContentId, Ino};
@@ -30,8 +31,11 @@ const NOT_YET_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 /// Files to be fetched whole.
 #[derive(Debug, Default)]
 pub(crate) struct Prefetch {
-    /// Those that are being fetched, at most [`crate::Config::max_prefetches`].
-    pub(crate) active: BTreeSet<ContentId>,
+    /// Those that are being fetched: at most [`crate::Config::max_prefetches`] that have more than one chunk, and at most
+    /// [`crate::Config::max_small_prefetches`] in all, if that is more.
+    active: BTreeSet<ContentId>,
+    /// Those of them that have more than one chunk.
+    large: BTreeSet<ContentId>,
     /// Those whose turn has not come, each once. One that is gone, or here, when it comes is passed over.
     queue: VecDeque<Ino>,
     queued: BTreeSet<Ino>,
@@ -51,6 +55,23 @@ impl Prefetch {
         if self.queued.insert(ino) {
             self.queue.push_back(ino);
         }
+    }
+
+    fn begin(&mut self, id: ContentId, is_large: bool) {
+        self.active.insert(id);
+        if is_large {
+            self.large.insert(id);
+        }
+    }
+
+    fn end(&mut self, id: ContentId) -> bool {
+        self.large.remove(&id);
+        self.active.remove(&id)
+    }
+
+    /// Those that are being fetched.
+    pub(crate) fn active(&self) -> impl Iterator<Item = ContentId> {
+        self.active.iter().copied()
     }
 
     fn pop_front(&mut self) -> Option<Ino> {
@@ -93,10 +114,24 @@ impl Engine {
         self.prefetch.in_vain = 0;
     }
 
+    /// Whether one more file may be fetched whole beside so many, so many of which have more than one chunk. A file of one
+    /// chunk costs a round trip as a large one does, and hardly anything else.
+    pub(crate) fn may_be_fetched_whole(&self, large: usize, all: usize) -> bool {
+        let most = self.config.max_prefetches;
+        large < most && all < self.config.max_small_prefetches.max(most)
+    }
+
+    /// Whether a file has more than one chunk.
+    pub(crate) fn is_large(&self, id: ContentId) -> bool {
+        self.contents.get(&id).is_none_or(|content| content.size_bytes > CHUNK_SIZE)
+    }
+
     /// Takes files off the queue while there are fewer under way than may be.
     pub(crate) fn fill_prefetch(&mut self, out: &mut Vec<Output>) {
         let mut looked_at = 0;
-        while self.prefetch.active.len() < self.config.max_prefetches && self.prefetch.rest_at.is_none() {
+        while self.may_be_fetched_whole(self.prefetch.large.len(), self.prefetch.active.len())
+            && self.prefetch.rest_at.is_none()
+        {
             looked_at += 1;
             if looked_at > LOOKED_AT_ONCE && !self.prefetch.queue.is_empty() {
                 let at = self.now + REST_AFTER;
@@ -125,7 +160,7 @@ impl Engine {
                 self.note_empty(id);
                 continue;
             }
-            self.prefetch.active.insert(id);
+            self.prefetch.begin(id, self.is_large(id));
         }
     }
 
@@ -144,7 +179,7 @@ impl Engine {
     /// A content cannot be had now. If it is pinned, it is tried again later; what is only open has whoever reads it. Nobody
     /// else may be there to close what was opened for it.
     pub(crate) fn give_up_prefetch(&mut self, id: ContentId, error: FetchError, out: &mut Vec<Output>) {
-        if !self.prefetch.active.remove(&id) {
+        if !self.prefetch.end(id) {
             return;
         }
         if let Some(ino) = self.contents.get(&id).map(|content| content.ino) {
@@ -197,7 +232,7 @@ impl Engine {
 
     /// A content is whole, or gone, or cannot be had.
     pub(crate) fn stop_prefetch(&mut self, id: ContentId) {
-        self.prefetch.active.remove(&id);
+        self.prefetch.end(id);
         self.note_empty(id);
     }
 

@@ -3,11 +3,13 @@
 //! What is said of one path is merged by [`crate::merge`]. Here is what follows from it for the tree: a directory lives as long
 //! as something in it does, what stands where a directory has to be becomes a conflict copy, and whatever changes is told on.
 
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::event::Change;
 use crate::fault::PeerFault;
 use crate::folder::FolderState;
 use crate::ids::{Ino, PeerId};
+use crate::journal::{Standing, Unwritten};
 use crate::merge::{Stated, merge};
 use crate::output::Output;
 use crate::path::{Name, RelPath};
@@ -15,6 +17,7 @@ use crate::record::{FileTime, Kind, Record};
 use crate::tombstones::Tombstones;
 use crate::tree::{Known, Node, Origin};
 use crate::version::{DeviceTag, Dot, Revision, Version};
+use std::collections::BTreeMap;
 
 /// How far the numbers of a peer may be ahead of ours: as many as there are microseconds in 35 years. Who was at the end of
 /// all numbers could not be told from who comes after.
@@ -30,6 +33,26 @@ pub(crate) struct Replica {
     pub(crate) folder: FolderState,
     /// Something was remembered of which it is not known who has it.
     pub(crate) has_orphans: bool,
+    pub(crate) unwritten: Unwritten,
+}
+
+impl Replica {
+    /// Of a share of which nothing is written down, not even that it has a root.
+    pub(crate) fn new(config: &Config) -> Replica {
+        let mut replica = Replica::default();
+        if config.keeps_folder {
+            replica.unwritten.tree.note(&RelPath::ROOT);
+        }
+        replica
+    }
+
+    /// All that is known was written down, and that the device stands there.
+    pub(crate) fn note_written(&mut self, standings: BTreeMap<PeerId, Standing>) {
+        self.unwritten.tree.clear();
+        self.tombstones.noted.clear();
+        self.folder.behind.noted.clear();
+        self.unwritten.standings = standings;
+    }
 }
 
 /// How we know what is said.
@@ -457,6 +480,7 @@ impl Engine {
             node.revision = Revision::after(&over, dot);
             if let Ok(new) = RelPath::new([to.names(), names].concat()) {
                 self.replica.tombstones.remove(&new);
+                self.note_unwritten(&new);
                 self.settle(&new);
                 self.replica.folder.note_due(new);
             }

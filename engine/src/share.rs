@@ -97,14 +97,14 @@ impl Share {
         self.log.push_back((change, from));
     }
 
-    /// The events behind `seq`, oldest first, for `peer`; `None` for those that came from there.
-    fn events_after(&self, seq: u64, peer: PeerId) -> impl Iterator<Item = (u64, Option<&Change>)> {
+    /// The events behind `seq`, oldest first, for `peer`, if they are for a peer; `None` for those that came from there.
+    fn events_after(&self, seq: u64, peer: Option<PeerId>) -> impl Iterator<Item = (u64, Option<&Change>)> {
         let known = self.last - self.log.len() as u64;
         // A position that can be resumed is at most as old as the log is long.
         let skip = seq.saturating_sub(known) as usize;
         let numbers = seq.max(known) + 1..;
         self.log.iter().skip(skip).zip(numbers).map(move |((change, from), seq)| {
-            let is_news = *from != Some(peer);
+            let is_news = from.is_none() || *from != peer;
             (seq, is_news.then_some(change))
         })
     }
@@ -320,6 +320,7 @@ impl Engine {
             }
             Change::Remove { path, .. } => (path.clone(), None),
         };
+        self.note_unwritten(&path);
         self.share.append(change, from);
         out.push(Output::Notice(Notice::Announced { path, record }));
         self.tell_followers(out);
@@ -374,7 +375,8 @@ impl Engine {
     }
 
     pub(crate) fn peer_watch(&mut self, id: ReqId, peer: PeerId, mut cursor: WatchCursor, out: &mut Vec<Output>) {
-        if std::mem::take(&mut cursor.is_said) {
+        // What an onlooker has applied, the folder of the same device has not.
+        if std::mem::take(&mut cursor.is_said) && !cursor.looks_on {
             self.note_heard(peer, cursor.position);
         }
         let (updates, mut cursor) = self.news(peer, cursor);
@@ -447,9 +449,10 @@ impl Engine {
             updates.extend(self.entry(next));
         }
         if cursor.listing.is_none() {
-            for (seq, change) in self.share.events_after(cursor.position.seq, peer) {
+            let merger = Some(peer).filter(|_| !cursor.looks_on);
+            for (seq, change) in self.share.events_after(cursor.position.seq, merger) {
                 let is_full = updates.len() >= batch;
-                match (change.and_then(|change| self.as_of_now(peer, change)), updates.last_mut()) {
+                match (change.and_then(|change| self.as_of_now(merger, change)), updates.last_mut()) {
                     (None, Some(TreeUpdate::Skip { seq: skipped })) => *skipped = seq,
                     _ if is_full => break,
                     (None, _) => updates.push(TreeUpdate::Skip { seq }),
@@ -465,8 +468,8 @@ impl Engine {
     /// was written over, and may be nowhere any more. What comes after it may need that something is there. Only who merges
     /// what we say with what it has itself is told so, and notices by its digest if a rename moved more than it heard of; who
     /// only looks on is told everything in turn.
-    fn as_of_now(&self, peer: PeerId, change: &Change) -> Option<Change> {
-        if !self.config.keeps_folder || !self.peers.contains_key(&peer) {
+    fn as_of_now(&self, merger: Option<PeerId>, change: &Change) -> Option<Change> {
+        if !self.config.keeps_folder || !merger.is_some_and(|peer| self.peers.contains_key(&peer)) {
             return Some(change.clone());
         }
         match change {

@@ -3,6 +3,7 @@
 use crate::engine::Engine;
 use crate::event::Position;
 use crate::ids::PeerId;
+use crate::journal::Noted;
 use crate::path::{Name, RelPath};
 use crate::version::Revision;
 use core::ops::Bound;
@@ -22,6 +23,9 @@ pub(crate) struct Tombstones {
     by_event: BTreeMap<u64, BTreeSet<RelPath>>,
     /// The last event that each follower is known to have applied.
     heard: BTreeMap<PeerId, u64>,
+    /// Where there is another one, or none any more because something is there again. That one was forgotten is not said: it
+    /// does no harm to remember it.
+    pub(crate) noted: Noted,
 }
 
 #[derive(Debug)]
@@ -40,6 +44,7 @@ impl Tombstones {
     /// Something was removed, as event number `event` tells.
     pub(crate) fn insert(&mut self, path: RelPath, revision: Revision, event: u64) {
         self.remove(&path);
+        self.noted.note(&path);
         self.by_event.entry(event).or_default().insert(path.clone());
         self.by_path.insert(path, Tombstone { revision, event });
         while self.by_path.len() > MAX_TOMBSTONES {
@@ -56,6 +61,7 @@ impl Tombstones {
     /// Something is there again.
     pub(crate) fn remove(&mut self, path: &RelPath) {
         let Some(Tombstone { event, .. }) = self.by_path.remove(path) else { return };
+        self.noted.note(path);
         if let Some(paths) = self.by_event.get_mut(&event) {
             paths.remove(path);
             if paths.is_empty() {

@@ -8,7 +8,6 @@ use crate::identity::ContentIdentity;
 use crate::ids::{ContentId, Ino, PeerId};
 use crate::path::RelPath;
 use crate::peers::Link;
-use crate::tree::Origin;
 use std::collections::BTreeMap;
 
 /// What an engine has done since it was made.
@@ -211,10 +210,7 @@ impl View<'_> {
     /// The inode number, in our own folder, of what was last seen at a path of it.
     #[must_use]
     pub fn own_inode(&self, path: &RelPath) -> Option<u64> {
-        match self.engine.tree.get(self.engine.tree.resolve(path.names())?)?.origin {
-            Origin::Local(facts) => Some(facts.inode),
-            Origin::Peer(_) => None,
-        }
+        Some(self.engine.held_at(path)?.facts.inode)
     }
 
     /// The entry at a path.

@@ -13,7 +13,9 @@ use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Stamp};
 use farshore_engine::sidecar::Sidecar;
-use farshore_engine::testing::{Op, fuzz_bitmap, fuzz_engine, fuzz_sidecar, fuzz_sidecar_crash};
+use farshore_engine::testing::{
+    Op, ReplicaOp, fuzz_bitmap, fuzz_engine, fuzz_replicas, fuzz_sidecar, fuzz_sidecar_crash,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
@@ -36,6 +38,11 @@ fn replay(target: &str, body: fn(&[u8])) {
 #[test]
 fn the_engine_plays_every_kept_input() {
     replay("engine", fuzz_engine);
+}
+
+#[test]
+fn devices_that_all_write_play_every_kept_input() {
+    replay("replicas", fuzz_replicas);
 }
 
 #[test]
@@ -65,6 +72,12 @@ fn write_the_seeds() {
         engine.extend(bytes(4 + 3 * seed));
         assert_eq!((engine.len() - 2) % Op::BYTES, 0);
         fs::write(corpus("engine").join(format!("seed{seed:02}")), engine).unwrap();
+
+        // A seed and so many devices, with five bytes for each operation.
+        let mut replicas = [seed as u8, 0, seed as u8].to_vec();
+        replicas.extend(bytes(5 + 3 * seed));
+        replicas.truncate(3 + (replicas.len() - 3) / ReplicaOp::BYTES * ReplicaOp::BYTES);
+        fs::write(corpus("replicas").join(format!("seed{seed:02}")), replicas).unwrap();
 
         let mut bitmap = bytes(1)[..3].to_vec();
         bitmap[2] &= 3;

@@ -3,7 +3,8 @@
 //!
 //! `PROPTEST_CASES` sets how many lists of operations are tried by the test that looks for more.
 
-use farshore_engine::testing::{ReplicaOp, play_replicas};
+use core::time::Duration;
+use farshore_engine::testing::{Age, ReplicaOp, Replicas, path, play_replicas};
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,6 +26,16 @@ fn devices_that_all_write_come_to_hold_the_same_and_lose_nothing() {
     }
 }
 
+/// The same where every other rename and removal is done on a mount, where what is away is changed too.
+#[test]
+fn what_is_done_on_mounts_comes_to_the_same_everywhere() {
+    for seed in 0..120 {
+        let list = ops(seed, 20 + seed % 40).into_iter().enumerate();
+        let list: Vec<ReplicaOp> = list.map(|(at, op)| if at % 2 == 0 { op.on_mount() } else { op }).collect();
+        let _replicas = play_replicas(seed, 2 + seed as usize % 4, &list);
+    }
+}
+
 /// Lists that once did not end well, each for a reason of its own.
 #[test]
 fn what_once_went_wrong_does_not_again() {
@@ -36,8 +47,72 @@ fn what_once_went_wrong_does_not_again() {
     }
 }
 
+/// Two devices that hold the same.
+fn two() -> Replicas {
+    let mut replicas = Replicas::new(1, 2);
+    quiet(&mut replicas);
+    replicas
+}
+
+/// All hear of all, and time enough passes for what waits for nothing more to come.
+fn quiet(replicas: &mut Replicas) {
+    replicas.world.drive_for(Duration::from_secs(20));
+}
+
+/// The names in a device's folder.
+fn names(replicas: &Replicas, at: usize) -> Vec<String> {
+    replicas.world.hosts[at].folder.paths().map(ToString::to_string).collect()
+}
+
+/// A file is made and told, and removed while nobody is there to be told; then the process is killed.
+fn after_a_kill_of_whoever_removed(age: Age) -> Vec<String> {
+    let mut replicas = two();
+    // What is older than the file is remembered.
+    replicas.play(ReplicaOp::Run(0));
+    replicas.change(0, |folder| folder.create(&path("f"), 700));
+    quiet(&mut replicas);
+    assert_eq!(names(&replicas, 1), ["f"]);
+    replicas.world.cut(0, 1);
+    replicas.change(0, |folder| folder.remove(&path("f")));
+    replicas.restart(0, age);
+    replicas.settle();
+    names(&replicas, 0)
+}
+
+#[test]
+fn what_was_made_and_removed_between_two_looks_does_not_come_back_after_a_kill() {
+    assert_eq!(after_a_kill_of_whoever_removed(Age::Told), [""; 0]);
+    assert_eq!(after_a_kill_of_whoever_removed(Age::Old), ["f"], "of what was lost nobody knows that it was removed");
+}
+
+/// A peer edits a file; the process that has put the edit into its folder is killed; the peer, which it cannot reach, edits it
+/// again.
+fn after_a_kill_of_whoever_put_it_there(age: Age) -> Vec<String> {
+    let mut replicas = two();
+    replicas.change(1, |folder| folder.create(&path("f"), 700));
+    quiet(&mut replicas);
+    replicas.play(ReplicaOp::Run(0));
+    replicas.change(1, |folder| folder.edit(&path("f"), 600_000, false));
+    quiet(&mut replicas);
+    replicas.world.cut(0, 1);
+    replicas.change(1, |folder| folder.edit(&path("f"), 701, false));
+    replicas.restart(0, age);
+    replicas.settle();
+    names(&replicas, 0)
+}
+
+#[test]
+fn what_a_peer_wrote_is_not_taken_for_ones_own_after_a_kill() {
+    assert_eq!(after_a_kill_of_whoever_put_it_there(Age::Told), ["f"]);
+    assert_eq!(after_a_kill_of_whoever_put_it_there(Age::Old).len(), 2, "what was lost looks like a change of its own");
+}
+
 fn any_ops() -> impl Strategy<Value = Vec<ReplicaOp>> {
-    proptest::collection::vec(any::<[u8; ReplicaOp::BYTES]>().prop_map(ReplicaOp::decode), 0..60)
+    let any_op = any::<([u8; ReplicaOp::BYTES], bool)>().prop_map(|(bytes, on_mount)| {
+        let op = ReplicaOp::decode(bytes);
+        if on_mount { op.on_mount() } else { op }
+    });
+    proptest::collection::vec(any_op, 0..60)
 }
 
 proptest! {

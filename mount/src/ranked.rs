@@ -20,6 +20,8 @@ pub(crate) enum Rank {
     Saving,
     /// Giving a content, or its sidecar, its name.
     Naming,
+    /// Writing the journal of what is remembered.
+    Journal,
     /// The engine, and everything that changes together with it.
     Node,
     /// The frames of a content, or where it is stored.
@@ -32,7 +34,7 @@ pub(crate) enum Rank {
 
 thread_local! {
     /// The ranks of the locks that this thread holds, a bit for each.
-    static HELD: Cell<u8> = const { Cell::new(0) };
+    static HELD: Cell<u16> = const { Cell::new(0) };
 }
 
 /// A value behind a lock that has its place in the order.

@@ -10,10 +10,13 @@ pub mod any;
 pub mod codec;
 mod frames;
 pub mod hello;
+pub mod journal;
 pub mod members;
 pub mod memory_file;
 mod path;
 pub mod read;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tree;
 pub mod tree_file;
 pub mod verify;
@@ -27,6 +30,7 @@ pub mod v1 {
 pub use any::parse_any;
 pub use codec::{UNREADABLE, fault_of};
 pub use hello::{Hello, Secret, ShareId, Welcome, choose_version};
+pub use journal::{Boot, JournalError, JournalFile, JournalHeader, encode_changes, encode_mark};
 pub use members::{MAX_MEMBERS, Members, encode_members, parse_members};
 pub use memory_file::{MemoryFileError, decode_memory, encode_memory};
 pub use read::{Fetch, Frame, Hash, Hashes, Open, ReadReply, ReadRequest, Refusal, Whole};

@@ -8,18 +8,24 @@ use crate::frames::{is_checksum, put_checksum, put_message, split_checksum, take
 use crate::tree::{each_batch, encode_entry, encode_record, encode_removed, parse_batch, parse_record};
 use crate::tree_file::MAX_TREE_BYTES;
 use crate::{MAX_BATCH_UPDATES, MAX_REPLY_BYTES, ShareId, path, v1};
+use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime};
 use farshore_engine::version::MAX_COUNTER;
-use farshore_engine::{DeviceTag, Dot, Entries, InFolder, Memory, PeerFault, TreeUpdate};
+use farshore_engine::{DeviceTag, Dot, Entries, InFolder, Memory, PeerFault, PeerId, Position, Standing, TreeUpdate};
 use prost::Message;
+use std::collections::BTreeMap;
 
 /// The version of the format that is written.
-pub const MEMORY_VERSION: u8 = 1;
+pub const MEMORY_VERSION: u8 = 2;
+
+/// The most peers of which it is remembered where the device stands in their events. Of others it has them list anew.
+pub const MAX_STANDINGS: usize = 1024;
 
 const MAGIC: [u8; 4] = *b"FSMR";
-/// Bytes before the first message: magic, version and three zero bytes, the share, and the number of messages of the tree.
-const HEADER_BYTES: usize = 4 + 4 + SHARE_BYTES + 8;
+/// Bytes before the first message: magic, version and three zero bytes, the share, the number of the journal that follows, and the
+/// number of messages of the tree.
+const HEADER_BYTES: usize = 4 + 4 + SHARE_BYTES + 8 + 8;
 const SHARE_BYTES: usize = size_of::<ShareId>();
 
 /// Why bytes are not what is remembered of a share.
@@ -51,11 +57,11 @@ pub enum MemoryFileError {
     Share(#[from] PeerFault),
 }
 
-/// The bytes of the file.
+/// The bytes of the file. What has changed since then is in the journals from number `journal` on.
 ///
 /// # Errors
 /// [`MemoryFileError::TooLong`] if they would be too many to be read again.
-pub fn encode_memory(share: ShareId, memory: &Memory) -> Result<Vec<u8>, MemoryFileError> {
+pub fn encode_memory(share: ShareId, journal: u64, memory: &Memory) -> Result<Vec<u8>, MemoryFileError> {
     let removed = memory.removed().iter().map(|(path, revision)| encode_removed(path, revision));
     let entries = memory.entries().iter().map(|(path, record, revision)| encode_entry(&path, record, revision));
     let (mut tree, mut messages) = (Vec::new(), 0_u64);
@@ -67,7 +73,9 @@ pub fn encode_memory(share: ShareId, memory: &Memory) -> Result<Vec<u8>, MemoryF
     bytes.extend(MAGIC);
     bytes.extend([MEMORY_VERSION, 0, 0, 0]);
     bytes.extend(share.0);
+    bytes.extend(journal.to_le_bytes());
     bytes.extend(messages.to_le_bytes());
+    put_message(&mut bytes, &encode_standings(memory.standings()));
     bytes.append(&mut tree);
     let mut batch = v1::InFolderBatch::default();
     let mut batch_bytes = 0;
@@ -88,11 +96,11 @@ pub fn encode_memory(share: ShareId, memory: &Memory) -> Result<Vec<u8>, MemoryF
     Ok(bytes)
 }
 
-/// What these bytes say is remembered of `share`.
+/// What these bytes say is remembered of `share`, and the number of the journal that follows.
 ///
 /// # Errors
 /// The first rule that they break.
-pub fn decode_memory(bytes: &[u8], share: ShareId) -> Result<Memory, MemoryFileError> {
+pub fn decode_memory(bytes: &[u8], share: ShareId) -> Result<(u64, Memory), MemoryFileError> {
     check_len(bytes)?;
     let short = MemoryFileError::TooShort(bytes.len() as u64);
     let (body, checksum) = split_checksum(bytes).ok_or(short)?;
@@ -110,7 +118,10 @@ pub fn decode_memory(bytes: &[u8], share: ShareId) -> Result<Memory, MemoryFileE
     if found != share {
         return Err(MemoryFileError::WrongShare(found));
     }
-    let tree = u64::from_le_bytes(core::array::from_fn(|byte| header[8 + SHARE_BYTES + byte]));
+    let number = |at: usize| u64::from_le_bytes(core::array::from_fn(|byte| header[8 + SHARE_BYTES + at + byte]));
+    let (journal, tree) = (number(0), number(8));
+    let standings = take_message(&mut messages).map_err(MemoryFileError::MessageLength)?;
+    let standings = parse_standings(decode::<v1::Standings>(standings)?)?;
     let (mut entries, mut removed, mut held) = (Entries::default(), Vec::new(), Vec::new());
     let mut count = 0;
     while !messages.is_empty() {
@@ -128,12 +139,12 @@ pub fn decode_memory(bytes: &[u8], share: ShareId) -> Result<Memory, MemoryFileE
             }
         } else {
             for in_folder in decode::<v1::InFolderBatch>(message)?.held {
-                held.push(parse_held(in_folder)?);
+                held.push((path::parse(&in_folder.path)?, parse_held(in_folder)?));
             }
         }
         count += 1;
     }
-    Ok(Memory::new(entries, removed, held)?)
+    Ok((journal, Memory::new(entries, removed, held, standings)?))
 }
 
 fn check_len(bytes: &[u8]) -> Result<(), MemoryFileError> {
@@ -142,9 +153,14 @@ fn check_len(bytes: &[u8]) -> Result<(), MemoryFileError> {
 }
 
 fn encode_held(path: &RelPath, in_folder: &InFolder) -> v1::InFolder {
+    v1::InFolder { path: path::encode(path), ..encode_in_folder(in_folder) }
+}
+
+/// What the folder holds, without its path.
+pub(crate) fn encode_in_folder(in_folder: &InFolder) -> v1::InFolder {
     let InFolder { record, dot, facts } = in_folder;
     v1::InFolder {
-        path: path::encode(path),
+        path: Vec::new(),
         record: record.as_ref().map(encode_record),
         author: dot.author.0,
         change: dot.counter,
@@ -154,8 +170,9 @@ fn encode_held(path: &RelPath, in_folder: &InFolder) -> v1::InFolder {
     }
 }
 
-fn parse_held(held: v1::InFolder) -> Result<(RelPath, InFolder), PeerFault> {
-    let v1::InFolder { path, record, author, change, inode, changed_seconds, changed_nanos } = held;
+/// What the folder held, wherever that is.
+pub(crate) fn parse_held(held: v1::InFolder) -> Result<InFolder, PeerFault> {
+    let v1::InFolder { path: _, record, author, change, inode, changed_seconds, changed_nanos } = held;
     if !(1..=MAX_COUNTER).contains(&change) {
         return Err(PeerFault::Version);
     }
@@ -165,5 +182,30 @@ fn parse_held(held: v1::InFolder) -> Result<(RelPath, InFolder), PeerFault> {
     let record = record.map(|record| parse_record(Some(record))).transpose()?;
     let dot = Dot { author: DeviceTag(author), counter: change };
     let facts = Facts { inode, changed: FileTime { seconds: changed_seconds, nanos: changed_nanos } };
-    Ok((path::parse(&path)?, InFolder { record, dot, facts }))
+    Ok(InFolder { record, dot, facts })
+}
+
+pub(crate) fn encode_standings(standings: &BTreeMap<PeerId, Standing>) -> v1::Standings {
+    let standing = |(peer, standing): (&PeerId, &Standing)| {
+        let Standing { position: Position { epoch, seq }, settled } = *standing;
+        v1::Standing { peer: Bytes::copy_from_slice(&peer.0), epoch, seq, settled }
+    };
+    v1::Standings { standings: standings.iter().take(MAX_STANDINGS).map(standing).collect() }
+}
+
+pub(crate) fn parse_standings(standings: v1::Standings) -> Result<BTreeMap<PeerId, Standing>, PeerFault> {
+    if standings.standings.len() > MAX_STANDINGS {
+        return Err(PeerFault::TooMany(MAX_STANDINGS));
+    }
+    let mut parsed = BTreeMap::new();
+    for v1::Standing { peer, epoch, seq, settled } in standings.standings {
+        let peer = PeerId(peer.as_ref().try_into().map_err(|_| PeerFault::OutOfRange("peer"))?);
+        if epoch == 0 {
+            return Err(PeerFault::OutOfRange("epoch"));
+        }
+        if parsed.insert(peer, Standing { position: Position { epoch, seq }, settled }).is_some() {
+            return Err(PeerFault::OutOfPlace);
+        }
+    }
+    Ok(parsed)
 }

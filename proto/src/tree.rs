@@ -93,7 +93,7 @@ fn parse_change(change: event::Change) -> Result<Change, PeerFault> {
     })
 }
 
-fn parse_revision(revision: Option<v1::Revision>) -> Result<Revision, PeerFault> {
+pub(crate) fn parse_revision(revision: Option<v1::Revision>) -> Result<Revision, PeerFault> {
     let v1::Revision { devices, counters, author, change, others } = revision.ok_or(PeerFault::Missing("revision"))?;
     if devices.len() != counters.len() || devices.len() > MAX_PAIRS || others.len() > MAX_SIBLINGS {
         return Err(PeerFault::Version);
@@ -116,7 +116,7 @@ fn parse_revision(revision: Option<v1::Revision>) -> Result<Revision, PeerFault>
 }
 
 /// Of what is gone, only what is known of it matters.
-fn parse_removed(revision: Option<v1::Revision>) -> Result<Revision, PeerFault> {
+pub(crate) fn parse_removed(revision: Option<v1::Revision>) -> Result<Revision, PeerFault> {
     let revision = parse_revision(revision)?;
     if !revision.others.is_empty() {
         return Err(PeerFault::Version);
@@ -197,7 +197,7 @@ fn encode_remove(path: &RelPath, revision: &Revision) -> v1::Remove {
     v1::Remove { path: path::encode(path), revision: Some(encode_revision(revision)) }
 }
 
-fn encode_revision(revision: &Revision) -> v1::Revision {
+pub(crate) fn encode_revision(revision: &Revision) -> v1::Revision {
     let dots = revision.version.dots();
     // At most MAX_PAIRS. A change that is the device's last one is not said.
     let place = |of: Dot| {

@@ -1,39 +1,60 @@
-//! Replays every message that the fuzzer keeps, on the stable compiler: what was found once is not lost again.
+//! Replays every message and every file that the fuzzer keeps, on the stable compiler: what was found once is not lost again.
 //!
-//! The corpus lies in `fuzz/corpus/wire/`; `cargo +nightly fuzz run wire` adds to it. The seeds, whose names begin with
+//! The corpora lie in `fuzz/corpus/`; `cargo +nightly fuzz run wire` adds to one. The seeds, whose names begin with
 //! `seed`, are written anew by `cargo test -p farshore-proto --test fuzz_corpus -- --ignored`.
 
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::path::RelPath;
-use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{Change, DeviceTag, Dot, PeerId, Position, Revision, TreeUpdate, Version};
-use farshore_proto::any::{KINDS, parse_any};
+use farshore_engine::record::{Facts, FileTime, Kind, Record, Stamp};
+use farshore_engine::version::Sibling;
+use farshore_engine::{
+    Change, DeviceTag, Dot, Entries, InFolder, Memory, PeerId, Position, Revision, Standing, TreeUpdate, Version,
+};
+use farshore_proto::any::parse_any;
 use farshore_proto::hello::encode_watch;
+use farshore_proto::testing::{SHARE, fuzz_members, fuzz_memory_file};
 use farshore_proto::verify::seal;
 use farshore_proto::{
     Fetch, Hash, Hashes, Hello, Members, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, Whole,
-    batches, encode_members,
+    batches, encode_members, encode_memory,
 };
 use prost::Message;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/wire")
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
+}
+
+/// Plays every file of a corpus, of which `body` says whether it was read; the seeds have to be.
+fn replay(target: &str, body: fn(&[u8]) -> bool) {
+    let files: Vec<PathBuf> = fs::read_dir(corpus(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 4, "the corpus of {target} is nearly empty");
+    for file in files {
+        let data = fs::read(&file).unwrap();
+        let played = std::panic::catch_unwind(|| body(&data));
+        let Ok(is_read) = played else {
+            panic!("{} fails: run it with `cargo +nightly fuzz run {target} <file>`", file.display())
+        };
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(!name.starts_with("seed") || is_read, "{name} of {target} is good, and is refused");
+    }
 }
 
 #[test]
 fn every_kept_message_is_parsed_or_refused() {
-    let files: Vec<PathBuf> = fs::read_dir(corpus()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(files.len() >= usize::from(KINDS), "the corpus is nearly empty");
-    for file in files {
-        let data = fs::read(&file).unwrap();
-        let Some((tag, bytes)) = data.split_first() else { continue };
-        let parsed = std::panic::catch_unwind(|| parse_any(*tag, bytes));
-        let Ok(parsed) = parsed else { panic!("{} makes the parser panic", file.display()) };
-        let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        assert!(!name.starts_with("seed") || parsed.is_ok(), "{name} is a good message, but {parsed:?}");
-    }
+    replay("wire", |data| data.split_first().is_none_or(|(tag, bytes)| parse_any(*tag, bytes).is_ok()));
+}
+
+#[test]
+fn every_kept_memory_is_refused_or_says_the_same_again() {
+    replay("memory_file", fuzz_memory_file);
+}
+
+#[test]
+fn every_kept_list_of_members_is_refused_or_is_said_again() {
+    replay("members", fuzz_members);
 }
 
 #[test]
@@ -41,8 +62,65 @@ fn every_kept_message_is_parsed_or_refused() {
 fn write_the_seeds() {
     for (index, (tag, bytes)) in seeds().into_iter().enumerate() {
         let data: Vec<u8> = std::iter::once(tag).chain(bytes).collect();
-        fs::write(corpus().join(format!("seed{index:02}")), data).unwrap();
+        fs::write(corpus("wire").join(format!("seed{index:02}")), data).unwrap();
     }
+    for (index, memory) in memories().iter().enumerate() {
+        // Without its checksum, which the target puts there, so that what is changed is read, too.
+        let bytes = encode_memory(SHARE, 5, memory).unwrap();
+        fs::write(corpus("memory_file").join(format!("seed{index:02}")), &bytes[..bytes.len() - 16]).unwrap();
+    }
+    let addresses = || vec!["192.0.2.7:7000".to_owned(), "[2001:db8::7]:7000".to_owned(), "nas.local:41234".to_owned()];
+    for count in [0, 1, 2, 62] {
+        let members = Members::from_iter((2..2 + count).map(|number| (PeerId([number; 32]), addresses())));
+        let all = members.into_iter().chain([(PeerId([200; 32]), Vec::new())]).collect();
+        let bytes = encode_members(&all, PeerId([200; 32])).encode_to_vec();
+        fs::write(corpus("members").join(format!("seed{count:02}")), bytes).unwrap();
+    }
+}
+
+/// What devices remember: nothing, an empty folder, a few things of every kind, and what several have written.
+fn memories() -> Vec<Memory> {
+    let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
+    let record = |kind| Record { kind, mode: 0o750, modified: FileTime { seconds: -3, nanos: 999 } };
+    let file = |stamp| record(Kind::File { size_bytes: 1 << 33 | stamp, stamp: Stamp(stamp) });
+    let link = record(Kind::Symlink { target: b"../x".as_slice().into() });
+    let dot = |counter| Dot { author: DeviceTag(5), counter };
+    let other = |counter| Dot { author: DeviceTag(77), counter };
+    let root = || (RelPath::ROOT, record(Kind::Dir), dot(1).into());
+    let disputed = Revision {
+        others: vec![Sibling { dot: other(2), record: file(2) }].into(),
+        ..Revision::after(&other(2).into(), dot(3))
+    };
+    let held = |record, inode| InFolder {
+        record,
+        dot: dot(4),
+        facts: Facts { inode, changed: FileTime { seconds: 8, nanos: 999_999_999 } },
+    };
+    let removed = |at: &str, version: Dot| (path(at), Revision::removed(version.into()));
+    let some = vec![
+        root(),
+        (path("d"), record(Kind::Dir), dot(6).into()),
+        (path("d/file"), file(1), disputed),
+        (path("d/link"), link, dot(9).into()),
+        (path("empty"), record(Kind::File { size_bytes: 0, stamp: Stamp(0) }), other(1 << 50).into()),
+    ];
+    let in_folder =
+        vec![(RelPath::ROOT, held(None, 1)), (path("d"), held(None, 3)), (path("d/file"), held(Some(file(2)), 2))];
+    let standings: BTreeMap<PeerId, Standing> = (1..4_u8)
+        .map(|peer| {
+            let position = Position { epoch: 7, seq: u64::from(peer) << 40 };
+            (PeerId([peer; 32]), Standing { position, settled: 3 })
+        })
+        .collect();
+    let memory =
+        |entries, removed, held| Memory::new(Entries::of(entries).unwrap(), removed, held, standings.clone()).unwrap();
+    vec![
+        Memory::default(),
+        memory(vec![root()], vec![], vec![(RelPath::ROOT, held(None, 1))]),
+        memory(vec![root()], vec![removed("a/b", dot(7)), removed("e", other(8))], vec![]),
+        memory(some.clone(), vec![], in_folder.clone()),
+        memory(some, vec![removed("e", dot(8))], in_folder),
+    ]
 }
 
 /// Good messages of every kind.

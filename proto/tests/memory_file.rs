@@ -3,8 +3,9 @@
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record, Stamp};
 use farshore_engine::version::Sibling;
-use farshore_engine::{DeviceTag, Dot, Entries, InFolder, Memory, PeerFault, Revision};
+use farshore_engine::{DeviceTag, Dot, Entries, InFolder, Memory, PeerFault, PeerId, Position, Revision, Standing};
 use farshore_proto::{MemoryFileError, ShareId, decode_memory, encode_memory};
+use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_128;
 
 fn path(text: &str) -> RelPath {
@@ -38,7 +39,9 @@ fn memory(files: u64) -> Memory {
     let mut in_folder = vec![(RelPath::ROOT, held(None, 1)), (path("d"), held(Some(file(2)), 2))];
     in_folder.extend((0..files).map(|index| (path(&format!("f{index:05}")), held(None, index + 3))));
     let removed = vec![(path("a/b"), Revision::removed(dot(7).into())), (path("e"), Revision::removed(dot(8).into()))];
-    Memory::new(Entries::of(entries).unwrap(), removed, in_folder).unwrap()
+    let standing = |seq| Standing { position: Position { epoch: 7, seq }, settled: 2 * seq };
+    let standings = (0..files.min(9)).map(|index| (PeerId([index as u8; 32]), standing(index))).collect();
+    Memory::new(Entries::of(entries).unwrap(), removed, in_folder, standings).unwrap()
 }
 
 const SHARE: ShareId = ShareId([7; size_of::<ShareId>()]);
@@ -46,14 +49,14 @@ const SHARE: ShareId = ShareId([7; size_of::<ShareId>()]);
 #[test]
 fn what_is_written_reads_back() {
     for memory in [Memory::default(), memory(0), memory(3), memory(5_000)] {
-        let bytes = encode_memory(SHARE, &memory).unwrap();
-        assert_eq!(decode_memory(&bytes, SHARE).as_ref(), Ok(&memory));
+        let bytes = encode_memory(SHARE, 17, &memory).unwrap();
+        assert_eq!(decode_memory(&bytes, SHARE), Ok((17, memory)));
     }
 }
 
 #[test]
 fn whatever_is_cut_off_or_changed_is_refused() {
-    let bytes = encode_memory(SHARE, &memory(3)).unwrap();
+    let bytes = encode_memory(SHARE, 1, &memory(3)).unwrap();
     for len in 0..bytes.len() {
         assert!(decode_memory(&bytes[..len], SHARE).is_err(), "{len} bytes");
     }
@@ -66,7 +69,7 @@ fn whatever_is_cut_off_or_changed_is_refused() {
 
 #[test]
 fn each_rule_has_its_error() {
-    let bytes = encode_memory(SHARE, &memory(3)).unwrap();
+    let bytes = encode_memory(SHARE, 1, &memory(3)).unwrap();
     let changed = |at: usize, byte: u8| {
         let mut bytes = bytes.clone();
         bytes[at] = byte;
@@ -78,8 +81,8 @@ fn each_rule_has_its_error() {
     assert_eq!(decode_memory(&[], SHARE), Err(MemoryFileError::TooShort(0)));
     assert_eq!(changed(0, b'X'), MemoryFileError::Magic);
     assert_eq!(changed(4, 9), MemoryFileError::Version(9));
-    assert_eq!(changed(5, 1), MemoryFileError::Version(1));
-    let header = 8 + size_of::<ShareId>() + 8;
+    assert_eq!(changed(5, 1), MemoryFileError::Version(2));
+    let header = 8 + size_of::<ShareId>() + 8 + 8;
     assert!(matches!(changed(8, 1), MemoryFileError::WrongShare(_)));
     assert!(matches!(changed(header + 3, 0xff), MemoryFileError::MessageLength(_)));
     // The messages of the tree are taken for something else.
@@ -96,7 +99,7 @@ fn what_makes_no_share_is_refused() {
     let held = |at: &str| (path(at), InFolder { record: None, dot: dot(1), facts: facts(1) });
     let removed = |at: &str| (path(at), Revision::removed(dot(1).into()));
     let fault = |entries: Vec<_>, removed, held: Vec<_>| {
-        Entries::of(entries).and_then(|entries| Memory::new(entries, removed, held)).unwrap_err()
+        Entries::of(entries).and_then(|entries| Memory::new(entries, removed, held, BTreeMap::new())).unwrap_err()
     };
     assert_eq!(fault(vec![root(), entry("b"), entry("a")], vec![], vec![]), PeerFault::OutOfPlace);
     assert_eq!(fault(vec![root(), entry("a"), entry("a/b")], vec![], vec![]), PeerFault::NoParent);

@@ -11,12 +11,11 @@ use farshore::store::{Found, KnownTree, MemoryStore, Space, Store, Stored};
 use farshore_engine::chunk::{chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ChunkBitmap, ContentIdentity, ContentKey, Held, Memory, Resumed, Trust};
+use farshore_engine::{Changes, ChunkBitmap, ContentIdentity, ContentKey, Held, Memory, Resumed, Trust};
 use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::any::Any;
-use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
@@ -24,9 +23,6 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// How many of the memories that were saved are kept, to have an old one.
-const KEPT_MEMORIES: usize = 4;
 
 /// The longest that a save takes for each content, on a disk that is well.
 const MAX_SAVE_MILLIS: u64 = 30;
@@ -77,9 +73,7 @@ struct Disk {
     lots: Option<Lots>,
     /// Makes durable what lies beside the store, on the same disk.
     beside: Beside,
-    /// What was remembered of a folder, the newest last.
-    memories: VecDeque<(ShareId, Memory)>,
-    /// The last time that something was to be remembered, it could be saved.
+    /// All that was to be remembered of a folder could be.
     knows_all: bool,
 }
 
@@ -109,8 +103,8 @@ impl SimStore {
 
     fn with(lots: Option<Lots>) -> SimStore {
         let (memory, health) = (MemoryStore::default(), Health::default());
-        let (beside, memories) = (Beside(Arc::new(|| {})), VecDeque::new());
-        let disk = Disk { memory, is_closed: false, health, lots, beside, memories, knows_all: true };
+        let beside = Beside(Arc::new(|| {}));
+        let disk = Disk { memory, is_closed: false, health, lots, beside, knows_all: true };
         SimStore(Arc::new(Mutex::new(disk)))
     }
 
@@ -120,30 +114,31 @@ impl SimStore {
         self.disk().beside = Beside(Arc::new(sync));
     }
 
-    /// Whether all that was to be remembered of a folder is, after a process that has ended as it should.
+    /// Makes durable what lies beside it, before what is remembered of that.
+    fn sync_beside(&self) {
+        let (beside, bug) = {
+            let disk = self.disk();
+            (disk.beside.clone(), disk.health.bug)
+        };
+        if bug != Some(Bug::RemembersTooSoon) {
+            (beside.0)();
+        }
+    }
+
+    /// Whether all that was to be remembered of a folder could be, so far.
     #[must_use]
     pub fn knows_all(&self) -> bool {
         self.disk().knows_all
     }
 
-    /// What is remembered of a folder is lost, from the next life on.
+    /// What is remembered of a folder is lost, for the next life.
     pub fn lose_memory(&self) {
-        self.disk().memories.clear();
+        self.memory().lose_memory();
     }
 
-    /// What is remembered of a folder is what was saved some time earlier, if it was, from the next life on.
-    pub fn age_memory(&self) {
-        let mut disk = self.disk();
-        if disk.memories.len() > 1 {
-            disk.memories.truncate(1);
-        }
-    }
-
-    /// All that it holds is lost, from the next life on.
+    /// All that it holds is lost, for the next life.
     pub fn lose_all(&self) {
-        let mut disk = self.disk();
-        disk.memories.clear();
-        disk.memory = MemoryStore::default();
+        self.disk().memory = MemoryStore::default();
     }
 
     /// The process that used it is gone, and the next one opens the store: it finds what was saved.
@@ -166,6 +161,9 @@ impl SimStore {
         for held in saved {
             // Only one that has lost its first chunk has no such byte.
             disk.memory.damage(held.key, 0);
+        }
+        if !disk.is_closed {
+            disk.memory.lose_power();
         }
     }
 
@@ -227,13 +225,13 @@ impl SimStore {
     }
 
     /// Carries out `step`, which takes time and counts before or after that.
-    async fn step_of_save(&self, step: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    async fn step_of_save<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let (takes, counts_first) = self.disk().draw_step();
         if counts_first {
             self.disk().check()?;
-            step.await?;
+            let ended = step.await?;
             pause(takes).await;
-            Ok(())
+            Ok(ended)
         } else {
             pause(takes).await;
             self.disk().check()?;
@@ -250,13 +248,6 @@ impl Disk {
             Health { full: true, .. } => Err(io::ErrorKind::StorageFull.into()),
             Health { .. } => Ok(()),
         }
-    }
-
-    fn remember(&mut self, share: ShareId, memory: Memory) {
-        if self.memories.len() == KEPT_MEMORIES {
-            self.memories.pop_front();
-        }
-        self.memories.push_back((share, memory));
     }
 
     fn draw_step(&mut self) -> (Duration, bool) {
@@ -360,27 +351,49 @@ impl Store for SimStore {
     }
 
     fn memory(&self, share: ShareId) -> Option<Memory> {
-        self.disk().memories.back().filter(|(of, _)| *of == share).map(|(_, memory)| memory.clone())
+        let known = self.memory().memory(share);
+        self.disk().knows_all = true;
+        known
     }
 
-    fn save_memory(&self, share: ShareId, known: Memory) -> BoxFuture<'static, io::Result<()>> {
+    fn note(&self, share: ShareId, changes: Changes) -> BoxFuture<'static, io::Result<bool>> {
         let store = self.clone();
         async move {
-            let (memory, beside, bug) = {
-                let disk = store.disk();
-                (disk.memory.clone(), disk.beside.clone(), disk.health.bug)
+            let memory = store.memory();
+            let noted = store.step_of_save(memory.note(share, changes)).await;
+            store.disk().knows_all &= noted.is_ok();
+            noted
+        }
+        .boxed()
+    }
+
+    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        async move {
+            let memory = store.memory();
+            let sync = async {
+                store.sync_beside();
+                memory.sync_journal(share).await
             };
-            if bug != Some(Bug::RemembersTooSoon) {
-                (beside.0)();
-            }
+            store.step_of_save(sync).await
+        }
+        .boxed()
+    }
+
+    fn begin_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<u64>> {
+        self.memory().begin_journal(share)
+    }
+
+    fn save_memory(&self, share: ShareId, journal: u64, known: Memory) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        async move {
+            let memory = store.memory();
             let save = async {
-                // It knows whether it is closed.
-                memory.save_memory(share, known.clone()).await?;
-                store.disk().remember(share, known);
-                Ok(())
+                store.sync_beside();
+                memory.save_memory(share, journal, known).await
             };
             let saved = store.step_of_save(save).await;
-            store.disk().knows_all = saved.is_ok();
+            store.disk().knows_all |= saved.is_ok();
             saved
         }
         .boxed()

@@ -91,5 +91,4 @@ scenarios! {
     three_offline => "three-offline",
     crash_in_apply => "crash-in-apply",
     memory_lost => "memory-lost",
-    memory_old => "memory-old",
 }

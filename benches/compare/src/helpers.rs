@@ -6,11 +6,12 @@ use crate::{folders, stream};
 use anyhow::Context;
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How much one read of a whole file asks for, in bytes.
@@ -21,6 +22,11 @@ const PROBE_BYTES: usize = 4096;
 
 /// The first part of a transfer, in which a connection finds out how fast it may be.
 const FIRST_PART: Duration = Duration::from_secs(1);
+
+/// How soon somebody looks again for what was saved.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
+
+const BETWEEN_SAVES: Duration = Duration::from_millis(100);
 
 /// One piece of work. For this program alone.
 #[derive(Debug, Subcommand)]
@@ -34,6 +40,9 @@ pub(crate) enum Helper {
     /// Read a file here and there, and print how long each read took
     #[command(hide = true)]
     Probe { file: PathBuf, count: u64 },
+    /// Save so many files one after the other in one directory, and print how long it took until each was whole in another
+    #[command(hide = true)]
+    Save { from: PathBuf, to: PathBuf, count: u64 },
     /// Send a file to whoever calls
     #[command(hide = true)]
     Send { address: String, keys: PathBuf, file: PathBuf },
@@ -58,6 +67,11 @@ impl Helper {
             }
             Helper::Probe { file, count } => {
                 let took = probe(&file, count).with_context(|| file.display().to_string())?;
+                println!("{}", serde_json::to_string(&took)?);
+                Ok(())
+            }
+            Helper::Save { from, to, count } => {
+                let took = save(&from, &to, count).with_context(|| from.display().to_string())?;
                 println!("{}", serde_json::to_string(&took)?);
                 Ok(())
             }
@@ -175,6 +189,25 @@ fn probe(file: &Path, count: u64) -> anyhow::Result<Vec<f64>> {
     Ok(took)
 }
 
+/// How long it took until each file was whole in the other directory, in seconds.
+fn save(from: &Path, to: &Path, count: u64) -> anyhow::Result<Vec<f64>> {
+    let mut bytes = [0; PROBE_BYTES];
+    folders::fill(&mut bytes, 0);
+    let mut took = Vec::new();
+    for number in 0..count {
+        let name = format!("saved {number} in {}", from.file_name().unwrap_or_default().display());
+        fs::write(from.join(&name), bytes)?;
+        let begun = Instant::now();
+        while fs::read(to.join(&name)).ok().as_deref() != Some(&bytes) {
+            thread::sleep(LOOK_AGAIN);
+        }
+        took.push(begun.elapsed().as_secs_f64());
+        // The next one meets nothing of this one.
+        thread::sleep(BETWEEN_SAVES);
+    }
+    Ok(took)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +227,13 @@ mod tests {
         assert_eq!(write(&path, 3_000_000).unwrap().bytes, 3_000_000);
         assert_eq!(path.metadata().unwrap().len(), 3_000_000);
         assert!(write(&path, 1).is_err(), "it is there already");
+    }
+
+    #[test]
+    fn what_is_saved_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(save(dir.path(), dir.path(), 2).unwrap().len(), 2);
+        assert!(save(&dir.path().join("nowhere"), dir.path(), 1).is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The bodies of the fuzz targets, here so that the committed corpus is replayed by plain `cargo test`.
 
 use super::ops::{Op, play};
+use super::replicas::{ReplicaOp, play_replicas};
 use crate::bitmap::{ChunkBitmap, MIN_CHUNK_BYTES};
 use crate::identity::ContentIdentity;
 use crate::ids::PeerId;
@@ -12,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The most operations of one fuzzed run: longer ones find nothing more and take long.
 const MAX_OPS: usize = 120;
 
+/// The most operations of one fuzzed run on devices that all write: each of them is told to all others.
+const MAX_REPLICA_OPS: usize = 60;
+
 /// Decodes a seed and operations from `data` and plays them.
 ///
 /// # Panics
@@ -20,6 +24,17 @@ pub fn fuzz_engine(data: &[u8]) {
     let Some((seed, ops)) = data.split_first_chunk::<2>() else { return };
     let ops: Vec<Op> = ops.as_chunks::<{ Op::BYTES }>().0.iter().take(MAX_OPS).map(|op| Op::decode(*op)).collect();
     let _world = play(u64::from(u16::from_le_bytes(*seed)), &ops, false);
+}
+
+/// Decodes a seed, how many devices there are, and operations from `data`, and plays them on devices that all write.
+///
+/// # Panics
+/// If they do not all hold the same in the end, or something that was written is lost: a bug in the engine.
+pub fn fuzz_replicas(data: &[u8]) {
+    let Some((&[low, high, devices], ops)) = data.split_first_chunk::<3>() else { return };
+    let ops = ops.as_chunks::<{ ReplicaOp::BYTES }>().0.iter().take(MAX_REPLICA_OPS);
+    let ops: Vec<ReplicaOp> = ops.map(|op| ReplicaOp::decode(*op)).collect();
+    let _replicas = play_replicas(u64::from(u16::from_le_bytes([low, high])), 2 + usize::from(devices % 4), &ops);
 }
 
 /// Decodes a file size and operations from `data`, and compares a bitmap with a set of chunk numbers.

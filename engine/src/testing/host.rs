@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::ids::{ContentId, EffectId, LinkId, PeerId, ReqId};
 use crate::input::{Request, StoreError, Wanted, WatchCursor};
+use crate::memory::Memory;
 use crate::output::{Apply, ApplyError, ServedFile};
 use crate::path::RelPath;
 use crate::record::Facts;
@@ -37,6 +38,8 @@ pub struct Host {
     pub(super) remembered: Option<Remembered>,
     /// The next of it, as far as it is collected.
     pub(super) snapshot: Option<Snapshot>,
+    /// What was written down of a share that it keeps in a folder: all that it has told anybody.
+    pub(super) written: Memory,
     /// How many of its coming stores fail, and why.
     pub store_faults: Option<(StoreError, u32)>,
     /// What its applications know.
@@ -102,6 +105,7 @@ impl Host {
             store: MemStore::default(),
             remembered: None,
             snapshot: None,
+            written: Memory::default(),
             store_faults: None,
             kernel: Kernel::default(),
             life: 0,
@@ -136,6 +140,23 @@ impl Host {
         };
         self.asked.insert(id, Asked { request, at: now, until, conn });
         id
+    }
+
+    /// Writes down what has changed of what it remembers.
+    ///
+    /// # Panics
+    /// If that is not what it is to remember now.
+    pub(super) fn write_down(&mut self) {
+        if self.config.keeps_folder {
+            let changes = self.engine.take_changes();
+            let written = core::mem::take(&mut self.written).after(changes);
+            self.written =
+                written.unwrap_or_else(|fault| panic!("{:?} remembers what makes no share: {fault}", self.peer));
+            // While a peer lists, nobody collects it at once.
+            if let Some(memory) = self.engine.view().memory() {
+                assert_eq!(self.written, memory, "{:?} has written down something else", self.peer);
+            }
+        }
     }
 
     /// Whether it offers what is at a path of its folder.

@@ -2,7 +2,7 @@
 //! end.
 
 use super::folder::{Folder, Look, ObjectKind};
-use super::host::HostId;
+use super::host::{Host, HostId};
 use super::world::World;
 use crate::config::Config;
 use crate::entries::Entries;
@@ -10,6 +10,7 @@ use crate::event::Observation;
 use crate::input::{Command, Input};
 use crate::memory::Memory;
 use crate::path::{Name, RelPath};
+use crate::record::{Kind, Stamp};
 use crate::remembered::Collected;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,11 +52,15 @@ pub enum ReplicaOp {
     Cut(u8, u8),
     /// It is mended.
     Heal(u8, u8),
-    /// A device's process ends and starts again, with its folder and what it remembers: what was so when it ended, or a while
-    /// before.
+    /// A device's process ends and starts again, with its folder and what it remembers: what was so when it ended, what it had
+    /// to write down because it told it, or what was so a while before.
     Restart(u8, u8),
     /// Its disk refuses a few things.
     DiskFails(u8, u8),
+    /// On its mount, something that is in its folder or away is renamed into a directory.
+    RenameOnMount(u8, u8, u8, u8),
+    /// On its mount, a file that is in its folder or away is removed.
+    RemoveOnMount(u8, u8),
 }
 
 impl ReplicaOp {
@@ -81,6 +86,16 @@ impl ReplicaOp {
             _ => ReplicaOp::DiskFails(at, a),
         }
     }
+
+    /// The same done on a mount, if that is another thing.
+    #[must_use]
+    pub fn on_mount(self) -> ReplicaOp {
+        match self {
+            ReplicaOp::Rename(at, entry, dir, name) => ReplicaOp::RenameOnMount(at, entry, dir, name),
+            ReplicaOp::Remove(at, entry) => ReplicaOp::RemoveOnMount(at, entry),
+            elsewhere => elsewhere,
+        }
+    }
 }
 
 /// What was written in all folders, and what somebody has removed or written over where it was seen.
@@ -96,8 +111,19 @@ pub struct Replicas {
     /// The devices.
     pub world: World,
     writes: Writes,
-    /// What each has written down.
+    /// What each would have written down a while ago.
     memories: Vec<Memory>,
+}
+
+/// What a device remembers in its next life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// All.
+    Now,
+    /// All that it has told, and what it has done in its folder, and perhaps no more: it was killed.
+    Told,
+    /// What was so a while ago, also if it has told more since: its disk has lost the rest.
+    Old,
 }
 
 /// Plays operations on as many devices, each of which follows all others; then mends everything, and checks that all hold
@@ -218,13 +244,108 @@ impl Replicas {
                     self.world.heal(a, b);
                 }
             }
-            ReplicaOp::Restart(at, age) => self.restart(self.device(at), age >= 128),
+            ReplicaOp::Restart(at, age) => {
+                let age = match age {
+                    0..128 => Age::Now,
+                    128..192 => Age::Told,
+                    192.. => Age::Old,
+                };
+                self.restart(self.device(at), age);
+            }
             ReplicaOp::DiskFails(at, count) => {
                 let error = if count >= 128 { crate::StoreError::NoSpace } else { crate::StoreError::Io };
                 let at = self.device(at);
                 self.world.hosts[at].store_faults = Some((error, u32::from(count % 8)));
             }
+            ReplicaOp::RenameOnMount(at, entry, dir, name) => {
+                let Some(to) = self.new_path(at, dir, name) else { return };
+                let at = self.device(at);
+                if let Some(from) = self.shown(at, entry) {
+                    self.rename_on_mount(at, &from, &to);
+                }
+            }
+            ReplicaOp::RemoveOnMount(at, entry) => {
+                let at = self.device(at);
+                if let Some(path) = self.shown(at, entry) {
+                    self.remove_on_mount(at, &path);
+                }
+            }
         }
+    }
+
+    /// One of the paths that a device's mount shows.
+    fn shown(&self, at: HostId, entry: u8) -> Option<RelPath> {
+        let is_away = |path: &RelPath| self.world.hosts[at].engine.view().away(path).is_some();
+        let mut paths: Vec<RelPath> = self.world.tree_of(at).into_keys().filter(is_away).collect();
+        paths.extend(self.folder(at).paths().cloned());
+        paths.get(usize::from(entry) % paths.len().max(1)).cloned()
+    }
+
+    /// What is done on a mount is told at once, and its watcher tells it again. What is just being put into the folder is
+    /// waited for, and so is what is away and would be replaced by what is not, or the other way round.
+    fn rename_on_mount(&mut self, at: HostId, from: &RelPath, to: &RelPath) {
+        let view = self.world.hosts[at].engine.view();
+        let is_away = view.away(from).is_some();
+        if from == to || view.away(to).is_some() || is_away && view.is_being_applied(from) {
+            return;
+        }
+        if is_away {
+            if self.folder(at).at(to).is_none() {
+                self.tell_moved(at, from, to);
+            }
+            return;
+        }
+        let Some(inode) = self.folder(at).inode_at(from) else { return };
+        let is_dir = self.folder(at).at(from).is_some_and(|object| object.kind == ObjectKind::Dir);
+        if !self.change(at, |folder| folder.rename(from, to)) {
+            return;
+        }
+        if is_dir && self.world.hosts[at].engine.view().own_inode(from) == Some(inode) {
+            self.tell_moved(at, from, to);
+        }
+        for path in [to, from] {
+            self.tell_seen(at, path);
+        }
+    }
+
+    /// Tells that somebody who saw all of it has renamed something.
+    fn tell_moved(&mut self, at: HostId, from: &RelPath, to: &RelPath) {
+        let (from, to) = (from.clone(), to.clone());
+        self.world.input(at, Input::Observed(Observation::Sighted { path: from.clone() }));
+        self.world.input(at, Input::Observed(Observation::Moved { from, to }));
+    }
+
+    fn tell_seen(&mut self, at: HostId, path: &RelPath) {
+        let path = path.clone();
+        let seen = self.folder(at).seen(&path);
+        let observation = match seen {
+            Some(seen) => Observation::Found { path, seen },
+            None => Observation::Missing { path },
+        };
+        self.world.input(at, Input::Observed(observation));
+    }
+
+    fn remove_on_mount(&mut self, at: HostId, path: &RelPath) {
+        let host = &self.world.hosts[at];
+        if host.engine.view().away(path).is_none() {
+            let is_file = self.folder(at).at(path).is_some_and(|object| object.kind != ObjectKind::Dir);
+            if is_file && self.change(at, |folder| folder.remove(path)) {
+                self.tell_seen(at, path);
+            }
+            return;
+        }
+        // Of which version that is somebody knows who has it.
+        let Some(stamp) = stamp_of(host, path) else { return };
+        let holds = |other: &Host| {
+            let paths = other.folder.files().filter(|at| stamp_of(other, at) == Some(stamp));
+            paths
+                .filter(|at| other.engine.view().own_inode(at) == other.folder.inode_at(at))
+                .find_map(|at| version_at(&other.folder, at))
+        };
+        let Some(version) = self.world.hosts.iter().find_map(holds) else { return };
+        self.writes.ended.insert(version);
+        self.world.input(at, Input::Observed(Observation::Sighted { path: path.clone() }));
+        self.world.input(at, Input::Observed(Observation::Missing { path: path.clone() }));
     }
 
     fn at_new(&mut self, at: u8, dir: u8, name: u8, change: impl FnOnce(&mut Folder, &RelPath) -> Option<Vec<Look>>) {
@@ -260,20 +381,24 @@ impl Replicas {
     }
 
     /// A device's process ends, and starts again with its folder and what it remembers.
-    pub fn restart(&mut self, at: HostId, is_old: bool) {
-        if !is_old {
-            self.write_down(at);
+    pub fn restart(&mut self, at: HostId, age: Age) {
+        let host = &mut self.world.hosts[at];
+        match age {
+            Age::Now => host.write_down(),
+            Age::Told => {}
+            Age::Old => host.written = self.memories[at].clone().without_standings(),
         }
         self.world.end_process(at);
         let base = self.world.now.as_micros();
         let config = &mut self.world.hosts[at].config;
         config.version_base = config.version_base.max(base) + 1_000_000;
         self.world.start_process(at);
-        let memory = self.memories[at].clone();
+        let memory = self.world.hosts[at].written.clone();
         // What is written down can be read: it keeps every rule.
         let (entries, removed, held) = (memory.entries(), memory.removed(), memory.held());
         let entries_again = entries.iter().map(|(path, record, revision)| (path, record.clone(), revision.clone()));
-        let again = Entries::of(entries_again).and_then(|entries| Memory::new(entries, removed.to_vec(), held));
+        let again = Entries::of(entries_again)
+            .and_then(|entries| Memory::new(entries, removed.to_vec(), held, memory.standings().clone()));
         assert_eq!(again.as_ref(), Ok(&memory), "host {at} remembers what makes no share");
         if !entries.is_empty() {
             self.world.input(at, Input::Recalled(memory));
@@ -335,10 +460,22 @@ fn versions_in(folder: &Folder) -> BTreeMap<u64, RelPath> {
 }
 
 fn contents_of(folder: &Folder) -> BTreeMap<RelPath, u64> {
-    let version = |path: &RelPath| match folder.at(path)?.kind {
+    folder.files().filter_map(|path| Some((path.clone(), version_at(folder, path)?))).collect()
+}
+
+/// Which bytes a device says that a path has.
+fn stamp_of(host: &Host, path: &RelPath) -> Option<Stamp> {
+    let ino = host.engine.view().resolve(path)?;
+    match host.engine.tree.get(ino)?.record.kind {
+        Kind::File { stamp, .. } => Some(stamp),
+        Kind::Dir | Kind::Symlink { .. } => None,
+    }
+}
+
+fn version_at(folder: &Folder, path: &RelPath) -> Option<u64> {
+    match folder.at(path)?.kind {
         // Of an empty file nothing is to be kept.
-        ObjectKind::File { version, size_bytes } if size_bytes > 0 => Some((path.clone(), version)),
+        ObjectKind::File { version, size_bytes } if size_bytes > 0 => Some(version),
         ObjectKind::File { .. } | ObjectKind::Dir | ObjectKind::Symlink(_) => None,
-    };
-    folder.files().filter_map(version).collect()
+    }
 }

@@ -153,8 +153,12 @@ impl World {
     pub fn input(&mut self, at: HostId, input: Input) {
         let mut out = Vec::new();
         let is_news = matches!(input, Input::Peer(..));
+        let is_applied = matches!(input, Input::Done(_, Done::Applied(_)));
         self.hosts[at].engine.step(self.now, input, &mut out);
         self.hosts[at].engine.check();
+        if is_applied {
+            self.hosts[at].write_down();
+        }
         // At moments that are as good as any, and when events are still to be told for the second time.
         let engine = &self.hosts[at].engine;
         let is_unsettled = engine.peers.values().any(|peer| peer.settled > peer.position.seq);
@@ -225,6 +229,9 @@ impl World {
 
     fn carry_out(&mut self, at: HostId, output: Output) {
         self.record(at, &output);
+        if tells_peers(&output) {
+            self.hosts[at].write_down();
+        }
         match output {
             Output::Reply(id, result) => {
                 self.on_reply(at, id, result);
@@ -732,6 +739,11 @@ impl World {
 }
 
 /// Which bytes a fetch is about.
+/// Whether a peer comes to know by it what the engine knows.
+fn tells_peers(output: &Output) -> bool {
+    matches!(output, Output::Reply(_, Ok(Reply::Watched { .. })) | Output::Effect(_, Effect::Watch { .. }))
+}
+
 fn identity_of(wanted: &crate::Wanted) -> crate::ContentIdentity {
     let crate::Wanted { owner, stamp, size_bytes, modified, .. } = *wanted;
     crate::ContentIdentity { owner, stamp, size_bytes, modified }

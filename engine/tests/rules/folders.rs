@@ -6,6 +6,7 @@ use farshore_engine::record::{Facts, FileTime, Kind, Record};
 use farshore_engine::testing::{Hand, dir_record, file_record, path};
 use farshore_engine::version::Sibling;
 use farshore_engine::*;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const FILE: SeenKind = SeenKind::File { size_bytes: 10 };
@@ -155,6 +156,24 @@ fn who_only_looks_on_hears_of_everything_in_turn() {
     assert_eq!(told, ["put a", "put a/f", "rename a b"]);
 }
 
+/// A device has the share in a folder of its own, and looks at it through another program as well.
+#[test]
+fn who_only_looks_on_hears_what_its_own_device_changed() {
+    let mut hand = at_rest(&[]);
+    let here = WatchCursor::at(hand.engine.view().position());
+    made_by_another(&mut hand, "f", 200);
+    let mut told = |cursor| match hand.ask_now(Request::PeerWatch { peer: Hand::PEER, cursor }) {
+        Ok(Reply::Watched { updates, .. }) => updates,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(told(here.clone())[..], [TreeUpdate::Skip { .. }]), "it said so itself");
+    let updates = told(here.looking_on());
+    assert!(
+        matches!(&updates[..], [TreeUpdate::Event { change: Change::Put { path: at, .. }, .. }] if *at == path("f")),
+        "{updates:?}"
+    );
+}
+
 #[test]
 fn who_saw_what_is_away_can_remove_it_and_write_over_it() {
     let mut hand = at_rest(&[("f", 700), ("g", 700)]);
@@ -166,6 +185,93 @@ fn who_saw_what_is_away_can_remove_it_and_write_over_it() {
     let out = hand.found("g", FILE, 0o644, -9, (60, 60));
     assert_eq!(announced(&out, "g").flatten().map(|record| record.size_bytes()), Some(10));
     assert_eq!(applied(&out), None, "nobody needs a copy");
+}
+
+/// A follower whose only file, with these other files away, is just being put into its folder.
+fn being_published(at: &str, files: &[(&str, u64)]) -> (Hand, EffectId, Vec<Apply>) {
+    let mut hand = at_rest(files);
+    let (_, out) = hand.ask(Request::Bring { path: path(at) });
+    let out = hand.bring(&Hand::fetches(&out)[0]);
+    let (store, _) = Hand::stores(&out)[0];
+    let out = hand.give(Input::Done(store, Done::Stored(Ok(()))));
+    let (effect, ops) = applied(&out).unwrap();
+    assert!(matches!(&ops[0], Apply::Publish { path: of, .. } if *of == path(at)), "{ops:?}");
+    assert!(hand.engine.view().is_being_applied(&path(at)));
+    (hand, effect, ops)
+}
+
+fn did(ops: &[Apply], inode: u64) -> Vec<Result<Facts, ApplyError>> {
+    ops.iter().map(|_| Ok(facts(inode))).collect()
+}
+
+#[test]
+fn what_is_removed_while_it_is_put_into_the_folder_does_not_stay() {
+    let (mut hand, effect, ops) = being_published("f", &[("f", 700)]);
+    observe(&mut hand, Observation::Sighted { path: path("f") });
+    let out = observe(&mut hand, Observation::Missing { path: path("f") });
+    assert_eq!(announced(&out, "f"), Some(None), "it is removed");
+    let out = end(&mut hand, effect, did(&ops, 41));
+    let (effect, ops) = applied(&out).unwrap();
+    let expected = Some(facts(41));
+    assert!(
+        matches!(&ops[0], Apply::Remove { path: at, expect } if *at == path("f") && Some(*expect) == expected),
+        "{ops:?}"
+    );
+    assert_eq!(applied(&end(&mut hand, effect, did(&ops, 40))), None);
+    assert_eq!(hand.engine.view().resolve(&path("f")), None);
+}
+
+#[test]
+fn what_is_renamed_while_it_is_put_into_the_folder_is_renamed_there_too() {
+    let (mut hand, effect, ops) = being_published("f", &[("f", 700)]);
+    for at in ["f", "d/g"] {
+        observe(&mut hand, Observation::Sighted { path: path(at) });
+    }
+    let out = observe(&mut hand, Observation::Moved { from: path("f"), to: path("d/g") });
+    assert_eq!(announced(&out, "d/g").flatten().map(|record| record.size_bytes()), Some(700));
+    let out = end(&mut hand, effect, did(&ops, 41));
+    let (effect, ops) = applied(&out).unwrap();
+    let is_it = |op: &Apply| matches!(op, Apply::Rename { from, to, .. } if *from == path("f") && *to == path("d/g"));
+    assert!(ops.iter().any(is_it), "{ops:?}");
+    end(&mut hand, effect, did(&ops, 41));
+    assert_eq!(hand.engine.view().own_inode(&path("d/g")), Some(41));
+    assert_eq!(hand.engine.view().resolve(&path("f")), None);
+}
+
+#[test]
+fn a_directory_is_renamed_as_one_while_something_is_put_into_it() {
+    let (mut hand, effect, ops) = being_published("d/f", &[("d/f", 700), ("d/g", 700)]);
+    observe(&mut hand, Observation::Sighted { path: path("d") });
+    let out = observe(&mut hand, Observation::Moved { from: path("d"), to: path("e") });
+    assert!(announced(&out, "e").flatten().is_some(), "{out:?}");
+    for at in ["e/f", "e/g"] {
+        assert!(hand.engine.view().resolve(&path(at)).is_some(), "{at}");
+    }
+    assert_eq!(hand.engine.view().resolve(&path("d")), None);
+    // It was done after the rename: the directory was not there.
+    let out = end(&mut hand, effect, ops.iter().map(|_| Err(ApplyError::Changed)).collect());
+    assert!(Hand::notices(&out).into_iter().any(|notice| matches!(notice, Notice::LookAt { .. })));
+    let (_, ops) = applied(&out).unwrap();
+    assert!(ops.iter().any(|op| matches!(op, Apply::Publish { path: at, .. } if *at == path("e/f"))), "{ops:?}");
+}
+
+#[test]
+fn what_a_renamed_directory_is_to_lose_or_to_become_is_done_at_its_new_place() {
+    let mut hand = at_rest(&[("d/f", 700)]);
+    hand.found("d/own", FILE, 0o644, 1, (61, 1));
+    let record = Record { mode: 0o700, ..dir_record() };
+    let revision = Dot { author: DeviceTag::of(&Hand::PEER), counter: 9 }.into();
+    let out = hand.event(Change::Put { path: path("d"), record, revision, replaced: false });
+    let (effect, ops) = applied(&out).unwrap();
+    assert!(matches!(&ops[0], Apply::SetAttributes { path: at, mode: 0o700, .. } if *at == path("d")), "{ops:?}");
+    observe(&mut hand, Observation::Sighted { path: path("d") });
+    observe(&mut hand, Observation::Moved { from: path("d"), to: path("e") });
+    assert_eq!(hand.engine.view().resolve(&path("d")), None);
+    assert_eq!(hand.engine.view().own_inode(&path("e/own")), Some(61));
+    let out = end(&mut hand, effect, ops.iter().map(|_| Err(ApplyError::Changed)).collect());
+    let (_, ops) = applied(&out).unwrap();
+    let is_it = |op: &Apply| matches!(op, Apply::SetAttributes { path: at, mode: 0o700, .. } if *at == path("e"));
+    assert!(ops.iter().any(is_it), "{ops:?}");
 }
 
 #[test]
@@ -403,7 +509,10 @@ fn who_lists_holds_nobody_up_and_has_to_go_on() {
 
 #[test]
 fn who_waits_for_what_a_peer_replaced_hears_so_and_holds_up_nobody() {
-    let mut hand = at_rest_with(&[("f", 700), ("g", 800)], Config { max_prefetches: 1, ..Config::default() });
+    let mut hand = at_rest_with(
+        &[("f", 700), ("g", 800)],
+        Config { max_prefetches: 1, max_small_prefetches: 1, ..Config::default() },
+    );
     let (first, out) = hand.ask(Request::Bring { path: path("f") });
     assert_eq!(Hand::fetches(&out).len(), 1);
     let (second, out) = hand.ask(Request::Bring { path: path("g") });
@@ -414,4 +523,15 @@ fn who_waits_for_what_a_peer_replaced_hears_so_and_holds_up_nobody() {
     assert_eq!(Hand::reply(&out, first), Some(Err(Errno::Stale)));
     assert_eq!(Hand::reply(&out, second), None);
     assert!(Hand::fetches(&out).iter().any(|fetch| fetch.path == "g"), "{out:?}");
+}
+
+#[test]
+fn of_small_files_many_are_on_their_way_at_once_and_of_large_ones_a_few() {
+    for (size_bytes, expected) in [(700, 64), (3 * chunk::CHUNK_SIZE, 8)] {
+        let mut hand = at_rest_with(&[], Config { fetches_all: true, ..Config::default() });
+        let put = |number: u64| hand.put(&format!("f{number}"), file_record(size_bytes, number + 10), false);
+        let out: Vec<Output> = (0..100).flat_map(put).collect();
+        let paths: BTreeSet<String> = Hand::fetches(&out).into_iter().map(|fetch| fetch.path).collect();
+        assert_eq!(paths.len(), expected, "of {size_bytes} bytes: {paths:?}");
+    }
 }

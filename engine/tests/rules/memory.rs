@@ -84,7 +84,71 @@ fn what_was_collected_is_known_again_in_the_next_life() {
     let memory = collected(&mut hand, 2, |_| {}).expect("nothing happens");
     let mut next = Hand::new(Config { keeps_folder: true, ..Config::default() });
     next.give(Input::Recalled(memory.clone()));
+    assert!(next.engine.take_changes().is_empty(), "it is written down");
     assert_eq!(next.engine.view().memory(), Some(memory));
     assert_eq!(next.engine.view().own_inode(&path("mine/e")), Some(4), "it is in the folder");
     assert_eq!(next.engine.view().own_inode(&path("theirs")), None);
+}
+
+#[test]
+fn what_has_changed_is_what_is_remembered_less_what_was() {
+    let mut hand = with_memory();
+    let mut memory = Memory::default().after(hand.engine.take_changes()).expect("it began with nothing");
+    assert_eq!(Some(&memory), hand.engine.view().memory().as_ref());
+    assert!(!hand.engine.view().has_changes());
+    assert_eq!(hand.engine.take_changes(), Changes::default());
+    hand.event(removed("theirs"));
+    hand.found("mine/e", SeenKind::File { size_bytes: 6 }, 0o644, 2, (4, 2));
+    assert!(hand.engine.view().has_changes());
+    let changes = hand.engine.take_changes();
+    let paths: Vec<String> = changes.paths.keys().map(ToString::to_string).collect();
+    assert_eq!(paths, ["mine/e", "theirs"]);
+    let position = Position { epoch: 1, seq: 4 };
+    assert_eq!(changes.standings, Some([(Hand::PEER, Standing { position, settled: 0 })].into()));
+    memory = memory.after(changes).expect("it follows");
+    assert_eq!(Some(&memory), hand.engine.view().memory().as_ref());
+    // Others could not have been made of it.
+    assert_eq!(Memory::default().after(hand.engine.take_changes()), Ok(Memory::default()));
+}
+
+#[test]
+fn changes_that_are_not_those_of_what_is_remembered_are_refused() {
+    let mut hand = with_memory();
+    hand.engine.take_changes();
+    hand.found("mine/e", SeenKind::File { size_bytes: 6 }, 0o644, 2, (4, 2));
+    assert_eq!(Memory::default().after(hand.engine.take_changes()), Err(PeerFault::NoParent));
+}
+
+#[test]
+fn two_changes_after_each_other_are_one() {
+    let mut hand = with_memory();
+    let memory = Memory::default().after(hand.engine.take_changes()).expect("it began with nothing");
+    hand.found("mine/e", SeenKind::File { size_bytes: 6 }, 0o644, 2, (4, 2));
+    let mut changes = hand.engine.take_changes();
+    hand.event(removed("theirs"));
+    hand.found("mine/e", SeenKind::File { size_bytes: 7 }, 0o644, 3, (4, 3));
+    changes.extend(hand.engine.take_changes());
+    hand.found("mine/e", SeenKind::File { size_bytes: 8 }, 0o644, 4, (4, 4));
+    changes.extend(hand.engine.take_changes());
+    assert_eq!(memory.after(changes).ok(), hand.engine.view().memory());
+}
+
+#[test]
+fn a_peer_is_followed_from_where_the_last_life_stood() {
+    let mut hand = with_memory();
+    let memory = Memory::default().after(hand.engine.take_changes()).expect("it began with nothing");
+    let mut next = Hand::new(Config { keeps_folder: true, ..Config::default() });
+    next.give(Input::Recalled(memory));
+    let out = next.give(Input::Command(Command::Follow { peer: Hand::PEER }));
+    let out = next.connect(&out);
+    let followed_from = |output: &Output| match output {
+        Output::Effect(_, Effect::Watch { position, .. }) => Some(*position),
+        _ => None,
+    };
+    assert_eq!(out.iter().find_map(followed_from), Some(Position { epoch: 1, seq: 3 }));
+    assert!(next.engine.take_changes().is_empty(), "it stands where it stood");
+    // The peer broke a rule: what is known of its events is worth nothing any more.
+    let link = next.link;
+    next.give(Input::Peer(Hand::PEER, PeerEvent::Fault { link, fault: PeerFault::Gap }));
+    assert_eq!(next.engine.take_changes().standings, Some([].into()));
 }

@@ -134,7 +134,7 @@ fn readers_go_before_it() {
 
 #[test]
 fn only_so_many_run_at_once_and_the_others_have_their_turn() {
-    let config = Config { max_prefetches: 2, ..Config::default() };
+    let config = Config { max_prefetches: 2, max_small_prefetches: 2, ..Config::default() };
     let mut hand = Hand::following(config, &[("a", CHUNK), ("b", CHUNK), ("c", CHUNK)]);
     let asked: Vec<(ReqId, Vec<Output>)> = ["a", "b", "c"]
         .into_iter()

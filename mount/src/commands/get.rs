@@ -30,8 +30,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Files that are fetched at once.
-const AT_ONCE: usize = 8;
+/// Files that are asked for at once: as many small ones as the engine fetches at once.
+const AT_ONCE: usize = 64;
 
 /// How often the progress bar is drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(100);

@@ -57,6 +57,17 @@ pub(super) struct NewAttributes {
     pub(super) modified: NewTime,
     /// The open file through which it is asked.
     pub(super) handle: Option<u64>,
+    /// Whoever asks may not keep set-id bits of what they change.
+    pub(super) loses_set_ids: bool,
+}
+
+impl NewAttributes {
+    /// So the kernel asks for the loss of set-id bits, before a program writes that may not keep them.
+    fn is_nothing(&self) -> bool {
+        let NewAttributes { mode, uid, gid, size, accessed, modified, handle: _, loses_set_ids: _ } = self;
+        let has_times = !matches!((accessed, modified), (NewTime::Omitted, NewTime::Omitted));
+        mode.is_none() && uid.is_none() && gid.is_none() && size.is_none() && !has_times
+    }
 }
 
 impl Live {
@@ -74,8 +85,7 @@ impl Live {
         }
     }
 
-    /// Sets one after the other. The kernel has checked that it may be done, and asks for all that follows from it (the
-    /// loss of set-id bits, for one).
+    /// Sets one after the other. The kernel has checked that it may be done. A change of owner costs set-id bits on any disk.
     pub(super) fn set_attributes(&self, number: u64, new: NewAttributes, turn: Turn) -> Tried<Seen> {
         let anchor = match self.find(number)? {
             Found::Here(anchor) => anchor,
@@ -88,6 +98,9 @@ impl Live {
         self.inodes.changes(number);
         if let Some(size) = new.size {
             self.truncate(&anchor, new.handle, size)?;
+        }
+        if new.loses_set_ids && (new.size.is_some() || new.is_nothing()) {
+            lose_set_ids(&anchor)?;
         }
         if new.uid.is_some() || new.gid.is_some() {
             chown(&anchor, new.uid, new.gid)?;
@@ -128,7 +141,8 @@ impl Live {
         turn.must_be_ours()?;
         let directory = self.directory(place.parent, &place.name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(&directory, &*place.name, flags, Mode::RUSR | Mode::WUSR)?;
+        let made = rustix::fs::openat(&directory, &*place.name, flags, Mode::RUSR | Mode::WUSR);
+        let made = made.map_err(|error| if error == Errno::EXIST { absent.is_needed() } else { error.into() })?;
         rustix::fs::fchmod(&made, Mode::from_raw_mode(absent.attr.mode.into()))?;
         let stat = rustix::fs::fstat(&made)?;
         if !self.inodes.came(number, &stat) {
@@ -176,6 +190,20 @@ impl Live {
         }
         if is_foreign || lost.is_some() { rustix::fs::fstat(made) } else { Ok(stat) }
     }
+}
+
+/// Takes set-id bits from a file, as the disk does when a program writes to it that may not keep them. It would not do so for us:
+/// root may. Returns whether there were any.
+pub(super) fn lose_set_ids(file: &OwnedFd) -> Outcome<bool> {
+    let stat = rustix::fs::fstat(file)?;
+    // Where the group may not run the file its bit gives no rights, and stays.
+    let group = if stat.st_mode & Mode::XGRP.bits() == 0 { Mode::empty() } else { Mode::SGID };
+    let lost = stat.st_mode & (Mode::SUID | group).bits();
+    if lost == 0 || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(false);
+    }
+    chmod(file, stat.st_mode & !lost)?;
+    Ok(true)
 }
 
 fn is_dir(stat: &Stat) -> bool {

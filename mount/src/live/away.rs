@@ -35,6 +35,9 @@ pub trait Away: Send + Sync + 'static {
         !self.within(dir).is_empty()
     }
 
+    /// Whether what is away at a path is just being put into the folder. It is not removed or renamed then: it comes first.
+    fn is_coming(&self, path: &RelPath) -> bool;
+
     /// Opens a file for reading. The handle goes on working when the file has come, and when it has lost its name.
     ///
     /// # Errors
@@ -141,6 +144,15 @@ impl Live {
         let path = self.inodes.path(place)?;
         let attr = away.at(&path)?;
         Some((path, attr))
+    }
+
+    /// What is away is to be changed where it is, and nothing is done in the folder.
+    ///
+    /// # Errors
+    /// It is just coming: then it is changed there.
+    pub(super) fn must_stay_away(&self, path: &RelPath) -> Result<(), Held> {
+        let is_coming = self.away.as_ref().is_some_and(|away| away.is_coming(path));
+        if is_coming { Err(Held::ForFile(path.clone())) } else { Ok(()) }
     }
 
     /// Whether any file is away in what has this name, if that is a directory.

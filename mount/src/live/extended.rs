@@ -10,6 +10,10 @@ use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+/// What SELinux keeps its label under. Where it is at work the kernel knows the label, and does not ask. Where it is not, `ls -l`
+/// asks for the label of every file, until it hears that there are none to be had.
+const LABEL: &str = "security.selinux";
+
 /// What access control lists are kept under.
 const LISTS: &[u8] = b"system.posix_acl_";
 
@@ -22,7 +26,10 @@ impl Live {
         // What is away has none: they are not told.
         let Found::Here(anchor) = self.find(number)? else { return Err(Errno::NODATA) };
         let path = path_to(&anchor);
-        read(|buffer| rustix::fs::getxattr(&path, name, buffer))
+        match read(|buffer| rustix::fs::getxattr(&path, name, buffer)) {
+            Err(Errno::NODATA) if name == LABEL => Err(Errno::OPNOTSUPP),
+            value => value,
+        }
     }
 
     pub(super) fn set_extended(&self, number: u64, name: &OsStr, value: &[u8], flags: i32) -> Tried<()> {

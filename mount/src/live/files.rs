@@ -1,5 +1,6 @@
 //! Open files: reading, writing, and making it last.
 
+use super::attributes::lose_set_ids;
 use super::away::{Absent, AwayHandle, Found};
 use super::inodes::Told;
 use super::volume::{Live, Look, Outcome, path_to};
@@ -111,6 +112,15 @@ impl OpenFile {
 pub(super) struct Part {
     pub(super) handle: u64,
     pub(super) offset: u64,
+}
+
+/// How something is to be written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    /// At the end of the file.
+    pub(super) append: bool,
+    /// By who may not keep set-id bits of what they write to.
+    pub(super) loses_set_ids: bool,
 }
 
 impl Live {
@@ -258,12 +268,14 @@ impl Live {
         Ok(done)
     }
 
-    /// Writes all of `bytes`, at the end of the file if `append`. Returns how much was written; less than everything if
-    /// the disk took no more.
-    pub(super) fn write(&self, part: Part, bytes: &[u8], append: bool) -> Tried<usize> {
+    /// Writes all of `bytes`. Returns how much was written; less than everything if the disk took no more.
+    pub(super) fn write(&self, part: Part, bytes: &[u8], how: How) -> Tried<usize> {
         let open = self.files.get(part.handle)?;
         let file = self.writable(&open)?;
-        let flags = if append { ReadWriteFlags::APPEND } else { ReadWriteFlags::empty() };
+        if how.loses_set_ids {
+            self.lose_set_ids(open.number, file)?;
+        }
+        let flags = if how.append { ReadWriteFlags::APPEND } else { ReadWriteFlags::empty() };
         let mut done = 0;
         while done < bytes.len() {
             let rest = [IoSlice::new(&bytes[done..])];
@@ -277,6 +289,14 @@ impl Live {
             }
         }
         Ok(done)
+    }
+
+    fn lose_set_ids(&self, number: u64, file: &OwnedFd) -> Outcome<()> {
+        if lose_set_ids(file)? {
+            // An answer to a write says nothing of the mode.
+            self.send(Invalidation::Inode { ino: Ino(number), data: false });
+        }
+        Ok(())
     }
 
     pub(super) fn allocate(&self, part: Part, len: u64, mode: i32) -> Tried<()> {

@@ -1,8 +1,8 @@
 //! The kernel's calls, one by one: each is done in the folder before it is answered.
 
 use super::attributes::{NewAttributes, NewTime};
-use super::files::{OpenFile, Part, Readable, may_be_mapped};
-use super::inodes::Place;
+use super::files::{How, OpenFile, Part, Readable, may_be_mapped};
+use super::inodes::{Kept, Place};
 use super::listing::{Entry, OpenDir};
 use super::mapped::Looking;
 use super::names::New;
@@ -38,8 +38,11 @@ use std::time::SystemTime;
 ///  - listings with attributes when a program looks at them, and targets of symlinks remembered;
 ///  - cached bytes dropped when a new size or modification time is seen.
 ///
+/// And to leave the loss of set-id bits to us, when a file is written by who may not keep them: else it asks before every
+/// write what capabilities the file has, also of a file that it writes by itself. These the disk takes care of.
+///
 /// It is not asked to leave locks to us: it keeps them itself, which is right among the programs of one machine. Nor to
-/// leave the mask of a program to us, nor the loss of set-id bits: it takes care of both before it asks. Nor to tell with an
+/// leave the mask of a program to us: it takes care of that before it asks. Nor to tell with an
 /// open that the file is to be cut: it asks for that afterwards, when it has seen that this may be (no program runs from it).
 const CAPABILITIES: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_ASYNC_DIO)
@@ -48,7 +51,8 @@ const CAPABILITIES: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_DO_READDIRPLUS)
     .union(InitFlags::FUSE_READDIRPLUS_AUTO)
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
-    .union(InitFlags::FUSE_AUTO_INVAL_DATA);
+    .union(InitFlags::FUSE_AUTO_INVAL_DATA)
+    .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
 
 /// How many threads take requests at least: they wait for the disk.
 const LEAST_THREADS: usize = 8;
@@ -175,7 +179,7 @@ impl fuser::Filesystem for FileSystem {
 
     fn setattr(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -193,7 +197,9 @@ impl fuser::Filesystem for FileSystem {
     ) {
         let (accessed, modified) = (new_time(accessed), new_time(modified));
         let handle = handle.map(|handle| handle.0);
-        let new = NewAttributes { mode, uid, gid, size, accessed, modified, handle };
+        // The library does not hand on what the kernel says to this.
+        let loses_set_ids = request.uid() != 0;
+        let new = NewAttributes { mode, uid, gid, size, accessed, modified, handle, loses_set_ids };
         let set = move |folder: &Live, turn| folder.set_attributes(ino.0, new, turn);
         self.answer_in_time(Operation::Setattr, reply, set, attributes);
     }
@@ -350,14 +356,15 @@ impl fuser::Filesystem for FileSystem {
         // What the kernel writes by itself, from a memory map, has its place.
         let append = open_flags(flags.0).contains(OFlags::APPEND) && !how.contains(WriteFlags::FUSE_WRITE_CACHE);
         let part = Part { handle: handle.0, offset };
+        let how = How { append, loses_set_ids: how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) };
         let reply = Pending::new(Operation::Write, reply, &self.stats);
-        match self.folder.write(part, data, append) {
+        match self.folder.write(part, data, how) {
             Ok(bytes) => end(reply, Ok(bytes), written),
             Err(Held::Failed(error)) => refuse(reply, error),
             // The kernel's own buffer is needed for what it asks next.
             Err(Held::ForTurn | Held::ForFile(_)) => {
                 let data = data.to_vec();
-                let write = move |folder: &Live, _| folder.write(part, &data, append);
+                let write = move |folder: &Live, _| folder.write(part, &data, how);
                 settle(&self.folder, Box::new(write), Box::new(move |outcome| end(reply, outcome, written)));
             }
         }
@@ -392,8 +399,8 @@ impl fuser::Filesystem for FileSystem {
             Operation::Open,
             reply,
             |folder| folder.open_dir(ino.0),
-            |reply, handle| {
-                reply.opened(FileHandle(handle), FopenFlags::empty());
+            |reply, (handle, kept)| {
+                reply.opened(FileHandle(handle), listing_flags(kept));
             },
         );
     }
@@ -643,6 +650,15 @@ fn cache_flags(flags: OFlags, is_good: bool) -> FopenFlags {
 /// answer.
 fn passed_flags(flags: OFlags) -> FopenFlags {
     cache_flags(flags, false)
+}
+
+/// What the kernel keeps of a directory's list when it is opened.
+fn listing_flags(kept: Kept) -> FopenFlags {
+    match kept {
+        Kept::Good => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+        Kept::Old => FopenFlags::FOPEN_CACHE_DIR,
+        Kept::Others => FopenFlags::FOPEN_KEEP_CACHE,
+    }
 }
 
 fn open_flags(flags: i32) -> OFlags {

@@ -12,7 +12,11 @@
 //! that when it comes: whoever has it open, or has remembered its number, goes on with the same file.
 
 mod away;
+mod listings;
 
+pub(super) use self::listings::{Kept, Looks};
+
+use self::listings::Listed;
 use crate::folder::beneath::InodeId;
 use crate::fuse::Owner;
 use farshore_engine::Attr;
@@ -153,6 +157,8 @@ pub(super) struct Inodes {
 struct Table {
     known: HashMap<u64, Known>,
     numbers: HashMap<InodeId, u64>,
+    /// The directories among them that were listed, by their numbers.
+    listings: HashMap<u64, Listed>,
     device: u64,
     last_own_number: u64,
     /// Those with an anchor, some perhaps more than once, and some without.
@@ -178,6 +184,7 @@ impl Inodes {
         let table = Table {
             known: HashMap::from([(ROOT, root)]),
             numbers: HashMap::from([(id, ROOT)]),
+            listings: HashMap::new(),
             device: id.device,
             last_own_number: FIRST_OWN_NUMBER,
             anchored: VecDeque::new(),
@@ -502,6 +509,7 @@ impl Table {
             return;
         }
         let Some(known) = self.known.remove(&number) else { return };
+        self.listings.remove(&number);
         self.anchors -= usize::from(known.anchor.is_some());
         if let Some(id) = known.id() {
             self.numbers.remove(&id);
@@ -538,20 +546,20 @@ mod tests {
     use super::*;
     use std::fs::File;
 
-    struct Rig {
-        dir: tempfile::TempDir,
-        inodes: Inodes,
+    pub(super) struct Rig {
+        pub(super) dir: tempfile::TempDir,
+        pub(super) inodes: Inodes,
     }
 
     impl Rig {
-        fn new(budget: usize) -> Rig {
+        pub(super) fn new(budget: usize) -> Rig {
             let dir = tempfile::tempdir().unwrap();
             let root: OwnedFd = File::open(dir.path()).unwrap().into();
             let stat = rustix::fs::fstat(&root).unwrap();
             Rig { dir, inodes: Inodes::new(root, &stat, budget, Owner { uid: 7, gid: 8 }) }
         }
 
-        fn meet(&self, name: &str) -> u64 {
+        pub(super) fn meet(&self, name: &str) -> u64 {
             let path = self.dir.path().join(name);
             let (parent, name) = name.rsplit_once('/').unwrap_or(("", name));
             let names: Vec<Name> = parent
@@ -564,6 +572,10 @@ mod tests {
                 File::create(&path).unwrap();
             }
             self.inodes.met(Place::new(parent, name.as_bytes()), &rustix::fs::lstat(&path).unwrap())
+        }
+
+        pub(super) fn look(&self, name: &str) -> Stat {
+            rustix::fs::lstat(self.dir.path().join(name)).unwrap()
         }
 
         fn anchor(&self, number: u64, name: &str) {

@@ -1,6 +1,6 @@
 //! Listings: a directory is read as far as the kernel has room, from where it stopped the last time.
 
-use super::inodes::Place;
+use super::inodes::{Kept, Looks, Place};
 use super::volume::{Live, Look, Outcome, path_to};
 use crate::folder::beneath::InodeId;
 use farshore_engine::Ino;
@@ -9,8 +9,10 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 /// Room for the names that are read at once, in bytes.
 const NAMES_BYTES: usize = 32 * 1024;
@@ -69,12 +71,16 @@ pub(super) struct Entry {
 }
 
 impl Live {
-    pub(super) fn open_dir(&self, number: u64) -> Outcome<u64> {
+    /// Opens a directory. Returns its handle, and what the kernel may do with what it keeps of it.
+    pub(super) fn open_dir(&self, number: u64) -> Outcome<(u64, Kept)> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path_to(&*self.anchor(number)?), flags, Mode::empty())?;
-        let device = InodeId::of(&rustix::fs::fstat(&directory)?).device;
+        let stat = rustix::fs::fstat(&directory)?;
+        let device = InodeId::of(&stat).device;
         let reading = Reading { ahead: VecDeque::new(), taken: 0, buffer: Vec::new(), away: Vec::new() };
-        Ok(self.dirs.add(OpenDir { number, device, directory, reading: Mutex::new(reading) }))
+        let handle = self.dirs.add(OpenDir { number, device, directory, reading: Mutex::new(reading) });
+        let looks = Looks::new(&stat, self.away_mark(number), SystemTime::now());
+        Ok((handle, self.inodes.begin_listing(number, looks)))
     }
 
     /// Hands the entries behind cookie `after` to `take`, until that says that there is no more room.
@@ -116,6 +122,15 @@ impl Live {
         Ok(())
     }
 
+    /// A number that is another one when other files are away in a directory.
+    fn away_mark(&self, number: u64) -> u64 {
+        let mut mark = DefaultHasher::new();
+        for (name, attr) in self.away_in(number) {
+            (name.as_bytes(), attr.ino.0).hash(&mut mark);
+        }
+        mark.finish()
+    }
+
     fn away_from_now_on(&self, number: u64) -> Vec<AwayEntry> {
         let mut away = self.away_in(number);
         away.truncate(MOST_AWAY);
@@ -133,7 +148,8 @@ impl Live {
     }
 
     pub(super) fn release_dir(&self, handle: u64) -> Outcome<()> {
-        self.dirs.remove(handle).map(drop)
+        self.inodes.end_listing(self.dirs.remove(handle)?.number);
+        Ok(())
     }
 
     /// What an entry looks like, for a kernel that will know it then. `None` if it is gone.

@@ -119,6 +119,7 @@ impl Live {
     fn remove_away(&self, place: &Place, turn: Turn) -> Tried<()> {
         let (path, _) = self.away_at(place).ok_or(Errno::NOENT)?;
         turn.must_be_ours()?;
+        self.must_stay_away(&path)?;
         self.inodes.unlinked(place.parent, &place.name);
         self.teller.hear(vec![Observation::Sighted { path: path.clone() }, Observation::Missing { path }]);
         Ok(())

@@ -125,6 +125,10 @@ impl Live {
         }
         let target = self.inodes.path(to).ok_or(Errno::NAMETOOLONG)?;
         turn.must_be_ours()?;
+        self.must_stay_away(&path)?;
+        if self.away_at(to).is_some() {
+            self.must_stay_away(&target)?;
+        }
         let moved = self.inodes.child(from.parent, &from.name).map(|(number, _)| number);
         self.inodes.renamed(moved, from, to.clone());
         self.teller.hear(vec![

@@ -20,7 +20,16 @@ const TAKE_LIMIT: Duration = Duration::from_secs(10);
 /// The connections, and who is told when there is a new one.
 pub struct Callbacks {
     table: Mutex<Table>,
-    tell: Box<dyn Fn(PeerId) + Send + Sync>,
+    tell: Box<dyn Fn(PeerId, Callability) + Send + Sync>,
+}
+
+/// What is heard of a device that makes such connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callability {
+    /// It can be called from now on.
+    Callable,
+    /// It was shown the door before anybody heard that it can be called: there is nothing to call it for.
+    Dismissed,
 }
 
 #[derive(Default)]
@@ -48,7 +57,7 @@ struct Place<'a> {
 impl Callbacks {
     /// No connections yet. `tell` hears of each device that can be called from now on; it must not wait.
     #[must_use]
-    pub fn new(tell: impl Fn(PeerId) + Send + Sync + 'static) -> Callbacks {
+    pub fn new(tell: impl Fn(PeerId, Callability) + Send + Sync + 'static) -> Callbacks {
         Callbacks { table: Mutex::default(), tell: Box::new(tell) }
     }
 
@@ -61,12 +70,16 @@ impl Callbacks {
 
     /// Keeps a connection until it ends, somebody makes another one for the same device, nobody takes it in time, or
     /// `gone` ends: the device has no right to it any more. Hangs up then, also if this is dropped.
-    pub(super) async fn keep(&self, conn: Conn, gone: impl Future<Output = ()>) {
+    pub(super) async fn keep(&self, conn: Conn, gone: impl Future<Output = ()>, is_dismissed: impl Fn() -> bool) {
         let peer = conn.peer;
         let (alive, ended) = watch::channel(false);
         let (line, end) = Line::new(conn.io, |_| (), raised(ended).boxed());
         let place = self.put(peer, line, alive);
-        (self.tell)(peer);
+        (self.tell)(peer, Callability::Callable);
+        // Whoever shows a device the door ends after that what there is with it: once that is done, it must not begin anew.
+        if is_dismissed() {
+            return (self.tell)(peer, Callability::Dismissed);
+        }
         let untaken = async {
             sleep(TAKE_LIMIT).await;
             if !place.is_waiting() {
@@ -123,11 +136,13 @@ mod tests {
 
     const PEER: PeerId = PeerId([7; 32]);
 
+    type Told = Arc<Mutex<Vec<(PeerId, Callability)>>>;
+
     /// A table, and how often it has told of whom.
-    fn callbacks() -> (Arc<Callbacks>, Arc<Mutex<Vec<PeerId>>>) {
-        let told = Arc::<Mutex<Vec<PeerId>>>::default();
+    fn callbacks() -> (Arc<Callbacks>, Told) {
+        let told = Told::default();
         let heard = told.clone();
-        (Arc::new(Callbacks::new(move |peer| heard.lock().unwrap().push(peer))), told)
+        (Arc::new(Callbacks::new(move |peer, can| heard.lock().unwrap().push((peer, can)))), told)
     }
 
     /// A connection that `peer` made: its own end, the task that keeps ours, and what ends its right to it.
@@ -136,7 +151,7 @@ mod tests {
         let (right, lost) = watch::channel(false);
         let conn = Conn { io: Box::new(near), peer, role: Role::Client };
         let callbacks = callbacks.clone();
-        let kept = tokio::spawn(async move { callbacks.keep(conn, raised(lost)).await });
+        let kept = tokio::spawn(async move { callbacks.keep(conn, raised(lost), || false).await });
         tokio::task::yield_now().await;
         (far, kept, right)
     }
@@ -151,7 +166,7 @@ mod tests {
         let (callbacks, told) = callbacks();
         assert!(callbacks.take(PEER).is_none());
         let (mut far, kept, _right) = come(&callbacks, PEER).await;
-        assert_eq!(*told.lock().unwrap(), [PEER]);
+        assert_eq!(*told.lock().unwrap(), [(PEER, Callability::Callable)]);
         assert!(callbacks.take(PeerId([8; 32])).is_none(), "that is somebody else");
         let mut near = callbacks.take(PEER).unwrap();
         assert_eq!((near.peer, near.role), (PEER, Role::Client));
@@ -199,6 +214,17 @@ mod tests {
             }
             assert!(is_cut(&mut far).await && callbacks.take(PEER).is_none());
         }
+    }
+
+    /// The device is shown the door while its connection is on its way, and whoever did that has ended all that there is with it.
+    #[tokio::test(start_paused = true)]
+    async fn who_was_dismissed_before_it_could_be_called_is_not_followed_from_then_on() {
+        let (callbacks, told) = callbacks();
+        let (near, mut far) = duplex(64);
+        let conn = Conn { io: Box::new(near), peer: PEER, role: Role::Client };
+        callbacks.keep(conn, std::future::pending(), || true).await;
+        assert_eq!(*told.lock().unwrap(), [(PEER, Callability::Callable), (PEER, Callability::Dismissed)]);
+        assert!(is_cut(&mut far).await && callbacks.take(PEER).is_none());
     }
 
     #[tokio::test(start_paused = true)]

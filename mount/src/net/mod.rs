@@ -23,7 +23,7 @@ pub mod tls;
 pub mod transport;
 
 pub use callable::BackDoor;
-pub use callbacks::Callbacks;
+pub use callbacks::{Callability, Callbacks};
 pub use client::{CancelSignal, Canceller, Introductions, Link, Watch, WatchEnd, cancel_pair};
 pub use server::{Guests, Host, serve, serve_with};
 pub use server_leases::{LEASE_GRACE, Leases};

@@ -237,7 +237,7 @@ impl Entrance {
     /// Keeps the connection of one who wants to be called, for as long as it is a guest.
     async fn keep(self, conn: Conn) {
         let peer = conn.peer;
-        let Some(gone) = self.guests.gone(peer) else {
+        let Some(stay) = self.guests.stay_of(peer) else {
             return tracing::debug!("{peer:?} offers to be called, but was not let in; hanging up");
         };
         let Some(callbacks) = self.host.callbacks() else {
@@ -250,10 +250,10 @@ impl Entrance {
             tokio::select! {
                 biased;
                 () = raised(cut_off) => {}
-                () = gone => {}
+                () = stay.over() => {}
             }
         };
-        callbacks.keep(conn, over).await;
+        callbacks.keep(conn, over, || stay.is_dismissed()).await;
     }
 }
 
@@ -266,6 +266,8 @@ pub(in crate::net) struct Visitor {
     pub(super) line: LineEnd,
     /// Which version of the protocol is spoken, once it was let in.
     version: OnceLock<u32>,
+    /// Set if it has said that it only looks on.
+    looks_on: OnceLock<()>,
     /// Dropped when it asks for the members anew.
     hears_members: Mutex<Option<oneshot::Sender<()>>>,
     phase: watch::Sender<Phase>,
@@ -285,6 +287,31 @@ enum Phase {
     Dismissed,
 }
 
+/// The right of a visitor to be here.
+pub(super) struct Stay {
+    phase: watch::Receiver<Phase>,
+    line: LineEnd,
+}
+
+impl Stay {
+    /// Whether the visitor was shown the door.
+    pub(super) fn is_dismissed(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Dismissed)
+    }
+
+    /// Ends when the visitor is not inside any more, for whatever reason, the end of its line being one.
+    pub(super) fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (mut phase, line) = (self.phase.clone(), self.line.clone());
+        async move {
+            tokio::select! {
+                biased;
+                () = phase.wait_for(|phase| !matches!(phase, Phase::Inside)).map(drop) => {}
+                () = line.closed() => {}
+            }
+        }
+    }
+}
+
 impl Visitor {
     pub(super) fn receive(
         conn: Conn,
@@ -294,8 +321,9 @@ impl Visitor {
     ) -> Line<Arc<Visitor>> {
         let (phase, seen) = watch::channel(Phase::Outside { place });
         let chunks = Arc::new(Semaphore::new(MAX_CHUNKS_IN_MEMORY));
-        let (version, hears_members) = (OnceLock::new(), Mutex::default());
-        let visitor = |line| Arc::new(Visitor { peer: conn.peer, chunks, line, version, hears_members, phase });
+        let (version, looks_on, hears_members) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        let visitor =
+            |line| Arc::new(Visitor { peer: conn.peer, chunks, line, version, looks_on, hears_members, phase });
         let hang_up = async move {
             tokio::select! {
                 biased;
@@ -311,16 +339,9 @@ impl Visitor {
         matches!(*self.phase.borrow(), Phase::Inside)
     }
 
-    /// Ends when it is not inside any more, for whatever reason, the end of its line being one.
-    pub(super) fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (mut phase, line) = (self.phase.subscribe(), self.line.clone());
-        async move {
-            tokio::select! {
-                biased;
-                () = phase.wait_for(|phase| !matches!(phase, Phase::Inside)).map(drop) => {}
-                () = line.closed() => {}
-            }
-        }
+    /// Its right to be here, for as long as it is inside.
+    pub(super) fn stay(&self) -> Stay {
+        Stay { phase: self.phase.subscribe(), line: self.line.clone() }
     }
 
     /// Takes the one chance to greet. False if it was taken before.
@@ -344,6 +365,15 @@ impl Visitor {
             self.version.get_or_init(|| version);
         }
         self.advance(if accepted.is_some() { Phase::Inside } else { Phase::Away });
+    }
+
+    /// It has not got the share in a folder of its own, although its device may have.
+    pub(super) fn note_looks_on(&self) {
+        self.looks_on.get_or_init(|| ());
+    }
+
+    pub(super) fn looks_on(&self) -> bool {
+        self.looks_on.get().is_some()
     }
 
     /// It hears of the members now, and no longer where it did before. Ends when it asks for them anew.

@@ -11,8 +11,8 @@ use farshore_proto::codec::status_of;
 use farshore_proto::hello::parse_watch;
 use farshore_proto::v1::farshore_server::Farshore;
 use farshore_proto::{
-    Hello, MAX_WATCH_SILENCE_SECONDS, ReadReply, ReadRequest, VERSION_MAX, VERSION_MIN, Welcome, batches,
-    choose_version, encode_members, v1,
+    Hello, MAX_WATCH_SILENCE_SECONDS, ReadReply, ReadRequest, VERSION_MAX, VERSION_MEMBERS, VERSION_MIN, Welcome,
+    batches, choose_version, encode_members, v1,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::collections::VecDeque;
@@ -46,7 +46,7 @@ impl Farshore for Calls {
         if !visitor.begin_greeting() {
             return Err(denied());
         }
-        let answer = self.consider(visitor.peer, request.get_ref()).await;
+        let answer = self.consider(&visitor, request.get_ref()).await;
         visitor.end_greeting(answer.as_ref().ok().map(|welcome| welcome.version));
         answer.map(|welcome| Response::new(welcome.encode()))
     }
@@ -54,10 +54,12 @@ impl Farshore for Calls {
     type WatchStream = BoxStream<'static, Result<v1::TreeBatch, Status>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let visitor = visitor(&request)?;
+        let cursor = WatchCursor::at(parse_watch(request.get_ref()));
         let following = Following {
             host: self.host.clone(),
-            peer: visitor(&request)?.peer,
-            cursor: WatchCursor::at(parse_watch(request.get_ref())),
+            peer: visitor.peer,
+            cursor: if visitor.looks_on() { cursor.looking_on() } else { cursor },
             ready: VecDeque::new(),
         };
         let batches = stream::try_unfold(following, |mut following| async move {
@@ -130,8 +132,9 @@ impl Farshore for Calls {
 }
 
 impl Calls {
-    /// Whether `peer` is let in, and in which version we speak.
-    async fn consider(&self, peer: PeerId, message: &v1::HelloRequest) -> Result<Welcome, Status> {
+    /// Whether a visitor is let in, and in which version we speak.
+    async fn consider(&self, visitor: &Visitor, message: &v1::HelloRequest) -> Result<Welcome, Status> {
+        let peer = visitor.peer;
         let hello = Hello::parse(message).map_err(|fault| {
             blame(peer, fault);
             denied()
@@ -141,6 +144,10 @@ impl Calls {
                 "this program speaks versions {VERSION_MIN} to {VERSION_MAX}"
             )));
         };
+        // Who has the share in a folder of its own says so to whoever introduces it to the others, and to nobody else.
+        if version >= VERSION_MEMBERS && hello.membership.is_none() && self.host.members().is_some() {
+            visitor.note_looks_on();
+        }
         match timeout(CALL_LIMIT, self.host.greet(peer, hello)).await {
             Ok(Ok(epoch)) => Ok(Welcome { version, epoch, calls_back: self.host.callbacks().is_some() }),
             Ok(Err(())) => {

@@ -1,6 +1,6 @@
 //! Who is connected, so that it can be told, and so that somebody can be shown the door.
 
-use super::server::Visitor;
+use super::server::{Stay, Visitor};
 use super::server_leases::Leases;
 use farshore_engine::PeerId;
 use std::collections::BTreeMap;
@@ -74,12 +74,12 @@ impl Guests {
         kept_out.get(&peer).is_some_and(|until| *until > Instant::now())
     }
 
-    /// Ends when `peer` is gone, as far as the newest of the connections goes over which it was let in; `None` if there is
-    /// none.
-    pub(super) fn gone(&self, peer: PeerId) -> Option<impl Future<Output = ()> + Send + use<>> {
+    /// The right of `peer` to be here, as far as the newest of the connections goes over which it was let in; `None` if there
+    /// is none.
+    pub(super) fn stay_of(&self, peer: PeerId) -> Option<Stay> {
         let visitors = self.lock();
         let mut theirs = visitors.iter().rev().filter_map(Weak::upgrade).filter(|visitor| visitor.peer == peer);
-        theirs.find(|visitor| visitor.is_inside() && !visitor.line.is_closed()).map(|visitor| visitor.gone())
+        theirs.find(|visitor| visitor.is_inside() && !visitor.line.is_closed()).map(|visitor| visitor.stay())
     }
 
     pub(super) fn leases(&self) -> &Arc<Leases> {
@@ -102,6 +102,7 @@ mod tests {
     use super::super::server_lobby::Lobby;
     use super::super::transport::{Conn, Role};
     use super::*;
+    use futures_util::FutureExt;
     use tokio::sync::watch;
 
     #[tokio::test(start_paused = true)]
@@ -135,7 +136,10 @@ mod tests {
         let (first, second) = (enter(), enter());
         first.info().end_greeting(Some(4));
         assert_eq!(guests.present(), BTreeMap::from([(peer, 1)]));
+        let stay = guests.stay_of(peer).unwrap();
+        assert!(!stay.is_dismissed());
         assert_eq!(guests.dismiss(peer), 1, "the other was not in yet");
+        assert!(stay.is_dismissed() && stay.over().now_or_never().is_some() && guests.stay_of(peer).is_none());
         // It was decided before, and is told now.
         second.info().end_greeting(Some(4));
         assert!(guests.present().is_empty() && !second.info().begin_greeting());

@@ -29,6 +29,10 @@ impl Away for Node {
         self.view(|view| view.away_in(dir).next().is_some())
     }
 
+    fn is_coming(&self, path: &RelPath) -> bool {
+        self.view(|view| view.is_being_applied(path))
+    }
+
     fn open(&self, ino: Ino) -> Result<Handle, Errno> {
         let (sender, answer) = channel();
         // Only reads wait, so whoever asks is still there.

@@ -5,7 +5,7 @@ use super::Node;
 use crate::folder::{ServeError, ServedBytes};
 use crate::net::server::{Guests, Host};
 use crate::net::transport::Listener;
-use crate::net::{BackDoor, Callbacks, Link, server};
+use crate::net::{BackDoor, Callability, Callbacks, Link, server};
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
@@ -28,11 +28,16 @@ pub(super) struct CallingBack {
 impl CallingBack {
     /// Whoever can be called is greeted with `hello` and followed by `node`.
     pub(super) fn new(node: Weak<Node>, hello: Hello) -> CallingBack {
-        let tell = move |peer| {
+        let tell = move |peer, can: Callability| {
             let Some(node) = node.upgrade() else { return };
-            // Only the first time it is somebody new.
-            node.command(Command::Follow { peer });
-            node.step(Input::Peer(peer, PeerEvent::Reachable));
+            match can {
+                Callability::Callable => {
+                    // Only the first time it is somebody new.
+                    node.command(Command::Follow { peer });
+                    node.step(Input::Peer(peer, PeerEvent::Reachable));
+                }
+                Callability::Dismissed => node.unfollow(peer),
+            }
         };
         CallingBack { hello, callbacks: Arc::new(Callbacks::new(tell)) }
     }

@@ -111,11 +111,16 @@ impl Node {
                         Err(error) => Err(error),
                     })
                 }
-                Job::Apply { ops, contents } => Done::Applied(match &node.folder {
-                    Some(folder) => folder.apply(ops, contents).await,
-                    // Asked only of whoever keeps a folder.
-                    None => vec![Err(ApplyError::Io); ops.len()],
-                }),
+                Job::Apply { ops, contents } => {
+                    let applied = Done::Applied(match &node.folder {
+                        Some(folder) => folder.apply(ops, contents).await,
+                        // Asked only of whoever keeps a folder.
+                        None => vec![Err(ApplyError::Io); ops.len()],
+                    });
+                    node.finish(id, applied);
+                    // At once: after a kill, what the folder holds and nobody knows of looks like a change of our own.
+                    return node.note_changes().await;
+                }
                 Job::Save { contents } => {
                     let saved = node.store.save(contents).await;
                     if let Err(error) = &saved {
@@ -191,6 +196,8 @@ impl Node {
     /// Hands in what the peer tells of its tree, until it ends.
     async fn watch(&self, peer: PeerId, link: LinkId, on: Option<Arc<Link>>, position: Position) {
         let Some(on) = on else { return };
+        // It says what has been applied: that must not be forgotten.
+        self.note_changes().await;
         let ended = match on.watch(position).await {
             Ok(mut watch) => loop {
                 match watch.next().await {

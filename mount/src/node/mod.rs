@@ -11,6 +11,7 @@ mod contents;
 mod core;
 mod effects;
 mod introducing;
+mod journaling;
 mod remembering;
 mod serving;
 
@@ -21,6 +22,7 @@ pub use serving::Admission;
 
 use self::both_ways::{Answering, Callable, CallingBack};
 use self::core::{Core, Todo};
+use self::journaling::Journaling;
 pub use self::remembering::Remembered;
 use self::remembering::Remembering;
 use crate::folder::Folder;
@@ -98,7 +100,10 @@ pub struct Node {
     epoch: u64,
     /// Whether the folder is kept the same as those of peers.
     keeps_folder: bool,
+    /// What of the tree of a peer is written down, if one is remembered.
     remembering: Option<Remembering>,
+    /// What is noted of the folder, if what is known of it is remembered.
+    journaling: Option<Journaling>,
     /// When what the store remembered of the tree was so, if it did.
     recalled_at_unix_seconds: OnceLock<u64>,
     /// Ourselves, for tasks that outlive a call.
@@ -113,6 +118,11 @@ impl Node {
     #[must_use]
     pub fn start(parts: Parts) -> Arc<Node> {
         let (epoch, keeps_folder) = (parts.config.epoch, parts.config.keeps_folder);
+        let (remembering, journaling) = match parts.remembered {
+            Some(Remembered::Tree(id)) => (Some(Remembering::new(id)), None),
+            Some(Remembered::Folder(share)) => (None, Some(Journaling::new(share))),
+            None => (None, None),
+        };
         let node = Arc::new_cyclic(|this| Node {
             core: Ranked::new(Rank::Node, Core::new(Engine::new(parts.config, parts.seed, Time::ZERO))),
             started_at: Instant::now(),
@@ -130,19 +140,21 @@ impl Node {
             introducing: OnceLock::new(),
             epoch,
             keeps_folder,
-            remembering: parts.remembered.map(Remembering::new),
+            remembering,
+            journaling,
             recalled_at_unix_seconds: OnceLock::new(),
             this: this.clone(),
         });
         let (held, pins) = (node.store.held(), node.store.pins());
         node.step(Input::Held { held, pins });
-        if let Some(at) = node.recall() {
+        if let Some(at) = node.recall(parts.remembered) {
             node.recalled_at_unix_seconds.get_or_init(|| at);
         }
         match parts.remembered {
             Some(Remembered::Tree(_)) => _ = node.runtime.spawn(remembering::run_remembering(Arc::downgrade(&node))),
             Some(Remembered::Folder(_)) => {
-                _ = node.runtime.spawn(remembering::run_remembering_folder(Arc::downgrade(&node)));
+                node.runtime.spawn(journaling::run_noting(Arc::downgrade(&node)));
+                node.runtime.spawn(journaling::run_copying(Arc::downgrade(&node)));
             }
             None => {}
         }
@@ -361,6 +373,7 @@ impl Node {
         drop(left);
         self.timer_moved.notify_one();
         self.end_remembering(known).await;
+        self.end_journaling().await;
         if let Err(error) = self.store.close().await {
             tracing::warn!(
                 "what was downloaded was not all written down: {error}; it is looked through at the next start"
@@ -382,6 +395,11 @@ impl Node {
         let todo = core.settle();
         if core.timer_is_earlier() {
             self.timer_moved.notify_one();
+        }
+        if let Some(journaling) = &self.journaling
+            && core.engine.view().has_changes()
+        {
+            journaling.note_news();
         }
         todo
     }
@@ -466,6 +484,9 @@ impl Drop for Node {
         self.timer_moved.notify_one();
         if let Some(remembering) = &self.remembering {
             remembering.note_news();
+        }
+        if let Some(journaling) = &self.journaling {
+            journaling.note_news();
         }
     }
 }

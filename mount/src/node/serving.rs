@@ -33,8 +33,13 @@ impl Host for Node {
     ) -> BoxFuture<'static, Result<(Vec<TreeUpdate>, WatchCursor), Errno>> {
         let node = self.this.upgrade();
         async move {
-            match node.ok_or(Errno::Io)?.ask_and_wait(Request::PeerWatch { peer, cursor }).await? {
-                Answer::Reply(Reply::Watched { updates, cursor }) => Ok((updates, cursor)),
+            let node = node.ok_or(Errno::Io)?;
+            match node.ask_and_wait(Request::PeerWatch { peer, cursor }).await? {
+                Answer::Reply(Reply::Watched { updates, cursor }) => {
+                    // What is told is known in the next life too.
+                    node.note_changes().await;
+                    Ok((updates, cursor))
+                }
                 Answer::Reply(_) | Answer::Bytes(_) => Err(Errno::Io),
             }
         }

@@ -5,6 +5,8 @@
 //! <dir>/.farshore/clean                    there while no process uses the store, if the last one ended well
 //! <dir>/.farshore/pins                     the paths that are pinned
 //! <dir>/.farshore/tree                     what was known of the tree of the share: docs/TREE.md
+//! <dir>/.farshore/memory                   what is remembered of the share that is kept in <dir>: docs/TREE.md
+//! <dir>/.farshore/journal-<n>              what of that has changed since
 //! <dir>/.farshore/applying/<n>             what is about to get a name in the folder, or has just lost it
 //! <dir>/.farshore/partial/<key>            the bytes of one content, with holes where none have come yet
 //! <dir>/.farshore/partial/<key>.kdbitmap   what is known of them: docs/SIDECAR.md
@@ -17,9 +19,9 @@ mod chores;
 mod descriptors;
 mod dir;
 mod home;
+mod journal;
 mod known;
 mod lock;
-mod memory;
 mod names;
 mod pins;
 mod room;
@@ -40,7 +42,7 @@ use self::stored::{DiskStored, Purpose};
 use self::trouble::Trouble;
 use super::{Found, KnownTree, Space, Store, Stored, closed};
 use farshore_engine::path::RelPath;
-use farshore_engine::{ContentIdentity, ContentKey, Held, Memory};
+use farshore_engine::{Changes, ContentIdentity, ContentKey, Held, Memory};
 use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::io;
@@ -139,7 +141,7 @@ impl DiskStore {
     /// Whether `dir` holds a store, or what a store remembers of a share: [`PRIVATE`] in it is not the user's then.
     #[must_use]
     pub fn lies_in(dir: &Path) -> bool {
-        [lock::LOCK, memory::MEMORY].iter().any(|name| dir.join(PRIVATE).join(name).is_file())
+        [lock::LOCK, journal::MEMORY].iter().any(|name| dir.join(PRIVATE).join(name).is_file())
     }
 
     fn open_with(dir: &Path, trouble: &Trouble) -> Result<DiskStore, OpenError> {
@@ -227,17 +229,27 @@ impl Store for DiskStore {
     }
 
     fn memory(&self, share: ShareId) -> Option<Memory> {
-        memory::load(&self.home, share).unwrap_or_else(|error| {
-            tracing::warn!(
-                "what was remembered of the share is of no use, and the folder is compared with its peers anew: {error}"
-            );
-            None
-        })
+        journal::load(&self.home, share)
     }
 
-    fn save_memory(&self, share: ShareId, memory: Memory) -> BoxFuture<'static, io::Result<()>> {
+    fn note(&self, share: ShareId, changes: Changes) -> BoxFuture<'static, io::Result<bool>> {
         let home = Arc::clone(&self.home);
-        Box::pin(blocking(move || memory::save(&home, share, &memory)))
+        Box::pin(blocking(move || journal::note(&home, share, &changes)))
+    }
+
+    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<()>> {
+        let home = Arc::clone(&self.home);
+        Box::pin(blocking(move || journal::sync(&home, share)))
+    }
+
+    fn begin_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<u64>> {
+        let home = Arc::clone(&self.home);
+        Box::pin(blocking(move || journal::begin(&home, share)))
+    }
+
+    fn save_memory(&self, share: ShareId, journal: u64, memory: Memory) -> BoxFuture<'static, io::Result<()>> {
+        let home = Arc::clone(&self.home);
+        Box::pin(blocking(move || journal::save(&home, share, journal, &memory)))
     }
 
     fn close(&self) -> BoxFuture<'static, io::Result<()>> {

@@ -3,6 +3,7 @@
 //! Stricter than a disk: bytes that were never written cannot be read. What was not saved is lost when another life of the
 //! store begins ([`MemoryStore::next_life`]), as it may be on a disk.
 
+use super::journal::{Journals, Recalled};
 use super::ledger::Ledger;
 use super::{Found, KnownTree, Space, Store, Stored, check_read, closed, foreign, hash_chunk};
 use bytes::Bytes;
@@ -10,8 +11,8 @@ use farshore_engine::chunk::{CHUNK_SIZE, chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
 use farshore_engine::sidecar::Sidecar;
-use farshore_engine::{ContentIdentity, ContentKey, Held, Memory};
-use farshore_proto::{ShareId, TreeFile, TreeId};
+use farshore_engine::{Changes, ContentIdentity, ContentKey, Held, Memory};
+use farshore_proto::{Boot, JournalFile, ShareId, TreeFile, TreeId, encode_memory};
 use futures_util::future::BoxFuture;
 use rustix::fs::{Mode, OFlags};
 use std::any::Any;
@@ -67,7 +68,13 @@ struct Shelf {
     kept: BTreeMap<PathBuf, KeptFile>,
     pins: Vec<RelPath>,
     tree: Option<TreeFile>,
-    memory: Option<(ShareId, Memory)>,
+    /// What is remembered of a share: a copy, journals, and what is known of them.
+    copy: Option<Vec<u8>>,
+    noted: BTreeMap<u64, Vec<u8>>,
+    journals: Option<Journals>,
+    /// Counts how often the machine began to run.
+    boot: u64,
+    was_closed: bool,
     /// Counts uses, so that they have an order.
     uses: u64,
     is_closed: bool,
@@ -99,7 +106,11 @@ impl MemoryStore {
             kept,
             pins: Vec::new(),
             tree: None,
-            memory: None,
+            copy: None,
+            noted: BTreeMap::new(),
+            journals: None,
+            boot: 1,
+            was_closed: false,
             uses,
             is_closed: false,
         };
@@ -118,8 +129,30 @@ impl MemoryStore {
         let next = MemoryStore::with(shelf.room_bytes, saved, shelf.kept.clone());
         next.shelf().pins.clone_from(&shelf.pins);
         next.shelf().tree.clone_from(&shelf.tree);
-        next.shelf().memory.clone_from(&shelf.memory);
+        next.shelf().copy.clone_from(&shelf.copy);
+        next.shelf().noted.clone_from(&shelf.noted);
+        next.shelf().boot = shelf.boot;
+        next.shelf().was_closed = shelf.is_closed;
         next
+    }
+
+    /// The machine stops, and runs again in the next life: of what was noted, and not made durable, half is lost.
+    pub fn lose_power(&self) {
+        let mut shelf = self.shelf();
+        shelf.boot += 1;
+        let Some(journals) = shelf.journals else { return };
+        for bytes in shelf.noted.values_mut() {
+            let durable_bytes =
+                JournalFile::open(bytes, journals.share()).map_or(0, |journal| journal.durable_bytes() as usize);
+            bytes.truncate(durable_bytes + bytes.len().saturating_sub(durable_bytes) / 2);
+        }
+    }
+
+    /// What is remembered of a share is lost, for the next life.
+    pub fn lose_memory(&self) {
+        let mut shelf = self.shelf();
+        shelf.copy = None;
+        shelf.noted.clear();
     }
 
     /// Changes a byte of what is saved, as a failing disk does. Says whether there was one.
@@ -242,6 +275,26 @@ impl Shelf {
         if self.is_closed { Err(closed()) } else { Ok(()) }
     }
 
+    /// The journals of a share, while the store is open.
+    fn journals_of(&mut self, share: ShareId) -> io::Result<&mut Journals> {
+        self.check_open()?;
+        self.journals.as_mut().filter(|journals| journals.share() == share).ok_or_else(foreign)
+    }
+
+    /// Appends to the journal, which is begun if there is none yet.
+    fn append(&mut self, share: ShareId, frame: &[u8]) -> io::Result<()> {
+        let journals = self.journals_of(share)?;
+        let header = journals.header();
+        journals.note_appended(header.as_ref().map_or(0, Vec::len) + frame.len());
+        let number = journals.number();
+        if let Some(header) = header {
+            self.noted.split_off(&number);
+            self.noted.insert(number, header);
+        }
+        self.noted.entry(number).or_default().extend(frame);
+        Ok(())
+    }
+
     fn save(&mut self, key: ContentKey, ledger: &mut Ledger, chunks: &Chunks) -> io::Result<()> {
         let Some(draft) = ledger.draft().map_err(io::Error::other)? else { return Ok(()) };
         let saved = Saved { sidecar: draft.sidecar, chunks: chunks.clone(), last_used: self.uses, is_doubtful: false };
@@ -348,15 +401,51 @@ impl Store for MemoryStore {
     }
 
     fn memory(&self, share: ShareId) -> Option<Memory> {
-        self.shelf().memory.clone().filter(|(of, _)| *of == share).map(|(_, memory)| memory)
+        let mut shelf = self.shelf();
+        let boot = Boot(u128::from(shelf.boot).to_be_bytes());
+        let recalled = Journals::recall(share, boot, shelf.was_closed, shelf.copy.clone(), &shelf.noted);
+        let Recalled { journals, memory } = recalled.unwrap_or_else(|error| {
+            tracing::warn!("what was remembered of the share is of no use: {error}");
+            let last = shelf.noted.keys().next_back().copied();
+            Recalled { journals: Journals::anew(share, boot, last.unwrap_or(0)), memory: None }
+        });
+        shelf.journals.get_or_insert(journals);
+        memory
     }
 
-    fn save_memory(&self, share: ShareId, memory: Memory) -> BoxFuture<'static, io::Result<()>> {
+    fn note(&self, share: ShareId, changes: Changes) -> BoxFuture<'static, io::Result<bool>> {
         let store = self.clone();
         Box::pin(async move {
             let mut shelf = store.shelf();
-            shelf.check_open()?;
-            shelf.memory = Some((share, memory));
+            let frame = shelf.journals_of(share)?.frame_of(&changes)?;
+            shelf.append(share, &frame)?;
+            Ok(shelf.journals_of(share)?.is_long())
+        })
+    }
+
+    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let mut shelf = store.shelf();
+            let journals = shelf.journals_of(share)?;
+            let mark = journals.mark_of(journals.number(), journals.len_bytes());
+            mark.map_or(Ok(()), |mark| shelf.append(share, &mark))
+        })
+    }
+
+    fn begin_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<u64>> {
+        let store = self.clone();
+        Box::pin(async move { Ok(store.shelf().journals_of(share)?.begin_next()) })
+    }
+
+    fn save_memory(&self, share: ShareId, journal: u64, memory: Memory) -> BoxFuture<'static, io::Result<()>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let mut shelf = store.shelf();
+            let bytes = encode_memory(share, journal, &memory).map_err(io::Error::other)?;
+            shelf.journals_of(share)?.note_copied(journal, bytes.len());
+            shelf.noted.retain(|number, _| *number >= journal);
+            shelf.copy = Some(bytes);
             Ok(())
         })
     }

@@ -5,6 +5,7 @@
 //! The rules are in `docs/SIDECAR.md`.
 
 pub mod disk;
+mod journal;
 mod ledger;
 pub mod memory;
 mod publish;
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use farshore_engine::chunk::chunk_range;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ContentIdentity, ContentKey, Held, Memory, Remembered, Resumed};
+use farshore_engine::{Changes, ContentIdentity, ContentKey, Held, Memory, Remembered, Resumed};
 use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
@@ -102,16 +103,36 @@ pub trait Store: Send + Sync + 'static {
     /// What the disk says; [`io::ErrorKind::FileTooLarge`] if there is too much of it. Then the one before is there.
     fn save_tree(&self, tree: KnownTree) -> BoxFuture<'static, io::Result<()>>;
 
-    /// What was remembered of a share that is kept in a folder, when that was last written down. What cannot be used is told in
-    /// the log.
+    /// What is remembered of a share that is kept in a folder: what was written down last, with all that was noted since. What
+    /// cannot be used is told in the log. Of a life that may have told peers more, not where it stood in their events.
     fn memory(&self, share: ShareId) -> Option<Memory>;
 
-    /// Writes down what is remembered of a share that is kept in a folder, in the place of what was before. Durable when it
-    /// returns.
+    /// Notes what has changed of what is remembered of a share, of which [`Store::memory`] was asked in this life. When it returns,
+    /// the end of the process does not undo it; that of the machine may, until [`Store::sync_journal`]. Says whether it is time
+    /// for [`Store::save_memory`].
+    ///
+    /// # Errors
+    /// What the disk says. Then all that is noted is worth nothing until [`Store::save_memory`] has ended well.
+    fn note(&self, share: ShareId, changes: Changes) -> BoxFuture<'static, io::Result<bool>>;
+
+    /// Makes durable what was noted before, and what the folder held then.
+    ///
+    /// # Errors
+    /// What the disk says. Nothing is lost by that as long as the machine runs.
+    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<()>>;
+
+    /// What is noted from now on is what has changed since what [`Store::save_memory`] is given with the number that this returns.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn begin_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<u64>>;
+
+    /// Writes down what was remembered of a share that is kept in a folder when journal number `journal` was begun, in the place of
+    /// what was before, and of what was noted until then. Durable when it returns.
     ///
     /// # Errors
     /// What the disk says; [`io::ErrorKind::FileTooLarge`] if there is too much of it. Then what was before is there.
-    fn save_memory(&self, share: ShareId, memory: Memory) -> BoxFuture<'static, io::Result<()>>;
+    fn save_memory(&self, share: ShareId, journal: u64, memory: Memory) -> BoxFuture<'static, io::Result<()>>;
 
     /// How much room there is.
     ///

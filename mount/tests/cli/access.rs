@@ -1,7 +1,7 @@
 //! Who may change a share: everybody who has joined it, unless its owner or they themselves say otherwise.
 
 use crate::process::{Process, eventually};
-use crate::tree::{assert_same, write_noise};
+use crate::tree::{assert_same, shared_difference, write_noise};
 use crate::world::{Mount, World, files_below};
 use rustix::process::Signal;
 use std::fs;
@@ -134,6 +134,27 @@ fn a_mount_that_begins_without_its_owner_is_what_it_was() {
     mount.process().says("cannot be asked");
     assert_eq!(text(mount.path("file")), "content");
     assert_eq!(fs::write(mount.path("file"), "").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+    mount.stop();
+}
+
+#[test]
+fn a_device_that_only_looks_on_as_well_sees_what_it_changes_itself() {
+    let Some(world) = World::with_fuse() else { return };
+    let folder = world.new_dir("folder");
+    fs::write(folder.join("file"), "theirs").unwrap();
+    let share = world.share(&folder);
+    let mount = world.join(&share, &[]);
+    let looking = world.mount_on(&world.path("looking"), &share.ticket, &[]);
+    assert_eq!(text(looking.path("file")), "theirs");
+    fs::create_dir(mount.path("dir")).unwrap();
+    fs::write(mount.path("dir/new"), "new").unwrap();
+    fs::write(mount.path("file"), "ours").unwrap();
+    eventually("it is seen", || text(looking.path("dir/new")) == "new" && text(looking.path("file")) == "ours");
+    fs::rename(mount.path("dir"), mount.path("moved")).unwrap();
+    fs::remove_file(mount.path("file")).unwrap();
+    eventually("it is seen", || text(looking.path("moved/new")) == "new" && !looking.path("file").exists());
+    eventually("it is the same", || shared_difference(&folder, looking.root()));
+    looking.stop();
     mount.stop();
 }
 

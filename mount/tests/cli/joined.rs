@@ -2,7 +2,7 @@
 
 use crate::process::eventually;
 use crate::tree::{Chance, Sight, noise, walk, write_noise};
-use crate::world::{Mount, Share, World, files_below};
+use crate::world::{Mount, Share, World, files_below, take_down};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -35,6 +35,16 @@ impl Joined {
         let share = world.share_at(&folder, "127.0.0.1:0", &[]);
         let mount = world.join(&share, &["--read-timeout", patience, "--store", store.to_str().unwrap()]);
         Some(Joined { mount: Some(mount), share: Some(share), folder, store, world })
+    }
+
+    /// Kills the guest's process, and mounts again.
+    pub(crate) fn kill_and_mount_again(&mut self, meanwhile: impl FnOnce()) {
+        let mountpoint = self.root().to_owned();
+        self.mount.take().unwrap().kill_and_leave();
+        meanwhile();
+        take_down(&mountpoint);
+        let store = self.store.to_str().unwrap();
+        self.mount = Some(self.world.join(self.share.as_ref().unwrap(), &["--read-timeout", "2", "--store", store]));
     }
 
     pub(crate) fn stop(mut self) {

@@ -54,3 +54,20 @@ fn a_database_survives_the_end_of_its_program_on_both_sides() {
         }
     });
 }
+
+#[test]
+fn a_database_survives_the_end_of_the_mount_whose_peer_has_seen_it() {
+    if !has_sqlite() {
+        return;
+    }
+    for mode in ["delete", "wal"] {
+        together(|joined| {
+            let base = joined.here("base");
+            a_kill_loses_no_row(&base, mode, &base, |program| {
+                joined.kill_and_mount_again(|| program.kill().unwrap());
+            });
+            joined.agree();
+            assert_eq!(rows_of(&joined.theirs("base")), rows_of(&base), "{mode}");
+        });
+    }
+}

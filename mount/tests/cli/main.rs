@@ -31,6 +31,7 @@ mod power;
 mod process;
 mod programs;
 mod readers;
+mod remembering;
 mod restarts;
 mod sharing;
 mod status;

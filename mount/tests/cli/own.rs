@@ -352,6 +352,15 @@ fn extended_attributes_are_kept_with_the_file() {
     assert_eq!(getxattr(&there, "user.a", &mut buffer[..]), Err(Errno::NODATA));
     let list = "system.posix_acl_access";
     assert_eq!(getxattr(&here, list, &mut buffer[..]), Err(Errno::OPNOTSUPP));
+    // Where SELinux is at work the kernel answers by itself.
+    if !Path::new("/sys/fs/selinux/enforce").exists() {
+        let label = "security.selinux";
+        assert_eq!(getxattr(&here, label, &mut buffer[..]), Err(Errno::OPNOTSUPP));
+        if as_root() {
+            setxattr(&here, label, b"label", XattrFlags::CREATE).unwrap();
+            assert_eq!([&here, &there].map(|path| getxattr(path, label, &mut buffer[..])), [Ok(5); 2]);
+        }
+    }
     own.stop();
 }
 
@@ -464,8 +473,8 @@ fn a_folder_in_layers_is_read_and_written_through_the_process() {
         return;
     }
     let mut overlay = None;
-    let Some(own) = Own::with(&[], |folder| overlay = Overlay::mount(folder)) else { return };
-    // It is taken down before what it is mounted on is removed.
+    let Some(mut own) = Own::with(&[], |folder| overlay = Overlay::mount(folder)) else { return };
+    // It is taken down before what it is mounted on is removed, and when nobody shares it any more.
     let Some(overlay) = overlay else { return skipped("this kernel has no overlayfs") };
     let bytes = noise(1, 1_000_000);
     fs::write(own.here("file"), &bytes).unwrap();
@@ -475,8 +484,9 @@ fn a_folder_in_layers_is_read_and_written_through_the_process() {
     own.agrees("file");
     assert_eq!(fs::read(own.here("file")).unwrap()[499_990..500_003], [&bytes[499_990..500_000], b"new"].concat());
     assert_eq!(only_process(&own.world, "owner")["fuse"]["passthrough_opens"], 0);
-    drop((file, overlay));
-    own.stop();
+    drop(file);
+    own.stop_share();
+    drop(overlay);
 }
 
 #[test]
@@ -661,6 +671,47 @@ fn what_is_made_belongs_to_who_made_it() {
     assert!(shell.status().unwrap().success());
     assert_eq!(seen("tool").2, 0o777);
     own.stop();
+}
+
+#[test]
+fn set_id_bits_go_when_others_write_in_whatever_way() {
+    if !as_root() {
+        return;
+    }
+    for more in ["allow_other,suid", "allow_other,suid,nopassthrough"] {
+        let Some(own) = Own::with(&["-o", more], |_| {}) else { return };
+        fs::set_permissions(own.world.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+        let ways = [
+            "echo more >> tool",
+            "exec 3>> tool; echo more >&3; chmod 6777 tool; echo more >&3",
+            "truncate -s 2 tool",
+            ": > tool",
+            "fallocate -l 10000 tool",
+            "dd if=/dev/zero of=tool bs=4096 count=1 oflag=direct conv=notrunc 2> /dev/null",
+            "cp other tool",
+        ];
+        let plain = own.world.new_dir("plain");
+        fs::set_permissions(&plain, PermissionsExt::from_mode(0o755)).unwrap();
+        for folder in [&*plain, own.root()] {
+            put(&folder.join("other"), "other");
+            for way in ways {
+                let tool = folder.join("tool");
+                put(&tool, "tool");
+                std::os::unix::fs::chown(&tool, Some(65_534), Some(65_533)).unwrap();
+                fs::set_permissions(&tool, PermissionsExt::from_mode(0o6777)).unwrap();
+                // Who may keep them keeps them.
+                OpenOptions::new().append(true).open(&tool).unwrap().write_all(b"more").unwrap();
+                assert_eq!(fs::metadata(&tool).unwrap().mode() & 0o7777, 0o6777);
+                let mut shell = Command::new("sh");
+                shell.args(["-c", way]).current_dir(folder).uid(65_534).gid(65_533);
+                assert!(shell.status().unwrap().success(), "{way}");
+                assert_eq!(fs::metadata(&tool).unwrap().mode() & 0o7777, 0o777, "{more}: {way}");
+                assert!(folder != own.root() || fs::metadata(own.there("tool")).unwrap().mode() & 0o7777 == 0o777);
+                fs::remove_file(&tool).unwrap();
+            }
+        }
+        own.stop();
+    }
 }
 
 #[test]

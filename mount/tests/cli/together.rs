@@ -12,19 +12,19 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 /// An owner who lets others write, and a guest who does.
-struct Both {
-    mount: Option<Mount>,
-    share: Option<Share>,
+pub(crate) struct Both {
+    pub(crate) mount: Option<Mount>,
+    pub(crate) share: Option<Share>,
     /// Where the owner listens, once it has.
     address: String,
     folder: PathBuf,
     copy: PathBuf,
-    world: World,
+    pub(crate) world: World,
 }
 
 impl Both {
     /// The guest's folder is `copy`; it has everything that the owner has.
-    fn new() -> Option<Both> {
+    pub(crate) fn new() -> Option<Both> {
         Both::with(|_| {}, |_| {})
     }
 
@@ -47,7 +47,7 @@ impl Both {
         self.share = Some(share);
     }
 
-    fn start_guest(&mut self) {
+    pub(crate) fn start_guest(&mut self) {
         let mount = self.world.join(self.share.as_ref().unwrap(), &self.options());
         self.mount = Some(mount);
         self.pin();
@@ -64,33 +64,33 @@ impl Both {
         ["--store", self.copy.to_str().unwrap()]
     }
 
-    fn stop_owner(&mut self) {
+    pub(crate) fn stop_owner(&mut self) {
         self.share.take().unwrap().process.stop(Signal::INT).went_well();
     }
 
-    fn stop_guest(&mut self) {
+    pub(crate) fn stop_guest(&mut self) {
         self.mount.take().unwrap().stop();
     }
 
     /// In the owner's folder.
-    fn theirs(&self, below: &str) -> PathBuf {
+    pub(crate) fn theirs(&self, below: &str) -> PathBuf {
         self.folder.join(below)
     }
 
     /// In the guest's folder.
-    fn ours(&self, below: &str) -> PathBuf {
+    pub(crate) fn ours(&self, below: &str) -> PathBuf {
         self.copy.join(below)
     }
 
     /// Waits until both folders are the same.
     #[track_caller]
-    fn become_same(&self) {
+    pub(crate) fn become_same(&self) {
         eventually("both folders are the same", || shared_difference(&self.folder, &self.copy));
     }
 
     /// The same, and all that was told of that has been dealt with: something that came after it has gone both ways.
     #[track_caller]
-    fn come_to_rest(&self) {
+    pub(crate) fn come_to_rest(&self) {
         self.become_same();
         for (at, there) in [(&self.copy, &self.folder), (&self.folder, &self.copy)] {
             fs::write(at.join("last"), "last").unwrap();
@@ -102,12 +102,12 @@ impl Both {
     }
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
 /// The files of a folder that have lost their names in a conflict.
-fn copies(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn copies(folder: &Path) -> Vec<PathBuf> {
     let mut found = files_below(folder);
     found.retain(|file| file.to_string_lossy().contains(".conflict-"));
     found

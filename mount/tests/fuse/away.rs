@@ -321,6 +321,27 @@ fn what_is_away_is_removed_and_renamed_where_it_is() {
 }
 
 #[test]
+fn what_is_just_coming_is_removed_and_renamed_where_it_comes_to() {
+    let Some(halves) = Halves::new() else { return };
+    let far = &halves.far;
+    for name in ["removed", "renamed", "replaced", "over"] {
+        far.put(name, name.as_bytes());
+        if name != "over" {
+            far.begin_to_come(name);
+        }
+    }
+    fs::remove_file(halves.here("removed")).unwrap();
+    fs::rename(halves.here("renamed"), halves.here("to")).unwrap();
+    fs::rename(halves.here("over"), halves.here("replaced")).unwrap();
+    for gone in ["removed", "renamed", "over"] {
+        assert!(!halves.here(gone).exists() && !halves.there(gone).exists(), "{gone}");
+    }
+    assert_eq!(fs::read(halves.there("to")).unwrap(), b"renamed");
+    assert_eq!(fs::read(halves.here("replaced")).unwrap(), b"over");
+    assert!(far.names().is_empty(), "{:?} is away", far.names());
+}
+
+#[test]
 fn who_has_it_open_goes_on_when_it_has_lost_its_name() {
     let Some(halves) = Halves::new() else { return };
     halves.far.put("file", b"bytes");

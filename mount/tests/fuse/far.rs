@@ -52,6 +52,8 @@ struct State {
     waiting: Vec<Waiting>,
     /// Files that come when somebody asks whether they are away.
     about_to_come: BTreeSet<RelPath>,
+    /// Files that are just being put into the folder: they are there when that has been waited for.
+    coming: BTreeSet<RelPath>,
     sighted: BTreeSet<RelPath>,
     /// What the mount told, and how often something was fetched.
     told: Vec<String>,
@@ -138,11 +140,17 @@ impl Far {
         futimens(&made, &Timestamps { last_access: time, last_modification: time }).unwrap();
         renameat_with(CWD, &aside, CWD, self.folder.join(at), RenameFlags::NOREPLACE).unwrap();
         state.files.remove(&path(at));
+        state.coming.remove(&path(at));
     }
 
     /// A file comes after who asks for it has looked into the folder, and before the answer.
     pub(crate) fn come_when_asked(&self, at: &str) {
         self.lock().about_to_come.insert(path(at));
+    }
+
+    /// A file is just being put into the folder, and is there as soon as somebody waits for it.
+    pub(crate) fn begin_to_come(&self, at: &str) {
+        self.lock().coming.insert(path(at));
     }
 
     /// From now on nothing comes over.
@@ -238,10 +246,12 @@ impl State {
             }
             Observation::Missing { path } => {
                 if self.sighted.remove(&path) {
+                    assert!(!self.coming.contains(&path), "{path} is just coming");
                     self.files.remove(&path);
                 }
             }
             Observation::Moved { from, to } => {
+                assert!([&from, &to].iter().all(|path| !self.coming.contains(*path)), "{from} or {to} is just coming");
                 let saw = [&from, &to].map(|path| self.sighted.remove(path));
                 assert!(self.files.remove(&to).is_none() || saw[1], "{to} was not sighted");
                 let moved: Vec<RelPath> = self.files.keys().filter(|path| from.is_prefix_of(path)).cloned().collect();
@@ -280,6 +290,10 @@ impl Away for Asked {
             (parents == dir.names()).then(|| (name.clone(), file.attr()))
         });
         inside.collect()
+    }
+
+    fn is_coming(&self, path: &RelPath) -> bool {
+        self.0.lock().coming.contains(path)
     }
 
     fn open(&self, ino: Ino) -> Result<Handle, Errno> {

@@ -8,6 +8,7 @@ mod ending;
 mod far;
 mod fixture;
 mod invalidating;
+mod listing;
 mod looking;
 #[path = "../shared/mapping.rs"]
 mod mapping;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 async fn calling() -> (Running, Arc<Callbacks>, Arc<AtomicUsize>) {
     let told = Arc::<AtomicUsize>::default();
     let counted = told.clone();
-    let callbacks = Arc::new(Callbacks::new(move |_| {
+    let callbacks = Arc::new(Callbacks::new(move |_, _| {
         counted.fetch_add(1, Ordering::AcqRel);
     }));
     (start(Owner::calling(Some(callbacks.clone()))).await, callbacks, told)

@@ -16,6 +16,7 @@ mod loss;
 mod memory;
 mod observing;
 mod owner;
+mod resuming;
 mod server;
 mod table;
 mod unsharing;

@@ -1,10 +1,11 @@
 //! Following a tree.
 
-use crate::memory::{Weather, within};
-use crate::owner::{Owner, dial, name, start};
-use farshore::net::{Watch, WatchEnd};
+use crate::memory::{OWNER, Weather, within};
+use crate::owner::{Owner, dial, hello, name, start};
+use farshore::net::{Link, Watch, WatchEnd};
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::{DeviceTag, Dot, Errno, Position, TreeUpdate, WatchCursor};
+use farshore_proto::Members;
 
 fn entry(index: u64) -> TreeUpdate {
     let kind = Kind::File { size_bytes: index, stamp: Stamp(index) };
@@ -40,6 +41,26 @@ async fn updates_arrive_in_order_however_many() {
     }
     assert_eq!(received, updates);
     assert_eq!(owner.cursors.lock().unwrap()[0], WatchCursor::at(position));
+}
+
+/// The same device may have the share in a folder of its own, and it may not be told what it has changed there.
+#[tokio::test(start_paused = true)]
+async fn who_introduces_members_knows_who_only_looks_on() {
+    let (_tell, told) = tokio::sync::watch::channel(Members::new());
+    let position = Position { epoch: 4, seq: 9 };
+    let (looking, member) = (hello(), hello().of_member(Vec::new()));
+    let cursor = WatchCursor::at(position);
+    for (owner, hello, expected) in [
+        (Owner::introducing(told.clone()), &looking, cursor.clone().looking_on()),
+        (Owner::introducing(told), &member, cursor.clone()),
+        (Owner::new(), &looking, cursor),
+    ] {
+        let running = start(owner.clone()).await;
+        let link = Link::dial(&running.network, &["owner".into()], OWNER, hello).await.unwrap();
+        owner.tell(Ok(vec![entry(1)]));
+        within(link.watch(position).await.unwrap().next()).await.unwrap();
+        assert_eq!(owner.cursors.lock().unwrap()[0], expected);
+    }
 }
 
 /// Whoever begins to follow has to know that there is nothing more to hear.

@@ -32,11 +32,6 @@ pub(super) const ALL: &[Scenario] = &[
         about: "a device forgets what it knew of the share: what is the same is one file, and nothing is lost",
         run: memory_lost,
     },
-    Scenario {
-        name: "memory-old",
-        about: "a device knows what it knew some time earlier: what was written since is there, and nothing twice",
-        run: memory_old,
-    },
 ];
 
 /// In how many directories they are.
@@ -183,33 +178,4 @@ fn memory_lost(seed: u64, history: &History) -> Result<(), String> {
         // What both have is compared: only of what differs there are two.
         assert_eq!(copies(joined), 2, "f1 and f3 were written");
     })
-}
-
-fn memory_old(seed: u64, history: &History) -> Result<(), String> {
-    together(
-        setup(seed),
-        2,
-        history,
-        |_| {},
-        |team| async move {
-            let [owner, joined] = &team[..] else { panic!("there are two") };
-            assert!(
-                owner.folder.write(&path("f"), Edit::Whole(300)) && owner.folder.write(&path("g"), Edit::Whole(300))
-            );
-            settled(&team, AGREEMENT).await;
-            // What is known now is remembered, and some time later what is known then.
-            tokio::time::sleep(secs(12)).await;
-            assert!(joined.folder.write(&path("f"), Edit::Whole(400)) && joined.folder.remove(&path("g")));
-            assert!(owner.folder.write(&path("h"), Edit::Whole(300)));
-            tokio::time::sleep(secs(12)).await;
-            joined.machine.net.bring(Fault::End).await;
-            joined.machine.store.age_memory();
-            joined.folder.works().forget();
-            assert!(owner.folder.write(&path("f"), Edit::Whole(500)));
-            joined.machine.net.bring(Fault::Start).await;
-            settled(&team, AGREEMENT).await;
-            assert!(joined.folder.seen(&path("h")).is_some());
-            assert!(joined.folder.seen(&path("g")).is_none(), "that it is gone, its peer knows");
-        },
-    )
 }

@@ -25,6 +25,9 @@ use tokio::sync::Notify;
 /// The longest pause between two operations of a batch, in milliseconds.
 const MAX_PAUSE_MILLIS: u64 = 3;
 
+/// So soon after it was done, what was done for peers is noted, on a disk that is slow, too.
+const NOTED_WITHIN: Duration = Duration::from_secs(1);
+
 /// After how many batches what was published is so again, if that bug is planted.
 const BATCHES_BETWEEN: u32 = 8;
 
@@ -68,6 +71,10 @@ struct Inner {
     health: Health,
     lots: Lots,
     open: usize,
+    /// Something is being done for peers, or was when the process ended.
+    is_applying: bool,
+    /// When that ended last, in simulated time.
+    applied_at: Option<Duration>,
     /// What was published first, and how many batches ago, for a planted bug.
     first: Option<(RelPath, (Version, u64))>,
     batches_since: u32,
@@ -84,6 +91,8 @@ impl Replica {
             health: Health::default(),
             lots: Lots::new(seed),
             open: 0,
+            is_applying: false,
+            applied_at: None,
             first: None,
             batches_since: 0,
         };
@@ -178,6 +187,13 @@ impl Replica {
     #[must_use]
     pub fn open_for_peers(&self) -> usize {
         self.inner().open
+    }
+
+    /// Whether something is being done, or has just been done, for peers of which nothing may be noted yet.
+    pub(crate) fn has_just_applied(&self) -> bool {
+        let inner = self.inner();
+        let now = turmoil::sim_elapsed().unwrap_or_default();
+        inner.is_applying || inner.applied_at.is_some_and(|at| now.saturating_sub(at) < NOTED_WITHIN)
     }
 
     /// What was written here and elsewhere.
@@ -471,6 +487,7 @@ impl Served for Replica {
     fn apply(&self, ops: Vec<Apply>, contents: Contents) -> BoxFuture<'static, Vec<Result<Facts, ApplyError>>> {
         let replica = self.clone();
         async move {
+            replica.inner().is_applying = true;
             let prepared: Vec<_> = ops.iter().map(|op| replica.prepare(op, &contents)).collect();
             tokio::time::sleep(replica.pause()).await;
             // The bytes are durable before they have their names.
@@ -488,6 +505,8 @@ impl Served for Replica {
                 tokio::time::sleep(replica.pause()).await;
             }
             replica.repeat();
+            let mut inner = replica.inner();
+            (inner.is_applying, inner.applied_at) = (false, turmoil::sim_elapsed());
             done
         }
         .boxed()

@@ -113,8 +113,6 @@ pub enum MishapKind {
     Stop,
     /// The process is away, and what it remembers gets lost.
     MemoryLost,
-    /// The process is away, and what it remembers is what it did some time earlier.
-    MemoryOld,
     /// The process is away, and its store gets lost.
     StoreLost,
 }
@@ -128,9 +126,9 @@ impl WritingPlan {
         let count = *lots.pick(&[2, 2, 2, 3, 3, 4, MAX_DEVICES]);
         let fastest = lots.millis(1..=20);
         let devices: Vec<DevicePlan> = (0..count).map(|number| DevicePlan::draw(&mut lots, number == 0)).collect();
-        // What is killed forgets the last seconds, and where anybody has forgotten anything less can be asked of the others.
-        let kills = lots.chance(50);
-        let mishaps = (0..lots.within(0..=MAX_FAULTS)).map(|_| Mishap::draw(&mut lots, hurt, count, kills)).collect();
+        // Where anybody has forgotten anything, less can be asked of all.
+        let forgets = lots.chance(40);
+        let mishaps = (0..lots.within(0..=MAX_FAULTS)).map(|_| Mishap::draw(&mut lots, hurt, count, forgets)).collect();
         WritingPlan {
             seed,
             devices,
@@ -173,10 +171,10 @@ impl DevicePlan {
 }
 
 impl Mishap {
-    /// One that may kill a process only if it `kills`.
-    fn draw(lots: &mut Lots, hurt: Duration, devices: usize, kills: bool) -> Mishap {
+    /// One after which a device has forgotten something, only if it `forgets`.
+    fn draw(lots: &mut Lots, hurt: Duration, devices: usize, forgets: bool) -> Mishap {
         let mut device = lots.below(devices as u64) as usize;
-        let kind = match lots.below(if kills { 20 } else { 12 }) {
+        let kind = match lots.below(if forgets { 20 } else { 15 }) {
             0..7 => {
                 device = device.max(1);
                 MishapKind::Link(LinkTrouble::draw(lots.below(LinkTrouble::KINDS), lots))
@@ -186,9 +184,8 @@ impl Mishap {
             9 => MishapKind::DiskSlow(lots.millis(5..=300)),
             10 | 11 => MishapKind::Stop,
             12..15 => MishapKind::Crash,
-            15 | 16 => MishapKind::PowerCut,
-            17 => MishapKind::MemoryLost,
-            18 => MishapKind::MemoryOld,
+            15..18 => MishapKind::PowerCut,
+            18 => MishapKind::MemoryLost,
             _ => MishapKind::StoreLost,
         };
         let at = lots.millis(0..=hurt.as_millis() as u64);
@@ -214,9 +211,15 @@ impl Mishap {
             }
             MishapKind::PowerCut => net.bring(Fault::CutPower).await,
             MishapKind::Stop => device.machine.set_stop(true),
-            MishapKind::Crash | MishapKind::MemoryLost | MishapKind::MemoryOld | MishapKind::StoreLost => {
+            MishapKind::Crash => {
                 net.bring(Fault::End).await;
-                // What is remembered is older than what is in the folder.
+                // What was just done in the folder for peers may not be noted.
+                if folder.has_just_applied() || !store.knows_all() {
+                    folder.works().forget();
+                }
+            }
+            MishapKind::MemoryLost | MishapKind::StoreLost => {
+                net.bring(Fault::End).await;
                 folder.works().forget();
             }
         }
@@ -242,7 +245,6 @@ impl Mishap {
             MishapKind::Stop => device.machine.set_stop(false),
             // Another mishap may have started it meanwhile: it forgets when it ends.
             MishapKind::MemoryLost => store.lose_memory(),
-            MishapKind::MemoryOld => store.age_memory(),
             MishapKind::StoreLost => {
                 net.bring(Fault::End).await;
                 store.lose_all();

@@ -21,6 +21,19 @@ pub(super) fn mount(owner: &Owner, root: &Path, stage: &Stage<'_>) -> Result<Pro
     stage.start_reader(command, "farshore mount")
 }
 
+/// Shares a folder, and mounts it on the reader's side, where it has a folder of its own.
+pub(super) fn together(stage: &Stage<'_>, folder: &Path) -> Result<(Owner, Mounted), Trouble> {
+    let mut share = farshore(stage, "owner")?;
+    share.args(["share", "--listen", &format!("{}:0", stage.owner_address())]).arg(folder);
+    let mut process = stage.start_owner(share, "farshore share")?;
+    let at = process.first_line(START_LIMIT)?;
+    let root = stage.new_dir("mnt")?;
+    let mut mount = farshore(stage, "reader")?;
+    mount.args(["mount", &at]).arg(&root);
+    let mounted = Mounted::wait_for_any(stage.start_reader(mount, "farshore mount")?, root)?;
+    Ok((Owner { process: Some(process), at }, mounted))
+}
+
 /// Shares a folder and mounts it for its owner.
 pub(super) fn own_folder(stage: &Stage<'_>, folder: &Path) -> Result<Mounted, Trouble> {
     let root = stage.new_dir("mnt")?;

@@ -145,6 +145,20 @@ impl Contender {
         Ok(Reader::Mounted(Mounted::wait(process?, root, stage)?))
     }
 
+    /// Shares a folder that both sides may change, and mounts it on the reader's. Only [`Contender::Farshore`] tells each side
+    /// of the other's changes.
+    pub(crate) fn together(self, stage: &Stage<'_>, folder: &Path) -> Result<(Owner, Mounted), Trouble> {
+        match self {
+            Contender::Farshore => farshore::together(stage, folder),
+            Contender::Sshfs
+            | Contender::SshfsTuned
+            | Contender::RcloneHttp
+            | Contender::RcloneSftp
+            | Contender::Plain
+            | Contender::Stream => Err(Trouble::Failed("it tells nobody of changes".to_owned())),
+        }
+    }
+
     /// Works in a folder of its own. Only [`Contender::Farshore`] has a mount for that, and only [`Contender::Plain`] needs none.
     pub(crate) fn own_folder(self, stage: &Stage<'_>, folder: &Path) -> Result<OwnFolder, Trouble> {
         match self {

@@ -55,7 +55,7 @@ pub(super) fn copy(
 }
 
 /// How many files were copied whole.
-fn copied_files(copy: &Path, content: Content) -> Result<u64, Trouble> {
+pub(super) fn copied_files(copy: &Path, content: Content) -> Result<u64, Trouble> {
     let Content::Tree { bytes, .. } = content else { return Ok(0) };
     let mut files = 0;
     for dir in std::fs::read_dir(copy)? {

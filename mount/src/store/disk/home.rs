@@ -3,6 +3,7 @@
 use super::chores::Chores;
 use super::descriptors::Descriptors;
 use super::dir::{Dir, full};
+use super::journal::Noting;
 use super::lock::{LOCK, LockError, lock};
 use super::names::{self, Kind};
 use super::room::{Room, reserve_bytes};
@@ -51,6 +52,10 @@ pub(super) struct Home {
     are_sidecars_left: AtomicBool,
     /// One at a time saves.
     pub(super) saving: Ranked<()>,
+    /// What is noted of what is remembered.
+    pub(super) noting: Ranked<Noting>,
+    /// Whoever had the store before has closed it.
+    pub(super) was_closed: bool,
     shelf: Ranked<Shelf>,
     /// Held until all else is done.
     lock: OwnedFd,
@@ -121,7 +126,7 @@ impl Home {
         let private = Dir::open_in(&dir, PRIVATE, trouble).map_err(io_error)?;
         let lock = lock(&private)?;
         let partial = Dir::open_in(&private, "partial", trouble).map_err(io_error)?;
-        let home = Home {
+        let mut home = Home {
             dir,
             private,
             partial,
@@ -132,6 +137,8 @@ impl Home {
             small_writes: Chores::default(),
             are_sidecars_left: AtomicBool::new(false),
             saving: Ranked::new(Rank::Saving, ()),
+            noting: Ranked::new(Rank::Journal, Noting::default()),
+            was_closed: false,
             shelf: Ranked::new(Rank::Shelf, Shelf::default()),
             lock,
         };
@@ -140,12 +147,13 @@ impl Home {
     }
 
     /// Takes the mark of a clean stop away before anything is changed, and removes what nobody can go on with.
-    fn begin(&self) -> io::Result<()> {
+    fn begin(&mut self) -> io::Result<()> {
         let is_clean = self.private.names()?.iter().any(|name| name.as_bytes() == CLEAN.as_bytes());
         if is_clean {
             self.private.remove(CLEAN)?;
             self.private.sync_names()?;
         }
+        self.was_closed = is_clean;
         self.clear_applying()?;
         let (mut partials, mut sidecars, mut soons) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for name in self.partial.names()? {

@@ -1,0 +1,172 @@
+//! What is remembered of a share that is kept in a folder: a whole copy in a file of its own, and beside it journals of what has
+//! changed since. `docs/TREE.md` has both.
+
+use super::home::Home;
+use super::known;
+use crate::store::journal::{Journals, RecallError, Recalled};
+use farshore_engine::{Changes, Memory};
+use farshore_proto::{Boot, ShareId, encode_memory};
+use std::fs::File;
+use std::io::{self, IoSlice};
+
+/// The copy.
+pub(super) const MEMORY: &str = "memory";
+
+/// What journals are called, before their number.
+const JOURNAL: &str = "journal-";
+
+/// Where Linux says which time it is that it is running: 32 hex digits with dashes between them.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What is known of the journals, and the one that is written.
+#[derive(Debug, Default)]
+pub(super) struct Noting {
+    /// `None` until somebody asks what is remembered.
+    journals: Option<Journals>,
+    file: Option<File>,
+}
+
+/// What is remembered of `share`; `None` if nothing ever was. What cannot be used is told in the log.
+pub(super) fn load(home: &Home, share: ShareId) -> Option<Memory> {
+    let mut noting = home.noting.lock();
+    let boot = boot();
+    let recalled = numbers(home).map_err(RecallError::Io).and_then(|numbers| {
+        let files = numbers.iter().filter_map(|number| Some((*number, known::load(home, &name(*number)).transpose()?)));
+        let files = files.map(|(number, bytes)| bytes.map(|bytes| (number, bytes))).collect::<io::Result<_>>()?;
+        Ok((Journals::recall(share, boot, home.was_closed, known::load(home, MEMORY)?, &files), numbers))
+    });
+    let recalled = match recalled {
+        Ok((Ok(recalled), _)) => Ok(recalled),
+        Ok((Err(error), numbers)) => Err((error, numbers.last().copied())),
+        Err(error) => Err((error, None)),
+    };
+    let Recalled { journals, memory } = recalled.unwrap_or_else(|(error, last)| {
+        tracing::warn!(
+            "what was remembered of the share is of no use, and the folder is compared with its peers anew: {error}"
+        );
+        Recalled { journals: Journals::anew(share, boot, last.unwrap_or(0)), memory: None }
+    });
+    // What is written goes on.
+    noting.journals.get_or_insert(journals);
+    memory
+}
+
+/// Appends what has changed. A kill does not undo that. Says whether it is time for a new copy.
+pub(super) fn note(home: &Home, share: ShareId, changes: &Changes) -> io::Result<bool> {
+    let _open = home.enter()?;
+    let mut noting = home.noting.lock();
+    noting.append(home, share, |journals| journals.frame_of(changes).map(Some))?;
+    Ok(noting.of(share)?.is_long())
+}
+
+/// Makes durable what was noted, and what the folder held then.
+pub(super) fn sync(home: &Home, share: ShareId) -> io::Result<()> {
+    let _open = home.enter()?;
+    let (number, len_bytes) = {
+        let mut noting = home.noting.lock();
+        let journals = noting.of(share)?;
+        (journals.number(), journals.len_bytes())
+    };
+    // Nobody waits for this who has something to note.
+    home.private.sync_all()?;
+    home.noting.lock().append(home, share, |journals| Ok(journals.mark_of(number, len_bytes)))
+}
+
+/// What is noted from now on follows what [`save`] is given with the number that this returns.
+pub(super) fn begin(home: &Home, share: ShareId) -> io::Result<u64> {
+    let _open = home.enter()?;
+    let mut noting = home.noting.lock();
+    noting.file = None;
+    Ok(noting.of(share)?.begin_next())
+}
+
+/// Replaces the copy. Durable when it returns: there is always a whole one with all that follows it, this one or the one before.
+pub(super) fn save(home: &Home, share: ShareId, number: u64, memory: &Memory) -> io::Result<()> {
+    let bytes =
+        encode_memory(share, number, memory).map_err(|error| io::Error::new(io::ErrorKind::FileTooLarge, error))?;
+    let _open = home.enter()?;
+    // It says what the folder held: that must not be lost by what it is remembered through.
+    home.private.sync_all()?;
+    known::save(home, MEMORY, &bytes)?;
+    home.noting.lock().of(share)?.note_copied(number, bytes.len());
+    numbers(home)?.into_iter().filter(|old| *old < number).try_for_each(|old| home.private.remove(&name(old)))
+}
+
+impl Noting {
+    /// The journals of `share`.
+    fn of(&mut self, share: ShareId) -> io::Result<&mut Journals> {
+        let other = || io::Error::new(io::ErrorKind::InvalidInput, "nobody has asked what is remembered of this share");
+        self.journals.as_mut().filter(|journals| journals.share() == share).ok_or_else(other)
+    }
+
+    /// Appends to the journal. If that fails, nothing is appended to it any more.
+    fn append(
+        &mut self,
+        home: &Home,
+        share: ShareId,
+        frame: impl FnOnce(&Journals) -> io::Result<Option<Vec<u8>>>,
+    ) -> io::Result<()> {
+        let appended = self.try_append(home, share, frame);
+        if appended.is_err() {
+            self.of(share)?.note_failed();
+        }
+        appended
+    }
+
+    /// The journal is begun if there is none yet.
+    fn try_append(
+        &mut self,
+        home: &Home,
+        share: ShareId,
+        frame: impl FnOnce(&Journals) -> io::Result<Option<Vec<u8>>>,
+    ) -> io::Result<()> {
+        let journals = self.of(share)?;
+        let Some(frame) = frame(journals)? else { return Ok(()) };
+        let name = name(journals.number());
+        if let Some(header) = journals.header() {
+            // What is left of a life of which not all is believed.
+            for left in numbers(home)?.into_iter().filter(|number| *number > journals.number()) {
+                home.private.remove(&self::name(left))?;
+            }
+            let file = home.private.create(&name)?;
+            home.private.write_all(&name, &file, &header)?;
+            journals.note_appended(header.len());
+            self.file = Some(file);
+        }
+        let Noting { journals: Some(journals), file: Some(file) } = self else { return Ok(()) };
+        write_at(home, &name, file, &frame, journals.len_bytes())?;
+        journals.note_appended(frame.len());
+        Ok(())
+    }
+}
+
+fn write_at(home: &Home, name: &str, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match home.private.write(name, file, &[IoSlice::new(&bytes[done..])], offset + done as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => done += count,
+        }
+    }
+    Ok(())
+}
+
+fn name(number: u64) -> String {
+    format!("{JOURNAL}{number}")
+}
+
+/// The numbers of the journals that lie there, in order.
+fn numbers(home: &Home) -> io::Result<Vec<u64>> {
+    let names = home.private.names()?;
+    let numbers = names.iter().filter_map(|name| name.to_str().ok()?.strip_prefix(JOURNAL)?.parse().ok());
+    let mut numbers: Vec<u64> = numbers.collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Which time it is that the machine is running.
+fn boot() -> Boot {
+    let id = std::fs::read_to_string(BOOT_ID).ok();
+    let number = id.and_then(|id| u128::from_str_radix(&id.trim().replace('-', ""), 16).ok());
+    number.map_or(Boot::UNKNOWN, |number| Boot(number.to_be_bytes()))
+}
