@@ -486,10 +486,7 @@ fn what_stands_beside_something_else_under_a_name_that_only_who_has_no_bytes_gav
     assert!(to.to_string().starts_with("taken.conflict-"), "{to}");
     let out = end(&mut hand, effect, ops.iter().map(|_| Ok(facts(44))).collect());
     assert!(matches!(announced(&out, &to.to_string()), Some(Some(_))), "{out:?}");
-    let view = hand.engine.view();
-    let Some(Collected::Whole(memory)) = view.begin_memory().map(|part| view.collect_memory(part, 100)) else {
-        panic!("this is all at once")
-    };
+    let memory = hand.engine.view().memory().unwrap();
     let taken = memory.entries().iter().find(|(at, ..)| *at == path("taken"));
     assert!(taken.is_some_and(|(.., revision)| revision.others.is_empty()), "it is somewhere else now");
 }
