@@ -491,6 +491,29 @@ fn what_stands_beside_something_else_under_a_name_that_only_who_has_no_bytes_gav
     assert!(taken.is_some_and(|(.., revision)| revision.others.is_empty()), "it is somewhere else now");
 }
 
+/// It cannot be told as one change, and nobody who renames it there has any of the bytes.
+#[test]
+fn what_is_away_and_disputed_keeps_its_name_when_it_is_renamed() {
+    let mut hand = at_rest(&[]);
+    let made = |counter| Dot { author: DeviceTag(3), counter };
+    let (first, other) = (made(5), Sibling { dot: made(6), record: file_record(700, 1) });
+    let version = Version::default().with(first).with(other.dot);
+    let revision = Revision { version, dot: first, others: vec![other].into() };
+    let change = Change::Put { path: path("f"), record: file_record(900, 9), revision, replaced: false };
+    hand.event(change);
+    let (from, to) = (path("f"), path("new"));
+    for sighted in [&from, &to] {
+        observe(&mut hand, Observation::Sighted { path: sighted.clone() });
+    }
+    let out = observe(&mut hand, Observation::Moved { from: from.clone(), to: to.clone() });
+    assert!(Hand::notices(&out).contains(&&Notice::LookAt { path: from.clone() }), "{out:?}");
+    for missing in [&from, &to] {
+        let out = observe(&mut hand, Observation::Missing { path: missing.clone() });
+        assert_eq!(announced(&out, &missing.to_string()), None);
+    }
+    assert!(hand.engine.view().away(&from).is_some());
+}
+
 #[test]
 fn who_lists_holds_nobody_up_and_has_to_go_on() {
     let mut hand = holding();
