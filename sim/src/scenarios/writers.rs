@@ -60,11 +60,22 @@ fn together<F: Future<Output = ()> + 'static>(
         async move {
             fate(team.clone()).await;
             settled(&team, AGREEMENT).await;
+            let began = Instant::now();
+            // The disk takes its time for each content, and the end waits for that only for a while.
+            while team.iter().any(|device| is_busy(device, team.len())) {
+                assert!(began.elapsed() < AGREEMENT, "what was fetched is not saved");
+                tokio::time::sleep(millis(100)).await;
+            }
             phase.set(Phase::Over);
         }
         .boxed_local()
     });
     world::run(setup, &vec![true; devices], history, prepare, script, fate)
+}
+
+/// Whether anything is under way but what waits for news of the other devices.
+fn is_busy(device: &Device, devices: usize) -> bool {
+    device.running.get().is_some_and(|node| node.view(|view| view.running()) >= devices)
 }
 
 fn setup(seed: u64) -> Setup {
