@@ -176,6 +176,12 @@ impl Content {
         }
     }
 
+    /// Whether all that was asked for of it was not to be had, and nothing of that is here: it is tried again later.
+    pub(crate) fn rests(&self) -> bool {
+        let rests = |fetch: &ChunkFetch| matches!(fetch.phase, Phase::Backoff(_)) && fetch.arrived.is_empty();
+        !self.chunks.is_empty() && self.chunks.values().all(rests)
+    }
+
     /// Takes a chunk off those that are on their way. An empty map that once held something keeps room for eleven
     /// chunks, which is more than all the rest of a small file costs: it is given back.
     pub(crate) fn take_chunk(&mut self, chunk: u64) -> Option<ChunkFetch> {

@@ -4,8 +4,9 @@ use crate::blocked::{Blocked, Blocker};
 use crate::engine::Engine;
 use crate::ids::Ino;
 use crate::path::RelPath;
-use crate::record::{Kind, Stamp};
+use crate::record::{Kind, Record, Stamp};
 use crate::tree::{Node, Origin};
+use crate::version::Sibling;
 use core::ops::Bound;
 use std::collections::BTreeSet;
 
@@ -27,6 +28,8 @@ pub(crate) struct Due {
     is_stuck: bool,
     /// The files that peers have and our folder has not, by their bytes. Some may not be so any more.
     wanted: BTreeSet<(Stamp, Ino)>,
+    /// The files that stand beside what the tree has somewhere, by their bytes. Some may not do so any more.
+    beside: BTreeSet<(Stamp, Ino)>,
 }
 
 impl Due {
@@ -128,18 +131,37 @@ impl Engine {
             let is_so = |(stamp, ino): &(Stamp, Ino)| tree.get(*ino).and_then(wanted_by) == Some(*stamp);
             self.replica.folder.due.wanted.retain(is_so);
         }
+        let beside = std::mem::take(&mut self.replica.folder.due.beside);
+        let is_so = |(stamp, ino): &(Stamp, Ino)| self.sibling_with(*ino, *stamp).is_some();
+        self.replica.folder.due.beside = beside.into_iter().filter(is_so).collect();
         news
     }
 
     fn sort(&mut self, path: RelPath) {
         let ino = self.tree.resolve(path.names());
-        let wanted = ino.and_then(|ino| Some((wanted_by(self.tree.get(ino)?)?, ino)));
+        let node = ino.and_then(|ino| self.tree.get(ino));
+        let wanted = node.and_then(wanted_by).zip(ino);
+        let others = node.map(|node| node.revision.others.iter()).into_iter().flatten();
+        let beside: Vec<(Stamp, Ino)> = others.filter_map(|other| bytes_of(&other.record)).zip(ino).collect();
         let due = &mut self.replica.folder.due;
         due.is_stuck = false;
         due.remove(&path);
         let sorted = if ino.is_some() { &mut due.there } else { &mut due.gone };
         sorted.insert(path);
         due.wanted.extend(wanted);
+        due.beside.extend(beside);
+    }
+
+    /// What stands beside what the tree says of an entry, and has these bytes.
+    fn sibling_with(&self, ino: Ino, stamp: Stamp) -> Option<&Sibling> {
+        let mut others = self.tree.get(ino)?.revision.others.iter();
+        others.find(|other| bytes_of(&other.record) == Some(stamp))
+    }
+
+    /// The files that have these bytes and stand beside what the tree says of a path.
+    pub(crate) fn standing_beside(&self, stamp: Stamp) -> impl Iterator<Item = (RelPath, &Sibling)> {
+        let noted = self.replica.folder.due.beside.range((stamp, Ino(0))..=(stamp, Ino(u64::MAX)));
+        noted.filter_map(move |(_, ino)| Some((self.tree.path_of(*ino)?, self.sibling_with(*ino, stamp)?)))
     }
 
     /// The files that are to have these bytes and do not have them in our folder.
@@ -152,11 +174,19 @@ impl Engine {
     }
 }
 
+/// Which bytes it is that something has, if it has any.
+fn bytes_of(record: &Record) -> Option<Stamp> {
+    match record.kind {
+        Kind::File { size_bytes: 1.., stamp } => Some(stamp),
+        Kind::File { .. } | Kind::Dir | Kind::Symlink { .. } => None,
+    }
+}
+
 /// The bytes of a file that our folder has not.
 pub(crate) fn wanted_by(node: &Node) -> Option<Stamp> {
-    match (&node.record.kind, node.origin) {
-        (Kind::File { size_bytes: 1.., stamp }, Origin::Peer(_)) => Some(*stamp),
-        (Kind::File { .. } | Kind::Dir | Kind::Symlink { .. }, _) => None,
+    match node.origin {
+        Origin::Peer(_) => bytes_of(&node.record),
+        Origin::Local(_) => None,
     }
 }
 

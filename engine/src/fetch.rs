@@ -147,10 +147,14 @@ impl Engine {
     /// turn, and of those the oldest. Parked and failed chunks are not missing in this sense: they come by themselves.
     ///
     /// Such files together have no more chunks open than may be under way, whatever has become of those: a peer that
-    /// fails, or a store that is full, does not fill the memory with frames.
+    /// fails, or a store that is full, does not fill the memory with frames. What nobody has, and is only tried again later,
+    /// holds up no other.
     fn next_of_whole_files(&mut self) -> Option<(ContentId, u64)> {
         let wanted_by = |waiting: &Waiting| waiting.for_whole().map(|waiter| waiter.content);
-        let is_missing = |id: &ContentId| !self.contents.get(id).is_some_and(Content::is_complete);
+        let is_missing = |id: &ContentId| {
+            let content = self.contents.get(id);
+            !content.is_some_and(|content| content.is_complete() || content.rests())
+        };
         let waited_for = self.waiting.values().filter_map(wanted_by).filter(is_missing);
         let mut whole: BTreeSet<ContentId> = BTreeSet::new();
         let mut large = 0;

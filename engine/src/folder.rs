@@ -67,6 +67,13 @@ impl FolderState {
         is
     }
 
+    /// If what is being done concerns this directory, what is in it is looked at again.
+    pub(crate) fn look_after(&mut self, dir: &RelPath, inner: &RelPath) {
+        if self.is_in_flight(dir) {
+            self.look.insert(inner.clone());
+        }
+    }
+
     /// This path was looked at.
     pub(crate) fn note_seen(&mut self, path: &RelPath) {
         if self.unclear.remove(path) {
@@ -317,6 +324,12 @@ impl Engine {
         let Some(lost) = lost else { return };
         self.tell_found(to, Held { facts, ..lost.clone() }, &[], out);
         self.tell_gone(path, lost.dot, out);
+        if let (None, Some(stamp)) = (self.tree.resolve(path.names()), lost.stamp()) {
+            // It was kept because its bytes stand beside something else, under a name that it never had here.
+            let beside: Vec<(RelPath, Dot)> =
+                self.standing_beside(stamp).map(|(place, other)| (place, other.dot)).collect();
+            beside.iter().for_each(|(place, dot)| self.tell_gone(place, *dot, out));
+        }
     }
 
     /// Our folder has nothing at a path any more, because that was to be so. The tree may have come to say that it is there

@@ -37,9 +37,10 @@ impl Engine {
             return;
         }
         let parent = path.split_last().and_then(|(parents, _)| RelPath::new(parents.to_vec()).ok());
-        // Without its directory there is no place for it: the scan of that directory will tell it again.
-        if parent.is_some_and(|parent| !self.has_dir(&parent)) {
-            return;
+        if let Some(parent) = parent.filter(|parent| !self.has_dir(parent)) {
+            // Without its directory there is no place for it: the scan of that directory will tell it again. One that has just
+            // been made is known at the end of what is being done, and need not be scanned.
+            return self.replica.folder.look_after(&parent, path);
         }
         if record.kind != Kind::Dir && held.as_ref().is_some_and(|held| held.record.kind == Kind::Dir) {
             self.lose_held_below(path, out);
@@ -134,11 +135,7 @@ impl Engine {
         let is_one = self.can_move(from, to, sighted);
         let place = to.split_last().and_then(|(parents, name)| Some((self.directory(parents).ok()?, name.clone())));
         let (Some(top), Some((parent, name)), true) = (self.tree.resolve(from.names()), place, is_one) else {
-            // What is away stays where it is: nobody would find it at its new place, and it is not gone from its old one.
-            if !is_away {
-                self.move_apart(from, to, sighted, out);
-            }
-            return;
+            return self.move_apart(from, to, sighted, out);
         };
         if self.tree.is_within(parent, top) {
             return self.look_at_both(from, to, out);
@@ -189,8 +186,10 @@ impl Engine {
     /// It is gone from one place, and what is seen at the other is new. What is not in our folder was not there to be
     /// seen.
     fn move_apart(&mut self, from: &RelPath, to: &RelPath, sighted: [bool; 2], out: &mut Vec<Output>) {
+        // What is away and was not moved keeps its name: nobody has removed it, nor what it was to replace.
+        let is_done = !self.is_away(from);
         for (path, sighted) in [from, to].into_iter().zip(sighted) {
-            if sighted {
+            if sighted && is_done {
                 self.replica.folder.note_sighted(path.clone());
             }
         }

@@ -261,8 +261,27 @@ impl Engine {
         {
             return Next::After(vec![Blocker::Change(inner.clone())]);
         }
-        let op = Apply::Remove { path: path.clone(), expect: held.facts };
+        let op = match self.place_beside(path, held) {
+            None => Apply::Remove { path: path.clone(), expect: held.facts },
+            Some(to) if plan.touches(&to) => return Next::After(vec![Blocker::Change(to)]),
+            Some(to) => match to.parent().filter(|_| !self.has_parent(&to)) {
+                Some(parent) => return Next::After(vec![Blocker::Directory(parent)]),
+                None => Apply::KeepCopy { path: path.clone(), to, expect: held.facts, unless: None },
+            },
+        };
         Next::Do(Box::new(Planned { op, becomes: None }))
+    }
+
+    /// The name of the conflict copy that a file is to become of which the folder loses the name, because somebody who had not got
+    /// its bytes has given it another name that is taken: nobody else may have them.
+    fn place_beside(&self, path: &RelPath, held: &Held) -> Option<RelPath> {
+        let has_it_there = |place: &RelPath| {
+            let there = self.replica.folder.behind.get(place);
+            there.is_some_and(|there| there.stamp() == held.stamp())
+        };
+        let mut beside = self.standing_beside(held.stamp()?);
+        let (place, other) = beside.find(|(place, _)| place != path && !has_it_there(place))?;
+        self.free_name_for(&place, &Held { record: other.record.clone(), dot: other.dot, ..held.clone() })
     }
 
     /// Makes the folder what the tree says at a path.

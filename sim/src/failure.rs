@@ -1,5 +1,6 @@
 //! Running something that may panic, and telling what went wrong in a way that can be repeated.
 
+use crate::drawn::Kind;
 use crate::history::History;
 use crate::sabotage::Sabotage;
 use clap::ValueEnum;
@@ -23,6 +24,8 @@ pub struct Case {
     pub seed: u64,
     /// A scenario, or none for what the seed draws.
     pub scenario: Option<String>,
+    /// Of which kind the run is that the seed means; of the one that goes with the seed, if none is named.
+    pub kind: Option<Kind>,
     /// A planted bug.
     pub sabotage: Option<Sabotage>,
 }
@@ -34,6 +37,9 @@ impl Case {
         let mut arguments = vec!["--seed".to_owned(), self.seed.to_string()];
         if let Some(scenario) = &self.scenario {
             arguments.extend(["--scenario".to_owned(), scenario.clone()]);
+        }
+        if let Some(kind) = self.kind.and_then(|kind| kind.to_possible_value()) {
+            arguments.extend(["--kind".to_owned(), kind.get_name().to_owned()]);
         }
         if let Some(sabotage) = self.sabotage.and_then(|sabotage| sabotage.to_possible_value()) {
             arguments.extend(["--sabotage".to_owned(), sabotage.get_name().to_owned()]);

@@ -7,7 +7,9 @@
 //! one history.
 
 pub mod content;
+pub mod drawn;
 pub mod failure;
+pub mod faults;
 pub mod folder;
 pub mod history;
 pub mod kernel;
@@ -22,3 +24,4 @@ pub mod store;
 pub mod sweep;
 pub mod transport;
 pub mod world;
+pub mod writers;

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use farshore_sim::drawn::{Drawn, Kind};
 use farshore_sim::failure::{Case, attempt};
 use farshore_sim::history::History;
-use farshore_sim::plan::{Plan, run_with};
 use farshore_sim::sabotage::Sabotage;
 use farshore_sim::{meta, scenarios, sweep};
 use std::ops::Range;
@@ -32,6 +32,9 @@ enum Command {
         /// Write the whole history here, a line for each thing that happens
         #[arg(long)]
         trace: Option<PathBuf>,
+        /// Which kind of run the seed means; if it is not named, all write with every fourth seed
+        #[arg(long)]
+        kind: Option<Kind>,
         /// Plant a bug, which must be caught
         #[arg(long)]
         sabotage: Option<Sabotage>,
@@ -44,6 +47,9 @@ enum Command {
         /// How many at once
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// Which kind of run the seed means; if it is not named, all write with every fourth seed
+        #[arg(long)]
+        kind: Option<Kind>,
         /// Plant a bug, which must be caught
         #[arg(long)]
         sabotage: Option<Sabotage>,
@@ -56,6 +62,9 @@ enum Command {
         /// A named scenario instead of what the seed draws
         #[arg(long)]
         scenario: Option<String>,
+        /// Which kind of run the seed means; if it is not named, all write with every fourth seed
+        #[arg(long)]
+        kind: Option<Kind>,
         /// Plant a bug, which must be caught
         #[arg(long)]
         sabotage: Option<Sabotage>,
@@ -81,16 +90,18 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run { seed, scenario, trace, sabotage } => run_one(&Case { seed, scenario, sabotage }, trace),
-        Command::Sweep { seeds, jobs, sabotage } => {
-            let failed = sweep::sweep(seeds, jobs.max(1), sabotage)?;
+        Command::Run { seed, scenario, trace, kind, sabotage } => {
+            run_one(&Case { seed, scenario, kind, sabotage }, trace)
+        }
+        Command::Sweep { seeds, jobs, kind, sabotage } => {
+            let failed = sweep::sweep(seeds, jobs.max(1), kind, sabotage)?;
             if failed > 0 {
                 bail!("{failed} of the seeds failed");
             }
             Ok(())
         }
-        Command::Meta { seed, scenario, sabotage } => {
-            let lines = meta::compare(&Case { seed, scenario, sabotage })?;
+        Command::Meta { seed, scenario, kind, sabotage } => {
+            let lines = meta::compare(&Case { seed, scenario, kind, sabotage })?;
             println!("seed {seed}: two runs, the same {lines} lines");
             Ok(())
         }
@@ -108,7 +119,7 @@ fn run_one(case: &Case, trace: Option<PathBuf>) -> anyhow::Result<()> {
         Some(path) => History::to_file(path).with_context(|| format!("cannot write {}", path.display()))?,
         None => History::short(),
     };
-    let plan = Plan::draw(case.seed);
+    let drawn = Drawn::draw(case.seed, case.kind);
     println!("seed {}", case.seed);
     let result = match &case.scenario {
         Some(name) => {
@@ -121,8 +132,8 @@ fn run_one(case: &Case, trace: Option<PathBuf>) -> anyhow::Result<()> {
             attempt(case, &history, |history| (scenario.run)(case.seed, history))
         }
         None => {
-            println!("{plan}");
-            attempt(case, &history, |history| run_with(plan, history, case.sabotage))
+            println!("{drawn}");
+            attempt(case, &history, |history| drawn.run(history, case.sabotage))
         }
     };
     let lines = history.finish().context("cannot write the history")?;

@@ -5,6 +5,7 @@
 //! within bounded time every request is answered, every file reads completely and right, both sides have the same tree,
 //! and nothing is left over.
 
+use crate::faults::{LinkTrouble, Well};
 use crate::folder::{SimFolder, path};
 use crate::history::History;
 use crate::lots::Lots;
@@ -23,10 +24,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The fault budget: at most so many in one run.
-const MAX_FAULTS: u64 = 8;
+pub(crate) const MAX_FAULTS: u64 = 8;
 
 /// How long a fault lasts, in milliseconds.
-const FAULT_MILLIS: std::ops::RangeInclusive<u64> = 20..=12_000;
+pub(crate) const FAULT_MILLIS: std::ops::RangeInclusive<u64> = 20..=12_000;
 
 /// How long the first phase is, in milliseconds.
 const HURT_MILLIS: std::ops::RangeInclusive<u64> = 3_000..=20_000;
@@ -92,16 +93,8 @@ pub struct Trouble {
 /// What can go wrong for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TroubleKind {
-    /// What is sent gets lost.
-    Partition,
-    /// What is sent waits.
-    Hold,
-    /// Each message breaks the link with this probability, out of a hundred.
-    Flaky(u64),
-    /// Messages take so much longer.
-    Slow(Duration),
-    /// Connections carry so many bytes in a millisecond.
-    Narrow(u64),
+    /// The link is not well.
+    Link(LinkTrouble),
     /// The owner's process is away.
     Crash,
     /// The owner's machine is away.
@@ -149,9 +142,13 @@ impl Plan {
             hurt,
         }
     }
+
+    fn well(&self) -> Well {
+        Well { latency: self.latency.1, bytes_per_ms: self.bytes_per_ms }
+    }
 }
 
-fn draw_config(lots: &mut Lots) -> Config {
+pub(crate) fn draw_config(lots: &mut Lots) -> Config {
     Config {
         read_timeout: if lots.chance(40) { lots.millis(1_500..=5_000) } else { lots.millis(5_000..=30_000) },
         on_disconnect: if lots.chance(20) { OnDisconnect::Fail } else { OnDisconnect::Wait },
@@ -198,11 +195,7 @@ pub(crate) fn draw_size(lots: &mut Lots) -> u64 {
 impl Trouble {
     fn draw(lots: &mut Lots, hurt: Duration, readers: u64) -> Trouble {
         let kind = match lots.below(16) {
-            0 => TroubleKind::Partition,
-            1 => TroubleKind::Hold,
-            2 => TroubleKind::Flaky(lots.within(1..=10)),
-            3 => TroubleKind::Slow(lots.millis(50..=400)),
-            4 => TroubleKind::Narrow(lots.within(100..=2_000)),
+            kind @ 0..LinkTrouble::KINDS => TroubleKind::Link(LinkTrouble::draw(kind, lots)),
             5 => TroubleKind::Crash,
             6 => TroubleKind::PowerCut,
             7 => TroubleKind::StoreFull,
@@ -221,18 +214,14 @@ impl Trouble {
 
     async fn begin(&self, plan: &Plan, machine: &Machine, folder: &SimFolder) {
         match self.kind {
-            TroubleKind::Partition => machine.net.bring(Fault::Partition).await,
-            TroubleKind::Hold => machine.net.bring(Fault::Hold).await,
-            TroubleKind::Flaky(of_hundred) => machine.net.bring(Fault::Flaky(of_hundred)).await,
-            TroubleKind::Slow(more) => machine.net.bring(Fault::Latency(plan.latency.1 + more)).await,
-            TroubleKind::Narrow(rate) => machine.net.line.set_bytes_per_ms(rate),
+            TroubleKind::Link(trouble) => trouble.begin(&machine.net, plan.well()).await,
             TroubleKind::Crash => machine.net.bring(Fault::Crash).await,
             TroubleKind::PowerCut => machine.net.bring(Fault::PowerCut).await,
             TroubleKind::StoreFull => machine.store.set_full(true),
             TroubleKind::StoreFailing => machine.store.set_failing(true),
             TroubleKind::StoreSlow(delay) => machine.store.set_delay(delay),
-            TroubleKind::ReaderCrash => machine.net.bring(Fault::EndReader).await,
-            TroubleKind::ReaderPowerCut => machine.net.bring(Fault::CutReader).await,
+            TroubleKind::ReaderCrash => machine.net.bring(Fault::End).await,
+            TroubleKind::ReaderPowerCut => machine.net.bring(Fault::CutPower).await,
             TroubleKind::ReaderStop => machine.set_stop(true),
             TroubleKind::FolderFailing => folder.set_failing(true),
             TroubleKind::FolderSlow(delay) => folder.set_delay(delay),
@@ -241,21 +230,15 @@ impl Trouble {
 
     async fn end(&self, plan: &Plan, machine: &Machine, folder: &SimFolder) {
         match self.kind {
-            TroubleKind::Partition | TroubleKind::Flaky(_) => {
-                machine.net.bring(Fault::Flaky(0)).await;
-                machine.net.bring(Fault::Repair).await;
-            }
-            TroubleKind::Hold => machine.net.bring(Fault::Release).await,
-            TroubleKind::Slow(_) => machine.net.bring(Fault::Latency(plan.latency.1)).await,
-            TroubleKind::Narrow(_) => machine.net.line.set_bytes_per_ms(plan.bytes_per_ms),
+            TroubleKind::Link(trouble) => trouble.end(&machine.net, plan.well()).await,
             TroubleKind::Crash | TroubleKind::PowerCut => machine.net.bring(Fault::Restart).await,
             TroubleKind::StoreFull => machine.store.set_full(false),
             TroubleKind::StoreFailing => machine.store.set_failing(false),
             TroubleKind::StoreSlow(_) => machine.store.set_delay(Duration::ZERO),
-            TroubleKind::ReaderCrash | TroubleKind::ReaderPowerCut => machine.net.bring(Fault::StartReader).await,
+            TroubleKind::ReaderCrash | TroubleKind::ReaderPowerCut => machine.net.bring(Fault::Start).await,
             TroubleKind::ReaderStop => {
                 machine.set_stop(false);
-                machine.net.bring(Fault::StartReader).await;
+                machine.net.bring(Fault::Start).await;
             }
             TroubleKind::FolderFailing => folder.set_failing(false),
             TroubleKind::FolderSlow(_) => folder.set_delay(Duration::ZERO),
@@ -343,7 +326,7 @@ async fn hurt(plan: Plan, folder: SimFolder, machines: Vec<Machine>, is_over: Ar
         machine.net.bring(Fault::Flaky(0)).await;
         machine.net.bring(Fault::Repair).await;
         machine.set_stop(false);
-        machine.net.bring(Fault::StartReader).await;
+        machine.net.bring(Fault::Start).await;
     }
     is_over.store(true, Ordering::Relaxed);
 }
@@ -390,9 +373,9 @@ async fn live(plan: Rc<Plan>, number: usize, stage: Stage, is_over: Arc<AtomicBo
 async fn stop_cleanly(stage: &Stage) {
     stage.kernel.node().shut_down().await;
     if stage.machine.is_stop_wanted() {
-        stage.net.bring(Fault::EndReader).await;
+        stage.net.bring(Fault::End).await;
     } else {
-        stage.net.restart_reader(Fault::EndReader).await;
+        stage.net.restart(Fault::End).await;
     }
     panic!("a process went on after its end");
 }

@@ -1,7 +1,10 @@
 //! Planted bugs: the simulator must catch each of them, or its silence means nothing.
 
-use crate::store::Bug;
+use crate::history::History;
+use crate::store::{Bug, SimStore};
 use crate::world::Stage;
+use crate::writers::folder;
+use crate::writers::world::Device;
 use std::time::{Duration, Instant};
 
 /// A planted bug.
@@ -29,6 +32,12 @@ pub enum Sabotage {
     WatcherSilent,
     /// Reads are answered later than they may be.
     AnswersLate,
+    /// What is remembered of a replica's folder is durable before that itself is.
+    RemembersTooSoon,
+    /// A removal in a replica's folder removes whatever is there.
+    RemovesBlindly,
+    /// What was published in a replica's folder once is published again later.
+    PublishesTwice,
     /// Something is logged as an error.
     LogsError,
     /// A task panics, and nobody waits for it.
@@ -45,28 +54,70 @@ pub(crate) const LATE: Duration = Duration::from_secs(2);
 impl Sabotage {
     /// Plants the bug on a reader's stage. Those that have to be there earlier are planted by the world.
     pub(crate) fn plant(self, stage: &Stage) {
-        match self {
-            Sabotage::StoreCorrupts => stage.store.plant(Bug::Corrupts),
-            Sabotage::StoreHangs => stage.store.plant(Bug::Hangs),
-            Sabotage::StoreForgetsCrashes => stage.store.plant(Bug::ForgetsCrashes),
-            Sabotage::StoreClaimsTooMuch => stage.store.plant(Bug::ClaimsTooMuch),
-            Sabotage::StoreNeverLooks => stage.store.plant(Bug::NeverLooks),
-            Sabotage::StoreKeepsAll => stage.store.plant(Bug::KeepsAll),
-            Sabotage::LineCorrupts => stage.net.line.corrupt(),
-            Sabotage::FolderForgetsVersions => stage.folder.forget_versions(),
-            Sabotage::FolderLeaks => stage.folder.leak(),
-            Sabotage::WatcherSilent => stage.folder.silence(),
-            Sabotage::AnswersLate => {}
-            Sabotage::LogsError => tracing::error!("a planted error"),
-            Sabotage::TaskPanics => drop(tokio::spawn(async { panic!("a planted panic") })),
-            Sabotage::AsksRealClock => {
-                let now = Instant::now();
-                stage.history.note("sabotage", format_args!("{now:?}"));
-            }
-            Sabotage::DrawsRealLots => {
-                let set: std::collections::HashSet<u32> = (0..100).collect();
-                stage.history.note("sabotage", format_args!("{:?}", set.iter().next()));
-            }
+        self.plant_in_store(&stage.store);
+        self.plant_anywhere(&stage.history);
+        if self == Sabotage::LineCorrupts {
+            stage.net.line.corrupt();
+        } else if self == Sabotage::FolderForgetsVersions {
+            stage.folder.forget_versions();
+        } else if self == Sabotage::FolderLeaks {
+            stage.folder.leak();
+        } else if self == Sabotage::WatcherSilent {
+            stage.folder.silence();
+        }
+    }
+
+    /// Plants the bug on a device that writes.
+    pub(crate) fn plant_in(self, device: &Device, history: &History) {
+        self.plant_in_store(&device.machine.store);
+        self.plant_anywhere(history);
+        if self == Sabotage::LineCorrupts {
+            device.machine.net.line.corrupt();
+        } else if self == Sabotage::WatcherSilent {
+            device.folder.plant(folder::Bug::SeesNothing);
+        } else if self == Sabotage::RemovesBlindly {
+            device.folder.plant(folder::Bug::RemovesBlindly);
+        } else if self == Sabotage::PublishesTwice {
+            device.folder.plant(folder::Bug::PublishesTwice);
+        }
+    }
+
+    fn plant_in_store(self, store: &SimStore) {
+        let bug = match self {
+            Sabotage::StoreCorrupts => Bug::Corrupts,
+            Sabotage::StoreHangs => Bug::Hangs,
+            Sabotage::StoreForgetsCrashes => Bug::ForgetsCrashes,
+            Sabotage::StoreClaimsTooMuch => Bug::ClaimsTooMuch,
+            Sabotage::StoreNeverLooks => Bug::NeverLooks,
+            Sabotage::StoreKeepsAll => Bug::KeepsAll,
+            Sabotage::RemembersTooSoon => Bug::RemembersTooSoon,
+            Sabotage::LineCorrupts
+            | Sabotage::FolderForgetsVersions
+            | Sabotage::FolderLeaks
+            | Sabotage::WatcherSilent
+            | Sabotage::AnswersLate
+            | Sabotage::RemovesBlindly
+            | Sabotage::PublishesTwice
+            | Sabotage::LogsError
+            | Sabotage::TaskPanics
+            | Sabotage::AsksRealClock
+            | Sabotage::DrawsRealLots => return,
+        };
+        store.plant(bug);
+    }
+
+    /// Plants a bug that needs neither a disk nor a network.
+    fn plant_anywhere(self, history: &History) {
+        if self == Sabotage::LogsError {
+            tracing::error!("a planted error");
+        } else if self == Sabotage::TaskPanics {
+            drop(tokio::spawn(async { panic!("a planted panic") }));
+        } else if self == Sabotage::AsksRealClock {
+            let now = Instant::now();
+            history.note("sabotage", format_args!("{now:?}"));
+        } else if self == Sabotage::DrawsRealLots {
+            let set: std::collections::HashSet<u32> = (0..100).collect();
+            history.note("sabotage", format_args!("{:?}", set.iter().next()));
         }
     }
 }

@@ -17,6 +17,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -53,6 +54,8 @@ pub enum Bug {
     NeverLooks,
     /// What is to go stays.
     KeepsAll,
+    /// What is remembered of a folder is durable before that itself is.
+    RemembersTooSoon,
 }
 
 /// The disk of one machine. Clones are the same disk.
@@ -68,6 +71,20 @@ struct Disk {
     health: Health,
     /// How long saves take and when they count; `None` for a disk that takes no time.
     lots: Option<Lots>,
+    /// Makes durable what lies beside the store, on the same disk.
+    beside: Beside,
+    /// All that was to be remembered of a folder could be.
+    knows_all: bool,
+}
+
+/// Makes something durable.
+#[derive(Clone)]
+struct Beside(Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Beside")
+    }
 }
 
 impl Default for SimStore {
@@ -85,8 +102,43 @@ impl SimStore {
     }
 
     fn with(lots: Option<Lots>) -> SimStore {
-        let disk = Disk { memory: MemoryStore::default(), is_closed: false, health: Health::default(), lots };
+        let (memory, health) = (MemoryStore::default(), Health::default());
+        let beside = Beside(Arc::new(|| {}));
+        let disk = Disk { memory, is_closed: false, health, lots, beside, knows_all: true };
         SimStore(Arc::new(Mutex::new(disk)))
+    }
+
+    /// The store lies on a disk with something else, which `sync` makes durable. That has happened before it is durable what is
+    /// remembered of that.
+    pub fn lie_beside(&self, sync: impl Fn() + Send + Sync + 'static) {
+        self.disk().beside = Beside(Arc::new(sync));
+    }
+
+    /// Makes durable what lies beside it, before what is remembered of that.
+    fn sync_beside(&self) {
+        let (beside, bug) = {
+            let disk = self.disk();
+            (disk.beside.clone(), disk.health.bug)
+        };
+        if bug != Some(Bug::RemembersTooSoon) {
+            (beside.0)();
+        }
+    }
+
+    /// Whether all that was to be remembered of a folder could be, so far.
+    #[must_use]
+    pub fn knows_all(&self) -> bool {
+        self.disk().knows_all
+    }
+
+    /// What is remembered of a folder is lost, for the next life.
+    pub fn lose_memory(&self) {
+        self.memory().lose_memory();
+    }
+
+    /// All that it holds is lost, for the next life.
+    pub fn lose_all(&self) {
+        self.disk().memory = MemoryStore::default();
     }
 
     /// The process that used it is gone, and the next one opens the store: it finds what was saved.
@@ -299,14 +351,18 @@ impl Store for SimStore {
     }
 
     fn memory(&self, share: ShareId) -> Option<Memory> {
-        self.memory().memory(share)
+        let known = self.memory().memory(share);
+        self.disk().knows_all = true;
+        known
     }
 
     fn note(&self, share: ShareId, changes: Changes) -> BoxFuture<'static, io::Result<bool>> {
         let store = self.clone();
         async move {
             let memory = store.memory();
-            store.step_of_save(memory.note(share, changes)).await
+            let noted = store.step_of_save(memory.note(share, changes)).await;
+            store.disk().knows_all &= noted.is_ok();
+            noted
         }
         .boxed()
     }
@@ -315,7 +371,11 @@ impl Store for SimStore {
         let store = self.clone();
         async move {
             let memory = store.memory();
-            store.step_of_save(memory.sync_journal(share)).await
+            let sync = async {
+                store.sync_beside();
+                memory.sync_journal(share).await
+            };
+            store.step_of_save(sync).await
         }
         .boxed()
     }
@@ -328,7 +388,13 @@ impl Store for SimStore {
         let store = self.clone();
         async move {
             let memory = store.memory();
-            store.step_of_save(memory.save_memory(share, journal, known)).await
+            let save = async {
+                store.sync_beside();
+                memory.save_memory(share, journal, known).await
+            };
+            let saved = store.step_of_save(save).await;
+            store.disk().knows_all |= saved.is_ok();
+            saved
         }
         .boxed()
     }
@@ -355,9 +421,10 @@ fn sabotaged(resumed: Resumed, bug: Option<Bug>) -> (Resumed, Option<u64>) {
             }
             (Resumed { chunks, ..resumed }, lost)
         }
-        Some(Bug::ForgetsCrashes | Bug::Corrupts | Bug::Hangs | Bug::NeverLooks | Bug::KeepsAll) | None => {
-            (resumed, None)
-        }
+        Some(
+            Bug::ForgetsCrashes | Bug::Corrupts | Bug::Hangs | Bug::NeverLooks | Bug::KeepsAll | Bug::RemembersTooSoon,
+        )
+        | None => (resumed, None),
     }
 }
 
@@ -377,6 +444,13 @@ impl Drop for SimStored {
 }
 
 impl SimStored {
+    /// All of its bytes, if every chunk is there.
+    fn all(&self) -> io::Result<Bytes> {
+        let mut bytes = vec![0; usize::try_from(self.size_bytes).map_err(io::Error::other)?];
+        self.read(0, &mut bytes)?;
+        Ok(bytes.into())
+    }
+
     fn lost(&self) -> MutexGuard<'_, Option<u64>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -475,6 +549,17 @@ impl Stored for SimStored {
 
     fn give_away(&self) -> io::Result<()> {
         self.inner.give_away()
+    }
+}
+
+/// All bytes of a content that some [`SimStore`] has whole.
+///
+/// # Errors
+/// Not all of it is there.
+pub(crate) fn all_of(stored: &Arc<dyn Stored>) -> io::Result<Bytes> {
+    match (&**stored as &dyn Any).downcast_ref::<SimStored>() {
+        Some(stored) => stored.all(),
+        None => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Many seeds, several at once, each in a process of its own: a run that aborts or hangs is a failure like any other.
 
+use crate::drawn::Kind;
 use crate::failure::Case;
 use crate::sabotage::Sabotage;
 use anyhow::Context;
@@ -31,10 +32,10 @@ struct Failed {
 ///
 /// # Errors
 /// Runs cannot be started.
-pub fn sweep(seeds: Range<u64>, jobs: usize, sabotage: Option<Sabotage>) -> anyhow::Result<usize> {
+pub fn sweep(seeds: Range<u64>, jobs: usize, kind: Option<Kind>, sabotage: Option<Sabotage>) -> anyhow::Result<usize> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let began = Instant::now();
-    let failures = run(&program, &seeds, jobs, sabotage)?;
+    let failures = run(&program, &seeds, jobs, &|seed| Case { seed, scenario: None, kind, sabotage })?;
     for Failed { case, said } in &failures {
         println!("{}\n\nto see seed {} again:\n  {}\n", said.trim_end(), case.seed, case.command());
     }
@@ -45,7 +46,12 @@ pub fn sweep(seeds: Range<u64>, jobs: usize, sabotage: Option<Sabotage>) -> anyh
     Ok(failures.len())
 }
 
-fn run(program: &Path, seeds: &Range<u64>, jobs: usize, sabotage: Option<Sabotage>) -> anyhow::Result<Vec<Failed>> {
+fn run(
+    program: &Path,
+    seeds: &Range<u64>,
+    jobs: usize,
+    case_of: &(dyn Fn(u64) -> Case + Sync),
+) -> anyhow::Result<Vec<Failed>> {
     let next = AtomicU64::new(seeds.start);
     let done = AtomicU64::new(0);
     let failures: Mutex<Vec<Failed>> = Mutex::default();
@@ -55,7 +61,7 @@ fn run(program: &Path, seeds: &Range<u64>, jobs: usize, sabotage: Option<Sabotag
             if seed >= seeds.end {
                 return Ok(());
             }
-            let case = Case { seed, scenario: None, sabotage };
+            let case = case_of(seed);
             if let Some(said) = run_case(program, &case)? {
                 failures.lock().unwrap_or_else(PoisonError::into_inner).push(Failed { case, said });
             }

@@ -5,6 +5,7 @@
 //! When a reader's process ends, its script ends with it, and the next process begins it anew, on the same disk. What
 //! has to outlive all processes is done by [`Fate`].
 
+use crate::faults::{self, Course, Queue};
 use crate::folder::SimFolder;
 use crate::history::History;
 use crate::kernel::Kernel;
@@ -19,12 +20,14 @@ use farshore_engine::{Config, DeviceTag, Done, Input, Observation, PeerId};
 use farshore_proto::{Hello, ShareId};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, LocalBoxFuture};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
+
+pub use crate::faults::{Fault, Net};
 
 /// The owner's device.
 pub const OWNER: PeerId = PeerId([0x22; 32]);
@@ -33,23 +36,23 @@ pub const OWNER: PeerId = PeerId([0x22; 32]);
 pub const OWNER_HOST: &str = "owner";
 
 /// The names of the readers' hosts.
-pub const READER_HOSTS: [&str; 2] = ["reader", "other"];
+pub const READER_HOSTS: [&str; 4] = ["reader", "other", "third", "fourth"];
+
+/// The share.
+pub(crate) const SHARE: ShareId = ShareId([7; 16]);
 
 /// Where the owner listens.
-const PORT: u16 = 4177;
+pub(crate) const PORT: u16 = 4177;
 
 /// The shortest and the usual length of a step of the simulation.
 const TICK: Duration = Duration::from_millis(1);
-
-/// Segments that a connection holds: enough that it is not what limits throughput.
-const TCP_SEGMENTS: usize = 4096;
 
 /// A tree of up to so many entries is checked after every step, a larger one after every [`SELDOM`]th.
 const SMALL_TREE: u64 = 500;
 const SELDOM: u64 = 200;
 
 /// How long the owner lets readers wait for news: short, so that it soon notices those who have gone.
-const OWNER_WATCH_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const OWNER_WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the owner keeps files open for readers who have lost their connection: short, so that a world can wait for
 /// it. What counts is that it is longer than what the readers' connections need to come back.
@@ -114,63 +117,7 @@ impl Setup {
 }
 
 /// The name of the host from which [`Fate`] acts. It has no connections.
-const FATE_HOST: &str = "fate";
-
-/// What happens to a network, to an owner or to a reader.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Fault {
-    /// What is sent and what is on its way gets lost.
-    Partition,
-    /// Ends a partition; what was lost stays lost.
-    Repair,
-    /// What is sent and what is on its way waits.
-    Hold,
-    /// Everything that waits arrives.
-    Release,
-    /// Each message breaks the link with this probability, out of a hundred; the next one repairs it with one half.
-    Flaky(u64),
-    /// Messages take so long from now on.
-    Latency(Duration),
-    /// The owner's process dies; its system ends the connections.
-    Crash,
-    /// The owner's machine loses its power: nobody is told.
-    PowerCut,
-    /// The owner starts again.
-    Restart,
-    /// The reader's process ends, whatever it is doing; its system ends the connections.
-    EndReader,
-    /// The reader's machine loses its power: nobody is told, and what its store has saved is damaged
-    /// ([`SimStore::lose_power`]).
-    CutReader,
-    /// The reader starts again, unless it runs.
-    StartReader,
-}
-
-/// The network of one reader, and the processes at its two ends.
-#[derive(Clone)]
-pub struct Net {
-    host: &'static str,
-    queue: Arc<Mutex<VecDeque<(&'static str, Fault)>>>,
-    tick: Duration,
-    /// How wide the link is.
-    pub line: Arc<Line>,
-}
-
-impl Net {
-    /// Brings a fault about. Returns when it has happened.
-    pub async fn bring(&self, fault: Fault) {
-        lock(&self.queue).push_back((self.host, fault));
-        // Faults happen between the steps of the simulation.
-        tokio::time::sleep(self.tick * 2).await;
-    }
-
-    /// The reader's process ends by `end`, and the next one starts at once. To be called by its script, which ends with
-    /// it.
-    pub async fn restart_reader(&self, end: Fault) {
-        lock(&self.queue).extend([(self.host, end), (self.host, Fault::StartReader)]);
-        std::future::pending().await
-    }
-}
+pub(crate) const FATE_HOST: &str = "fate";
 
 /// One reader's machine: what outlives its processes. Clones are the same machine.
 #[derive(Clone)]
@@ -185,8 +132,26 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn new(store: SimStore, net: Net) -> Machine {
+    pub(crate) fn new(store: SimStore, net: Net) -> Machine {
         Machine { store, net, stop: Arc::default(), lives: Arc::default(), has_ended: Arc::default() }
+    }
+
+    /// The next of its processes begins, with what its disk has kept. Which one it is, counted from one.
+    pub(crate) fn begin_life(&self) -> u64 {
+        let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
+        if life > 1 {
+            self.store.next_life();
+        }
+        life
+    }
+
+    /// Its script has come to its end.
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
     }
 
     /// From now on the reader is to stop cleanly, or no more.
@@ -222,18 +187,23 @@ pub struct Stage {
     /// The history of the run.
     pub history: History,
     /// The owner's node, while there is one.
-    pub owner: OwnerNode,
+    pub owner: Running,
 }
 
-/// The owner's node, while there is one.
+/// The node of a host, while there is one.
 #[derive(Clone, Default)]
-pub struct OwnerNode(Arc<Mutex<Weak<Node>>>);
+pub struct Running(Arc<Mutex<Weak<Node>>>);
 
-impl OwnerNode {
+impl Running {
     /// The node that runs now.
     #[must_use]
     pub fn get(&self) -> Option<Arc<Node>> {
         lock(&self.0).upgrade()
+    }
+
+    /// From now on it is this one.
+    pub(crate) fn set(&self, node: &Arc<Node>) {
+        *lock(&self.0) = Arc::downgrade(node);
     }
 }
 
@@ -285,18 +255,9 @@ fn run_captured(
     scripts: Vec<Script>,
 ) -> Result<(), String> {
     assert!(scripts.len() <= READER_HOSTS.len(), "a world has at most {} readers", READER_HOSTS.len());
-    let mut sim = turmoil::Builder::new()
-        .rng_seed(setup.seed)
-        .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
-        .tick_duration(setup.tick)
-        .simulation_duration(setup.limit)
-        .min_message_latency(setup.latency.0)
-        .max_message_latency(setup.latency.1)
-        .repair_rate(0.5)
-        .tcp_capacity(TCP_SEGMENTS)
-        .build();
+    let mut sim = faults::build(&setup);
     let readers: Vec<&'static str> = READER_HOSTS[..scripts.len()].to_vec();
-    let (queue, line, owner) = (Arc::default(), Arc::<Line>::default(), OwnerNode::default());
+    let (queue, line, owner) = (Queue::default(), Arc::<Line>::default(), Running::default());
     let setup = Rc::new(setup);
     {
         let lives = Arc::new(Mutex::new(0));
@@ -313,7 +274,7 @@ fn run_captured(
     for ((host, script), number) in readers.iter().copied().zip(scripts).zip(0..) {
         let place =
             Place { setup: setup.clone(), folder: folder.clone(), history: history.clone(), line: line.clone() };
-        let net = Net { host, queue: Arc::clone(&queue), tick: setup.tick, line: line.clone() };
+        let net = Net::new(host, queue.clone(), setup.tick, line.clone());
         let machine = Machine::new(SimStore::new(setup.seed ^ (u64::from(number) + 1) << 16), net);
         machines.push(machine.clone());
         let owner = owner.clone();
@@ -326,61 +287,23 @@ fn run_captured(
             Ok(())
         });
     }
-    loop {
-        history.set_now(sim.elapsed());
-        while let Some((host, fault)) = lock(&queue).pop_front() {
-            history.note(host, format_args!("fault {fault:?}"));
-            bring(&mut sim, host, &machines, fault, folder);
+    let disks = |host: &'static str, fault| match fault {
+        // Whoever watched has gone.
+        Fault::Crash | Fault::PowerCut | Fault::Restart => folder.unwatch(),
+        Fault::CutPower => {
+            machines.iter().filter(|machine| machine.net.host() == host).for_each(|machine| machine.store.lose_power());
         }
-        sim.step().map_err(|error| error.to_string())?;
-        if machines.iter().all(|machine| machine.has_ended.load(Ordering::Relaxed)) {
-            return Ok(());
-        }
-        if sim.elapsed() > setup.limit {
-            return Err(format!("the scripts have not come to their ends within {:?} of simulated time", setup.limit));
-        }
-    }
-}
-
-fn bring(sim: &mut turmoil::Sim<'_>, host: &str, machines: &[Machine], fault: Fault, folder: &SimFolder) {
-    match fault {
-        Fault::Partition => sim.partition(OWNER_HOST, host),
-        Fault::Repair => sim.repair(OWNER_HOST, host),
-        Fault::Hold => sim.hold(OWNER_HOST, host),
-        Fault::Release => sim.release(OWNER_HOST, host),
-        Fault::Flaky(of_hundred) => sim.set_link_fail_rate(OWNER_HOST, host, of_hundred as f64 / 100.0),
-        Fault::Latency(latency) => sim.set_link_latency(OWNER_HOST, host, latency),
-        Fault::Crash => {
-            folder.unwatch();
-            sim.crash(OWNER_HOST);
-        }
-        Fault::PowerCut => {
-            for machine in machines {
-                sim.partition(OWNER_HOST, machine.net.host);
-            }
-            folder.unwatch();
-            sim.crash(OWNER_HOST);
-            for machine in machines {
-                sim.repair(OWNER_HOST, machine.net.host);
-            }
-        }
-        Fault::Restart => {
-            folder.unwatch();
-            sim.bounce(OWNER_HOST);
-        }
-        Fault::EndReader => sim.crash(host),
-        Fault::CutReader => {
-            sim.partition(OWNER_HOST, host);
-            sim.crash(host);
-            sim.repair(OWNER_HOST, host);
-            machines.iter().filter(|machine| machine.net.host == host).for_each(|machine| machine.store.lose_power());
-        }
-        Fault::StartReader => {
-            if !sim.is_host_running(host) {
-                sim.bounce(host);
-            }
-        }
-    }
+        Fault::Partition
+        | Fault::Repair
+        | Fault::Hold
+        | Fault::Release
+        | Fault::Flaky(_)
+        | Fault::Latency(_)
+        | Fault::End
+        | Fault::Start => {}
+    };
+    let course = Course { queue: &queue, others: &readers, history, limit: setup.limit };
+    course.run(&mut sim, disks, || machines.iter().all(Machine::has_ended))
 }
 
 /// What a host needs of its world.
@@ -392,23 +315,14 @@ struct Place {
     line: Arc<Line>,
 }
 
-fn reader_id(number: u8) -> PeerId {
+pub(crate) fn reader_id(number: u8) -> PeerId {
     PeerId([0x11 + number; 32])
 }
 
 /// One life of a reader's process.
-async fn live_as_reader(
-    place: Place,
-    number: u8,
-    machine: Machine,
-    owner: OwnerNode,
-    script: Script,
-) -> turmoil::Result {
+async fn live_as_reader(place: Place, number: u8, machine: Machine, owner: Running, script: Script) -> turmoil::Result {
     let (host, store, net) = (READER_HOSTS[usize::from(number)], machine.store.clone(), machine.net.clone());
-    let life = machine.lives.fetch_add(1, Ordering::Relaxed) + 1;
-    if life > 1 {
-        store.next_life();
-    }
+    let life = machine.begin_life();
     let guest = place.setup.guest.as_ref().filter(|_| number == 0).map(|guest| guest.folder.clone());
     let node = start_reader(&place, host, number, store.clone(), life, guest.clone());
     if let Some(folder) = guest {
@@ -418,13 +332,13 @@ async fn live_as_reader(
     let late = if setup.sabotage == Some(Sabotage::AnswersLate) { LATE } else { Duration::ZERO };
     let read_timeout = setup.config.read_timeout.saturating_sub(late);
     let kernel = Kernel::new(node, folder.clone(), history.clone(), host, read_timeout);
-    let has_ended = machine.has_ended.clone();
+    let this = machine.clone();
     let stage = Stage { kernel, folder, store, net, machine, life, history, owner };
     if let Some(sabotage) = setup.sabotage {
         sabotage.plant(&stage);
     }
     script(stage).await;
-    has_ended.store(true, Ordering::Relaxed);
+    this.end();
     Ok(())
 }
 
@@ -454,7 +368,7 @@ fn start_reader(
 }
 
 /// One life of the owner's process.
-async fn live_as_owner(place: Place, running: OwnerNode, life: u64) -> turmoil::Result {
+async fn live_as_owner(place: Place, running: Running, life: u64) -> turmoil::Result {
     let Place { setup, folder, history, line } = place;
     let transport = Arc::new(SimTransport::new(OWNER, line));
     let listener = transport.listen(&format!("0.0.0.0:{PORT}")).await?;
@@ -481,7 +395,7 @@ async fn live_as_owner(place: Place, running: OwnerNode, life: u64) -> turmoil::
         remembered: None,
     });
     record(&node, &history, OWNER_HOST, None);
-    *lock(&running.0) = Arc::downgrade(&node);
+    running.set(&node);
     let changes = scan(&node, &folder);
     let guests = Arc::new(Guests::new(Arc::new(Leases::new(LEASE_GRACE))));
     tokio::spawn(server::serve_with(listener, node.clone(), guests, std::future::pending()));
@@ -521,12 +435,12 @@ async fn tell_changes(node: Arc<Node>, mut changes: UnboundedReceiver<Vec<Observ
     }
 }
 
-fn hello() -> Hello {
-    Hello::new(ShareId([7; 16]), None, "sim")
+pub(crate) fn hello() -> Hello {
+    Hello::new(SHARE, None, "sim")
 }
 
 /// Writes every step into the history, and checks the engine after it. What a reader does in this `life` is counted.
-fn record(node: &Node, history: &History, host: &'static str, life: Option<u64>) {
+pub(crate) fn record(node: &Node, history: &History, host: &'static str, life: Option<u64>) {
     let (history, whole) = (history.clone(), history.is_whole());
     let mut steps = 0u64;
     node.record(Box::new(move |step: Step<'_>| {
@@ -549,7 +463,7 @@ fn record(node: &Node, history: &History, host: &'static str, life: Option<u64>)
 }
 
 /// Lets everybody in: who may come in is tested elsewhere.
-struct Anybody;
+pub(crate) struct Anybody;
 
 impl Admission for Anybody {
     fn admit(&self, _: PeerId, _: Hello) -> BoxFuture<'static, bool> {

@@ -1,10 +1,13 @@
 //! The harness is tested too: each planted bug must be caught, and for the right reason.
 
 use farshore_engine::chunk::CHUNK_SIZE;
+use farshore_sim::drawn::Kind;
 use farshore_sim::failure::{Case, attempt};
+use farshore_sim::faults::LinkTrouble;
 use farshore_sim::history::{History, Tally};
 use farshore_sim::plan::{Plan, Trouble, TroubleKind, run_with};
 use farshore_sim::sabotage::Sabotage;
+use farshore_sim::writers::plan::{self as writing, WritingPlan};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -25,7 +28,7 @@ fn busy() -> Plan {
 }
 
 fn run(plan: Plan, sabotage: Option<Sabotage>) -> Result<(), String> {
-    let case = Case { seed: plan.seed, scenario: None, sabotage };
+    let case = Case { seed: plan.seed, scenario: None, kind: None, sabotage };
     attempt(&case, &History::short(), |history| run_with(plan, history, sabotage)).map_err(|failure| failure.what)
 }
 
@@ -124,12 +127,40 @@ fn answers_that_come_late() {
         at: Duration::from_millis(200),
         lasts: Duration::from_secs(12),
         reader: 0,
-        kind: TroubleKind::Partition,
+        kind: TroubleKind::Link(LinkTrouble::Partition),
     };
     let mut plan = Plan { faults: vec![cut], hurt: Duration::from_secs(14), ..busy() };
     plan.config.read_timeout = Duration::from_secs(6);
     assert_eq!(run(plan.clone(), None), Ok(()));
     caught(Sabotage::AnswersLate, plan, "no answer within 4s");
+}
+
+/// In runs in which all write, of so many seeds the bug shows in one at least.
+fn caught_among(seeds: std::ops::Range<u64>, sabotage: Sabotage, reasons: &[&str]) {
+    for seed in seeds {
+        let case = Case { seed, scenario: None, kind: Some(Kind::Writing), sabotage: Some(sabotage) };
+        let body = |history: &History| writing::run_with(WritingPlan::draw(seed), history, Some(sabotage));
+        if let Err(failure) = attempt(&case, &History::short(), body) {
+            assert!(reasons.iter().any(|reason| failure.what.contains(reason)), "{failure}");
+            return;
+        }
+    }
+    panic!("nobody noticed: {sabotage:?}");
+}
+
+#[test]
+fn a_removal_that_removes_whatever_is_there() {
+    caught_among(117..120, Sabotage::RemovesBlindly, &["is nowhere"]);
+}
+
+#[test]
+fn what_is_published_twice() {
+    caught_among(104..107, Sabotage::PublishesTwice, &["is nowhere", "from the dead", "more than once"]);
+}
+
+#[test]
+fn a_watcher_of_a_folder_that_all_change_that_says_nothing() {
+    caught_among(100..104, Sabotage::WatcherSilent, &["for the same everywhere"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ const SEED: u64 = 1;
 
 fn run(name: &str) {
     let scenario = scenarios::find(name).unwrap_or_else(|| panic!("there is no scenario {name}"));
-    let case = Case { seed: SEED, scenario: Some(name.to_owned()), sabotage: None };
+    let case = Case { seed: SEED, scenario: Some(name.to_owned()), kind: None, sabotage: None };
     if let Err(failure) = attempt(&case, &History::short(), |history| (scenario.run)(SEED, history)) {
         panic!("{failure}");
     }
@@ -87,4 +87,8 @@ scenarios! {
     small_cache => "small-cache",
     full_then_room => "full-then-room",
     pinned => "pinned",
+    both_offline => "both-offline",
+    three_offline => "three-offline",
+    crash_in_apply => "crash-in-apply",
+    memory_lost => "memory-lost",
 }

@@ -17,9 +17,21 @@ fn seeds_pass() {
 }
 
 #[test]
+fn what_a_seed_means_is_printed_and_is_of_a_kind_that_can_be_named() {
+    for (arguments, kind) in [
+        (&["run", "--seed", "2"][..], "some read"),
+        (&["run", "--seed", "3"], "all write"),
+        (&["run", "--seed", "3", "--kind", "reading"], "some read"),
+        (&["run", "--seed", "2", "--kind", "writing"], "all write"),
+    ] {
+        assert!(sim(arguments).lines().any(|line| line.trim() == kind), "{arguments:?}");
+    }
+}
+
+#[test]
 fn the_same_seed_twice_is_the_same_history() {
-    for seed in ["3", "7"] {
-        assert!(sim(&["meta", "--seed", seed]).contains("two runs, the same"));
+    for (seed, kind) in [("3", "reading"), ("7", "reading"), ("3", "writing"), ("7", "writing")] {
+        assert!(sim(&["meta", "--seed", seed, "--kind", kind]).contains("two runs, the same"));
     }
 }
 

@@ -58,8 +58,8 @@ pub enum Look {
     },
 }
 
-/// A folder in memory.
-#[derive(Debug)]
+/// A folder in memory. A clone is what a copy of the disk would hold.
+#[derive(Debug, Clone)]
 pub struct Folder {
     names: BTreeMap<RelPath, u64>,
     /// Objects stay when they have lost their names: whoever has one open still reads it.
@@ -164,6 +164,31 @@ impl Folder {
         Some(vec![Look::Path(path.clone())])
     }
 
+    /// Makes a file, or gives the one that stands there new bytes in place: those of a version that whoever writes has chosen.
+    /// `None` if there is no place for a file.
+    pub fn write(&mut self, path: &RelPath, version: u64, size_bytes: u64) -> Option<Vec<Look>> {
+        if !self.is_free_for_file(path) {
+            return None;
+        }
+        let (now, kind) = (self.tick(), ObjectKind::File { version, size_bytes });
+        match self.names.get(path).and_then(|inode| self.objects.get_mut(inode)) {
+            Some(object) if matches!(object.kind, ObjectKind::File { .. }) => {
+                (object.kind, object.modified, object.changed) = (kind, now, now);
+            }
+            Some(_) | None => {
+                let inode = self.object(kind, 0o644);
+                self.put(path, inode);
+            }
+        }
+        Some(vec![Look::Path(path.clone())])
+    }
+
+    /// It holds what it held `earlier`. Its clock and its numbers go on.
+    pub fn go_back_to(&mut self, earlier: &Folder) {
+        self.names.clone_from(&earlier.names);
+        self.objects.clone_from(&earlier.objects);
+    }
+
     /// Makes a directory.
     pub fn make_dir(&mut self, path: &RelPath) -> Option<Vec<Look>> {
         if !self.is_dir_of(path) || self.names.contains_key(path) {
@@ -246,7 +271,10 @@ impl Folder {
     }
 
     /// Does an operation, of a file with this version and size, if it finds what it expects.
-    pub(super) fn apply(&mut self, op: &Apply, file: Option<(u64, u64)>) -> Result<Facts, ApplyError> {
+    ///
+    /// # Errors
+    /// [`ApplyError::Changed`] and [`ApplyError::Same`].
+    pub fn apply(&mut self, op: &Apply, file: Option<(u64, u64)>) -> Result<Facts, ApplyError> {
         let there = |path: &RelPath| self.seen(path).map(|seen| (seen.facts, seen.kind == SeenKind::Dir));
         let is_as_expected = |path: &RelPath, expect: &Facts| {
             there(path).is_some_and(|(facts, is_dir)| facts == *expect || is_dir && facts.inode == expect.inode)

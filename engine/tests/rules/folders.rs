@@ -4,6 +4,7 @@ use farshore_engine::event::{Change, Observation};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record};
 use farshore_engine::testing::{Hand, dir_record, file_record, path};
+use farshore_engine::version::Sibling;
 use farshore_engine::*;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -246,7 +247,7 @@ fn what_is_away_and_cannot_be_renamed_stays_where_it_is() {
             observe(&mut hand, Observation::Sighted { path: path(at) });
         }
         let out = observe(&mut hand, Observation::Moved { from: path("d/f"), to: path(to) });
-        assert_eq!(out, [], "{to}");
+        assert!(Hand::notices(&out).iter().all(|notice| matches!(notice, Notice::LookAt { .. })), "{to}: {out:?}");
         for at in ["d/f", to] {
             observe(&mut hand, Observation::Missing { path: path(at) });
         }
@@ -354,6 +355,18 @@ fn where_something_else_was_found_nothing_is_done_before_somebody_has_looked() {
     let out = hand.found("d", FILE, 0o644, 5, (60, 60));
     let (_, ops) = applied(&out).unwrap();
     assert!(matches!(&ops[0], Apply::KeepCopy { path: at, .. } if *at == path("d")), "{ops:?}");
+}
+
+#[test]
+fn what_is_put_into_a_directory_while_it_is_being_made_is_looked_at_again() {
+    let (mut hand, effect) = with_folder(&[], Config::default());
+    // The directory is there, and nobody has said so yet.
+    let out = hand.found("d/f", FILE, 0o644, 5, (60, 60));
+    assert_eq!(announced(&out, "d/f"), None);
+    let out = end(&mut hand, effect, vec![Ok(facts(40)), Ok(facts(1))]);
+    assert!(Hand::notices(&out).contains(&&Notice::LookAt { path: path("d/f") }), "{out:?}");
+    let out = hand.found("d/f", FILE, 0o644, 5, (60, 60));
+    assert!(matches!(announced(&out, "d/f"), Some(Some(_))), "{out:?}");
 }
 
 #[test]
@@ -471,6 +484,52 @@ fn who_says_nothing_more_for_a_while_has_told_all() {
     removed_by_peer(&mut hand, "f");
     let out = hand.pass(Duration::from_secs(6));
     assert!(applied(&out).is_some_and(|(_, ops)| is_removal(&ops[0])), "{out:?}");
+}
+
+/// Whoever renames a file that is away has no bytes of it: if its new name is taken, those who have them keep them.
+#[test]
+fn what_stands_beside_something_else_under_a_name_that_only_who_has_no_bytes_gave_it_is_kept() {
+    let mut hand = holding();
+    let made = |counter| Dot { author: DeviceTag(3), counter };
+    let (dir, renamed) = (made(5), Sibling { dot: made(6), record: file_record(700, 1) });
+    let version = Version::default().with(dir).with(renamed.dot);
+    let revision = Revision { version, dot: dir, others: vec![renamed.clone()].into() };
+    let change = Change::Put { path: path("taken"), record: dir_record(), revision, replaced: false };
+    let (effect, ops) = applied(&hand.event(change)).unwrap();
+    end(&mut hand, effect, ops.iter().map(|_| Ok(facts(43))).collect());
+    removed_by_peer(&mut hand, "f");
+    let (effect, ops) = applied(&hand.tell(Vec::new())).unwrap();
+    let Apply::KeepCopy { path: from, to, unless: None, .. } = &ops[0] else { panic!("{ops:?}") };
+    assert_eq!(*from, path("f"));
+    assert!(to.to_string().starts_with("taken.conflict-"), "{to}");
+    let out = end(&mut hand, effect, ops.iter().map(|_| Ok(facts(44))).collect());
+    assert!(matches!(announced(&out, &to.to_string()), Some(Some(_))), "{out:?}");
+    let memory = hand.engine.view().memory().unwrap();
+    let taken = memory.entries().iter().find(|(at, ..)| *at == path("taken"));
+    assert!(taken.is_some_and(|(.., revision)| revision.others.is_empty()), "it is somewhere else now");
+}
+
+/// It cannot be told as one change, and nobody who renames it there has any of the bytes.
+#[test]
+fn what_is_away_and_disputed_keeps_its_name_when_it_is_renamed() {
+    let mut hand = at_rest(&[]);
+    let made = |counter| Dot { author: DeviceTag(3), counter };
+    let (first, other) = (made(5), Sibling { dot: made(6), record: file_record(700, 1) });
+    let version = Version::default().with(first).with(other.dot);
+    let revision = Revision { version, dot: first, others: vec![other].into() };
+    let change = Change::Put { path: path("f"), record: file_record(900, 9), revision, replaced: false };
+    hand.event(change);
+    let (from, to) = (path("f"), path("new"));
+    for sighted in [&from, &to] {
+        observe(&mut hand, Observation::Sighted { path: sighted.clone() });
+    }
+    let out = observe(&mut hand, Observation::Moved { from: from.clone(), to: to.clone() });
+    assert!(Hand::notices(&out).contains(&&Notice::LookAt { path: from.clone() }), "{out:?}");
+    for missing in [&from, &to] {
+        let out = observe(&mut hand, Observation::Missing { path: missing.clone() });
+        assert_eq!(announced(&out, &missing.to_string()), None);
+    }
+    assert!(hand.engine.view().away(&from).is_some());
 }
 
 #[test]

@@ -202,6 +202,25 @@ fn what_only_one_has_who_is_away_holds_up_nothing_that_others_have() {
 }
 
 #[test]
+fn what_nobody_has_holds_up_nobody_who_waits_for_another_file() {
+    let large = CHUNK_SIZE + 700;
+    let one_at_once = Config { max_prefetches: 1, ahead_bytes: CHUNK_SIZE, ..only(Config::default()) };
+    let (mut hand, _) = with_two(one_at_once, &[("f", large), ("g", large)]);
+    let mut asked = bring(&mut hand, "f");
+    let (waiting, out) = hand.ask(Request::Bring { path: path("g") });
+    assert!(Hand::fetches(&out).is_empty(), "one at once");
+    let other = loop {
+        let Some(fetch) = asked.pop() else { panic!("nobody is asked for g") };
+        if fetch.path == "g" {
+            break fetch;
+        }
+        asked.extend(Hand::fetches(&hand.fail(&fetch, FetchError::NotYet)));
+    };
+    let out = hand.bring(&other);
+    assert!(!Hand::stores(&out).is_empty() && Hand::reply(&out, waiting).is_none(), "the rest of it is to come");
+}
+
+#[test]
 fn what_nobody_has_is_asked_for_less_and_less_often() {
     let all = Config { fetches_all: true, ..only(Config::default()) };
     let (mut hand, _) = with_two(all, &[]);

@@ -150,6 +150,13 @@ impl MemoryStore {
         }
     }
 
+    /// What is remembered of a share is lost, for the next life.
+    pub fn lose_memory(&self) {
+        let mut shelf = self.shelf();
+        shelf.copy = None;
+        shelf.noted.clear();
+    }
+
     /// Changes a byte of what is saved, as a failing disk does. Says whether there was one.
     pub fn damage(&self, key: ContentKey, offset: u64) -> bool {
         let mut shelf = self.shelf();

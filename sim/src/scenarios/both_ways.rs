@@ -149,8 +149,8 @@ fn crash(seed: u64, history: &History) -> Result<(), String> {
             stage.until("the owner to read everything", RECOVERY, || shared.read.borrow().len() == everything).await;
         }
         match life {
-            1 => stage.net.restart_reader(Fault::EndReader).await,
-            2 => stage.net.restart_reader(Fault::CutReader).await,
+            1 => stage.net.restart(Fault::End).await,
+            2 => stage.net.restart(Fault::CutPower).await,
             _ => shared.end(stage).await,
         }
     })

@@ -10,6 +10,7 @@ mod owner;
 mod restarts;
 mod small;
 mod store;
+mod writers;
 
 use crate::folder::SimFolder;
 use crate::history::History;
@@ -46,6 +47,7 @@ pub const ALL: &[&[Scenario]] = &[
     small::ALL,
     store::ALL,
     restarts::ALL,
+    writers::ALL,
 ];
 
 /// Every scenario, one after the other.

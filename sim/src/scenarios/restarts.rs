@@ -91,7 +91,7 @@ fn ten_crashes(seed: u64, history: &History) -> Result<(), String> {
                 let mut lots = Lots::new(seed ^ stage.life);
                 let crash = async {
                     tokio::time::sleep(lots.millis(1_000..=6_000)).await;
-                    stage.net.restart_reader(Fault::EndReader).await;
+                    stage.net.restart(Fault::End).await;
                 };
                 let ((), read) = tokio::join!(crash, stage.read_to_end(file));
                 unreachable!("a crash ends this: {read} bytes were read");
@@ -115,7 +115,7 @@ fn clean_stop(seed: u64, history: &History) -> Result<(), String> {
         if stage.life == 1 {
             assert_eq!(stage.read_to_end(file).await, chunks(20) + 5);
             stage.shut_down().await;
-            stage.net.restart_reader(Fault::EndReader).await;
+            stage.net.restart(Fault::End).await;
         }
         let served = stage.folder.served().bytes;
         let first = stage.read(file, 0, 1).await;
@@ -137,7 +137,7 @@ fn damaged(seed: u64, history: &History) -> Result<(), String> {
         if stage.life == 1 {
             assert_eq!(stage.read_to_end(file).await, chunks(12));
             stage.saved().await;
-            stage.net.restart_reader(Fault::CutReader).await;
+            stage.net.restart(Fault::CutPower).await;
         }
         assert_eq!(stage.read_to_end(file).await, chunks(12));
         assert_eq!((stage.fetched(), stage.resumed()), (chunks(1), chunks(11)));
@@ -155,7 +155,7 @@ fn edited_while_down(seed: u64, history: &History) -> Result<(), String> {
             assert_eq!(stage.read_to_end(file).await, chunks(24) + 100);
             stage.shut_down().await;
             stage.folder.edit_chunk("f", 7, chunks(24) + 100);
-            stage.net.restart_reader(Fault::EndReader).await;
+            stage.net.restart(Fault::End).await;
         }
         stage.agreed(secs(5)).await;
         assert_eq!(stage.read_to_end(file).await, chunks(24) + 100);
@@ -208,7 +208,7 @@ fn small_cache(seed: u64, history: &History) -> Result<(), String> {
         stage.kernel.release(last);
         if stage.life <= 2 {
             stage.saved().await;
-            stage.net.restart_reader(Fault::EndReader).await;
+            stage.net.restart(Fault::End).await;
         }
         stage.end().await;
     })
@@ -224,7 +224,7 @@ fn full_then_room(seed: u64, history: &History) -> Result<(), String> {
             stage.saved().await;
             stage.store.set_full(true);
             assert_eq!(stage.read_to_end(file).await, chunks(16), "reading needs no room");
-            stage.net.restart_reader(Fault::EndReader).await;
+            stage.net.restart(Fault::End).await;
         }
         assert_eq!(stage.read_to_end(file).await, chunks(16), "nor does it after a crash");
         let saved = if stage.life == 2 { 4 } else { 16 };
@@ -233,7 +233,7 @@ fn full_then_room(seed: u64, history: &History) -> Result<(), String> {
         assert!(stage.kernel.fetch_all(file).await.is_ok());
         stage.saved().await;
         if stage.life == 2 {
-            stage.net.restart_reader(Fault::EndReader).await;
+            stage.net.restart(Fault::End).await;
         }
         stage.kernel.release(file);
         stage.end().await;
@@ -274,7 +274,7 @@ fn pinned(seed: u64, history: &History) -> Result<(), String> {
             assert!(stage.kernel.read_file("other", PIECE).await.is_err(), "there was no room for it");
             stage.net.bring(Fault::Repair).await;
             tokio::time::sleep(millis(100)).await;
-            stage.net.restart_reader(Fault::EndReader).await;
+            stage.net.restart(Fault::End).await;
         }
         assert_eq!(stage.kernel.unpin(path("d")), Ok(()));
         assert!(stage.kernel.evict(path("d")).is_ok_and(|freed_bytes| freed_bytes > 0));

@@ -119,7 +119,7 @@ async fn each_planted_bug_is_a_lie() {
         match bug {
             Bug::ForgetsCrashes => assert_eq!((resumed.chunks.have(), resumed.trust), (1, Trust::Verified)),
             Bug::ClaimsTooMuch => assert_eq!((resumed.chunks.have(), resumed.trust), (2, Trust::Hashed)),
-            Bug::NeverLooks | Bug::Corrupts | Bug::Hangs | Bug::KeepsAll => {
+            Bug::NeverLooks | Bug::Corrupts | Bug::Hangs | Bug::KeepsAll | Bug::RemembersTooSoon => {
                 assert!(stored.clone().verify(0).await.unwrap());
                 let mut first = [0; 1];
                 stored.read(0, &mut first).unwrap();
