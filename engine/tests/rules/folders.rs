@@ -293,6 +293,19 @@ fn what_a_renamed_directory_is_to_lose_or_to_become_is_done_at_its_new_place() {
 }
 
 #[test]
+fn who_looked_before_something_was_done_and_tells_afterwards_is_asked_to_look_again() {
+    let (mut hand, effect, ops) = being_published("d/f", &[("d/f", 700)]);
+    assert!(ops.iter().any(|op| matches!(op, Apply::SetAttributes { path: at, .. } if *at == path("d"))), "{ops:?}");
+    end(&mut hand, effect, did(&ops, 40));
+    // When the file had come into it, and its time was not set yet.
+    let dir = |hand: &mut Hand| hand.found("d", SeenKind::Dir, 0o755, 77, (40, 49));
+    let out = dir(&mut hand);
+    assert_eq!(Hand::notices(&out), [&Notice::LookAt { path: path("d") }]);
+    // Whoever looks again and says the same is believed: a clock may have been set back.
+    assert_eq!(announced(&dir(&mut hand), "d").flatten().map(|record| record.modified.seconds), Some(77));
+}
+
+#[test]
 fn attributes_of_what_is_away_cost_no_bytes() {
     let mut hand = at_rest(&[("f", 700)]);
     let modified = Some(FileTime { seconds: 77, nanos: 0 });
