@@ -6,7 +6,7 @@ use farshore_engine::path::{Name, RelPath};
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::{
     Command, Config, DeviceTag, Done, Dot, Effect, EffectId, Engine, Handle, Ino, Input, LinkId, Output, PeerEvent,
-    PeerId, Position, Reply, ReqId, Request, Time, TreeUpdate,
+    PeerId, Position, Reply, ReqId, Request, Time, TreeUpdate, Xattrs,
 };
 
 /// Entries of the tree that the engine knows, as many as a large source tree has.
@@ -133,7 +133,8 @@ pub fn file_name(file: u64) -> Name {
 /// Never: the paths are short.
 #[must_use]
 pub fn listing() -> Vec<TreeUpdate> {
-    let record = |kind| Record { kind, mode: 0o755, modified: FileTime { seconds: 1, nanos: 0 } };
+    let record =
+        |kind| Record { kind, mode: 0o755, modified: FileTime { seconds: 1, nanos: 0 }, xattrs: Xattrs::default() };
     let path = |names: Vec<Name>| RelPath::new(names).unwrap_or_else(|error| panic!("{error}"));
     let revision = || Dot { author: DeviceTag(1), counter: 1 }.into();
     let mut updates = vec![TreeUpdate::Begin { position: Position { epoch: 1, seq: 0 } }];

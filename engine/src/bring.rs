@@ -8,6 +8,7 @@ use crate::reads::Waiting;
 use crate::record::Kind;
 use crate::tree::Origin;
 use crate::view::View;
+use crate::xattrs::Xattrs;
 
 impl Engine {
     /// Whether our folder has what the tree says of an entry.
@@ -58,6 +59,13 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn away(&self, path: &RelPath) -> Option<Attr> {
         self.engine.away_attr(self.engine.tree.resolve(path.names())?)
+    }
+
+    /// The extended attributes of what [`View::away`] shows; none of what it does not.
+    #[must_use]
+    pub fn away_xattrs(&self, path: &RelPath) -> Xattrs {
+        let ino = self.engine.tree.resolve(path.names()).filter(|ino| self.engine.away_attr(*ino).is_some());
+        ino.and_then(|ino| self.engine.tree.get(ino)).map(|node| node.record.xattrs.clone()).unwrap_or_default()
     }
 
     /// Whether the file at a path is on its way into our own folder, or something else is just being done there.

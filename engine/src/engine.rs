@@ -15,7 +15,7 @@ use crate::output::{Effect, Errno, Output, Reply};
 use crate::peers::Peer;
 use crate::prefetch::Prefetch;
 use crate::reads::Waiting;
-use crate::record::Facts;
+use crate::record::{Facts, Record};
 use crate::replica::Replica;
 use crate::rng::Rng;
 use crate::save::Saving;
@@ -264,7 +264,15 @@ impl Engine {
             Observation::Moved { from, to } => self.on_moved(from, to, out),
             Observation::Unknown { path } => self.on_unknown(&path),
             Observation::Sighted { path } => self.replica.folder.note_sighted(path),
-            Observation::Amended { path, mode, modified } => self.merge_amended(&path, mode, modified, out),
+            Observation::Amended { path, mode, modified, xattrs } => {
+                let amend = |record: Record| Record {
+                    mode: mode.unwrap_or(record.mode),
+                    modified: modified.unwrap_or(record.modified),
+                    xattrs: xattrs.unwrap_or(record.xattrs),
+                    ..record
+                };
+                self.merge_amended(&path, amend, out);
+            }
             Observation::ScanBegin { path } => self.on_scan_begin(path),
             Observation::ScanEnd { path } => self.on_scan_end(&path, out),
         }

@@ -140,6 +140,8 @@ pub enum Observation {
         mode: Option<u16>,
         /// When it was last modified, if that changes.
         modified: Option<crate::record::FileTime>,
+        /// All its extended attributes that travel, if any of them changes.
+        xattrs: Option<crate::xattrs::Xattrs>,
     },
     /// This could not be looked at: what was known of it, and of all below it, is taken to be so still.
     Unknown {
@@ -167,6 +169,9 @@ pub struct Seen {
     pub mode: u16,
     /// When it last changed.
     pub modified: crate::record::FileTime,
+    /// Its extended attributes that travel; `None` if they could not be read, or there are none on that file system: they are
+    /// taken to be what they were.
+    pub xattrs: Option<crate::xattrs::Xattrs>,
     /// What else the file system says of it.
     pub facts: crate::record::Facts,
 }

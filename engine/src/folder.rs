@@ -14,12 +14,13 @@ use crate::path::RelPath;
 use crate::peers::NEWS_WITHIN;
 use crate::planning::Planned;
 use crate::record::{Facts, Kind, Record, Stamp};
-use crate::replica::{NOBODY, Telling};
+use crate::replica::Telling;
 use crate::time::Time;
 use crate::timers::Timer;
 use crate::tree::{Node, Origin};
+use crate::unsettled::Unsettled;
 use crate::version::Dot;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// What is known of our folder besides the tree.
 #[derive(Debug, Default)]
@@ -38,9 +39,7 @@ pub(crate) struct FolderState {
     pub(crate) unclear: BTreeSet<RelPath>,
     /// Where what is told next was done by somebody who saw what the tree has.
     pub(crate) sighted: BTreeSet<RelPath>,
-    /// What the folder holds and is to lose because of what a peer told, and who that was: as long as it has more to tell, that
-    /// may want these bytes elsewhere. [`NOBODY`] stands for an earlier life.
-    unsettled: BTreeMap<RelPath, PeerId>,
+    pub(crate) unsettled: Unsettled,
     /// Contents whose files are in our folder now.
     landed: Vec<ContentId>,
     /// What the disk refused, and when that is tried again. Everything else goes on.
@@ -100,21 +99,9 @@ impl FolderState {
         self.behind.get(path).map(|held| held.record.clone()).filter(|record| record.kind == Kind::Dir)
     }
 
-    /// Whether what a peer has yet to tell may want the bytes at a path.
-    pub(crate) fn is_unsettled(&self, path: &RelPath) -> bool {
-        self.unsettled.contains_key(path)
-    }
-
-    pub(crate) fn note_unsettled(&mut self, path: RelPath, by: PeerId) {
-        self.unsettled.insert(path, by);
-    }
-
     /// A peer has told all that it has to tell, or is not followed any more.
     pub(crate) fn settle_all_of(&mut self, peer: PeerId) {
-        if !self.unsettled.is_empty() {
-            self.unsettled.retain(|_, by| *by != peer && *by != NOBODY);
-            self.due.unstick();
-        }
+        self.due.append(&mut self.unsettled.take_all_of(peer));
     }
 
     /// What the folder holds at and below a path was renamed there.
@@ -126,6 +113,7 @@ impl FolderState {
                 self.unsettled.insert(new.clone(), by);
             }
             self.behind.insert(new.clone(), held);
+            self.due.insert(inner);
             self.due.insert(new);
         }
     }
@@ -158,7 +146,7 @@ impl Engine {
         if let (Origin::Local(facts), Origin::Peer(_)) = (node.origin, telling.origin) {
             let held = Held { record: node.record.clone(), dot: node.revision.dot, facts, mark: node.mark };
             if let (Origin::Peer(by), Some(_)) = (telling.origin, held.stamp()) {
-                self.replica.folder.note_unsettled(path.clone(), by);
+                self.replica.folder.unsettled.insert(path.clone(), by);
             }
             self.replica.folder.behind.insert(path, held);
         }
@@ -218,8 +206,7 @@ impl Engine {
         }
         self.tidy(out);
         let planned = self.plan();
-        let is_connected = |by: &PeerId| self.link_to(*by).is_some();
-        if self.replica.folder.unsettled.values().any(is_connected) {
+        if self.replica.folder.unsettled.tellers().any(|by| self.link_to(by).is_some()) {
             self.apply_again_at(self.now + NEWS_WITHIN);
         }
         if planned.is_empty() {
@@ -237,6 +224,9 @@ impl Engine {
     pub(crate) fn fetch_what_was_lost(&mut self) {
         for stamp in self.replica.folder.behind.take_lost() {
             self.replica.folder.due.unstick();
+            // What else has them may be renamed now, and only who wants them knows where.
+            let mut wanted: BTreeSet<RelPath> = self.wanted_at(stamp).map(|(_, path)| path).collect();
+            self.replica.folder.due.append(&mut wanted);
             self.prefetch_passed(stamp);
         }
     }
@@ -447,6 +437,9 @@ impl Engine {
                 || folder.refused.contains(path)
                 || self.stopping
         };
+        if folder.batch.is_none() && !folder.due.has_news() {
+            self.check_blocked();
+        }
         for (path, held) in folder.behind.iter() {
             let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
             let waits = node.is_some_and(is_file);

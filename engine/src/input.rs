@@ -74,6 +74,11 @@ pub enum Request {
         /// Which.
         ino: Ino,
     },
+    /// The extended attributes of an entry.
+    Xattrs {
+        /// Which.
+        ino: Ino,
+    },
     /// Opens a file for reading.
     Open {
         /// Which.

@@ -23,6 +23,7 @@ impl Engine {
     pub(crate) fn on_request(&mut self, id: ReqId, request: Request, out: &mut Vec<Output>) {
         let result = match request {
             Request::Lookup { parent, name } => self.lookup(parent, &name),
+            Request::Xattrs { ino } => self.node(ino).map(|node| Reply::Xattrs(node.record.xattrs.clone())),
             Request::GetAttr { ino } => self.node(ino).map(|node| Reply::Attr(node.attr(ino))),
             Request::ReadLink { ino } => self.read_link(ino),
             Request::Open { ino, write, whole_from } => self.open(ino, write, whole_from, out),

@@ -30,6 +30,7 @@
 //!     kind: SeenKind::File { size_bytes: 5 },
 //!     mode: 0o644,
 //!     modified: FileTime { seconds: 1_700_000_000, nanos: 0 },
+//!     xattrs: None,
 //!     facts: Facts::default(),
 //! };
 //! let path = path::RelPath::parse(b"hello.txt").unwrap();
@@ -76,9 +77,11 @@ pub mod time;
 pub mod timers;
 pub mod version;
 pub mod view;
+pub mod xattrs;
 
 mod backoff;
 mod behind;
+mod blocked;
 mod bring;
 mod cache;
 mod check;
@@ -110,6 +113,7 @@ mod save;
 mod sources;
 mod tombstones;
 mod tree;
+mod unsettled;
 mod walks;
 
 pub use bitmap::ChunkBitmap;
@@ -137,3 +141,4 @@ pub use time::Time;
 pub use timers::Timer;
 pub use version::{DeviceTag, Dot, Revision, Version};
 pub use view::{ContentView, View};
+pub use xattrs::Xattrs;

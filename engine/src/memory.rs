@@ -256,7 +256,7 @@ impl Engine {
         _ = self.put_all(entries, origin_of, out);
         for (path, in_folder) in otherwise {
             let InFolder { record: Some(record), dot, facts } = in_folder else { continue };
-            self.replica.folder.note_unsettled(path.clone(), NOBODY);
+            self.replica.folder.unsettled.insert(path.clone(), NOBODY);
             self.replica.folder.behind.insert(path.clone(), Held { record, dot, facts, mark });
             self.replica.folder.note_due(path);
         }

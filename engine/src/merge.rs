@@ -112,6 +112,7 @@ fn compare(a: &Sibling, b: &Sibling) -> Ordering {
         .then(a.dot.author.cmp(&b.dot.author))
         .then_with(|| compare_kinds(&one.kind, &other.kind))
         .then(one.mode.cmp(&other.mode))
+        .then_with(|| one.xattrs.cmp(&other.xattrs))
         .then(a.dot.counter.cmp(&b.dot.counter))
 }
 
@@ -195,10 +196,11 @@ fn date_of(time: FileTime) -> String {
 mod tests {
     use super::*;
     use crate::record::Stamp;
+    use crate::xattrs::Xattrs;
     use proptest::prelude::*;
 
     fn record(kind: Kind, seconds: i64) -> Record {
-        Record { kind, mode: 0o644, modified: FileTime { seconds, nanos: 0 } }
+        Record { kind, mode: 0o644, modified: FileTime { seconds, nanos: 0 }, xattrs: Xattrs::default() }
     }
 
     fn file(stamp: u64, seconds: i64) -> Record {
@@ -327,7 +329,9 @@ mod tests {
             (0..3_u64).prop_map(|stamp| Kind::File { size_bytes: stamp, stamp: Stamp(stamp) }),
             (0..2_u8).prop_map(|target| Kind::Symlink { target: [b'a' + target][..].into() }),
         ];
-        let records = (kinds, 0..2_i64, 0..2_u16).prop_map(|(kind, seconds, mode)| Record {
+        let xattrs = (0..2_u8).prop_map(|value| Xattrs::default().with(b"user.a", &[value]));
+        let records = (kinds, 0..2_i64, 0..2_u16, xattrs).prop_map(|(kind, seconds, mode, xattrs)| Record {
+            xattrs: if matches!(kind, Kind::Symlink { .. }) { Xattrs::default() } else { xattrs },
             kind,
             mode,
             modified: FileTime { seconds, nanos: 0 },

@@ -9,9 +9,9 @@ use crate::event::{Change, Seen};
 use crate::ids::Ino;
 use crate::output::{Notice, Output};
 use crate::path::RelPath;
-use crate::record::{FileTime, Kind};
+use crate::record::{Kind, Record};
 use crate::replica::Telling;
-use crate::share::{kept_stamp, record_of};
+use crate::share::record_of;
 use crate::tree::{Node, Origin};
 use crate::version::{Dot, Revision, Sibling, Version};
 
@@ -23,8 +23,8 @@ impl Engine {
         }
         self.replica.folder.note_seen(path);
         let held = self.held_at(path);
-        let stamp = held.as_ref().and_then(|held| kept_stamp(&held.record, held.facts, &seen, moved));
-        let (record, facts) = record_of(seen, stamp, self.config.device);
+        let before = held.as_ref().map(|held| (&held.record, held.facts));
+        let (record, facts) = record_of(seen, before, moved, self.config.device);
         if let Err(reason) = record.check() {
             out.push(Output::Notice(Notice::NotShared { path: path.clone(), reason }));
             return self.merge_missing(path, out);
@@ -131,15 +131,20 @@ impl Engine {
     /// is gone from one place, and what is seen at the other is new.
     pub(crate) fn merge_moved(&mut self, from: &RelPath, to: &RelPath, out: &mut Vec<Output>) {
         let sighted = [from, to].map(|path| self.replica.folder.sighted.remove(path));
+        let is_away = self.is_away(from);
         let is_one = self.can_move(from, to, sighted);
         let place = to.split_last().and_then(|(parents, name)| Some((self.directory(parents).ok()?, name.clone())));
         let (Some(top), Some((parent, name)), true) = (self.tree.resolve(from.names()), place, is_one) else {
-            return self.move_apart(from, to, sighted, out);
+            // What is away stays where it is: nobody would find it at its new place, and it is not gone from its old one.
+            if !is_away {
+                self.move_apart(from, to, sighted, out);
+            }
+            return;
         };
         if self.tree.is_within(parent, top) {
             return self.look_at_both(from, to, out);
         }
-        if !self.is_away(from) {
+        if !is_away {
             self.replica.folder.behind.remove(to);
             self.replica.folder.moved(from, to);
         }
@@ -185,10 +190,8 @@ impl Engine {
     /// It is gone from one place, and what is seen at the other is new. What is not in our folder was not there to be
     /// seen.
     fn move_apart(&mut self, from: &RelPath, to: &RelPath, sighted: [bool; 2], out: &mut Vec<Output>) {
-        // What is away and was not moved keeps its name: nobody has removed it, nor what it was to replace.
-        let is_done = !self.is_away(from);
         for (path, sighted) in [from, to].into_iter().zip(sighted) {
-            if sighted && is_done {
+            if sighted {
                 self.replica.folder.note_sighted(path.clone());
             }
         }
@@ -214,15 +217,12 @@ impl Engine {
     pub(crate) fn merge_amended(
         &mut self,
         path: &RelPath,
-        mode: Option<u16>,
-        modified: Option<FileTime>,
+        amend: impl FnOnce(Record) -> Record,
         out: &mut Vec<Output>,
     ) {
         let node = self.tree.resolve(path.names()).and_then(|ino| self.tree.get(ino));
         let Some(node) = node.filter(|node| matches!(node.origin, Origin::Peer(_))) else { return };
-        let (origin, mut record) = (node.origin, node.record.clone());
-        record.mode = mode.unwrap_or(record.mode);
-        record.modified = modified.unwrap_or(record.modified);
+        let (origin, record) = (node.origin, amend(node.record.clone()));
         if record.check().is_err() || record == node.record {
             return;
         }

@@ -7,6 +7,7 @@ use crate::ids::{ContentId, EffectId, Handle, Ino, LinkId, PeerId, ReqId};
 use crate::input::{DialError, FetchError, Wanted, WatchCursor};
 use crate::path::{Name, RelPath};
 use crate::record::{Facts, FileTime, Record};
+use crate::xattrs::Xattrs;
 
 /// One consequence of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub enum Reply {
     Target(Box<[u8]>),
     /// To [`crate::Request::Open`].
     Opened(Opened),
+    /// To [`crate::Request::Xattrs`].
+    Xattrs(Xattrs),
     /// To [`crate::Request::Read`]: these bytes are here, in the store or in memory. An empty range is end of file.
     Read(Span),
     /// To [`crate::Request::Release`].
@@ -401,6 +404,8 @@ pub enum Apply {
         mode: u16,
         /// When it was last modified.
         modified: FileTime,
+        /// Its extended attributes.
+        xattrs: Xattrs,
     },
     /// Make a symlink.
     MakeSymlink {
@@ -430,6 +435,8 @@ pub enum Apply {
         mode: u16,
         /// When it was last modified, then.
         modified: FileTime,
+        /// Its extended attributes, then.
+        xattrs: Xattrs,
         /// What is there.
         expect: Facts,
         /// What is where it will be, and goes; nothing if `None`.
@@ -447,7 +454,7 @@ pub enum Apply {
         /// [`ApplyError::Same`].
         unless: Option<ContentId>,
     },
-    /// Set permission bits and time of what is there.
+    /// Set permission bits, time and extended attributes of what is there.
     SetAttributes {
         /// Where.
         path: RelPath,
@@ -455,6 +462,8 @@ pub enum Apply {
         mode: u16,
         /// When it was last modified.
         modified: FileTime,
+        /// All its extended attributes that travel; they stay as they are if `None`.
+        xattrs: Option<Xattrs>,
         /// What is there; any directory if `None`.
         expect: Option<Facts>,
     },
@@ -468,6 +477,8 @@ pub enum Apply {
         mode: u16,
         /// When it was last modified.
         modified: FileTime,
+        /// Its extended attributes.
+        xattrs: Xattrs,
         /// What is there now and goes; nothing if `None`.
         expect: Option<Facts>,
     },

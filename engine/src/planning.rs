@@ -3,6 +3,7 @@
 //! A batch is small, however much there is to be done, and only some of that is looked at for one.
 
 use crate::behind::Held;
+use crate::blocked::Blocker;
 use crate::content::Content;
 use crate::due::wanted_by;
 use crate::engine::Engine;
@@ -72,7 +73,7 @@ impl Engine {
             let is_clear = !plan.touches(&dir) && !self.replica.folder.unclear.contains(&dir);
             if let Some(node) = node.filter(|node| matches!(node.origin, Origin::Local(_)) && is_clear) {
                 let Record { mode, modified, .. } = node.record;
-                let op = Apply::SetAttributes { path: dir, mode, modified, expect: None };
+                let op = Apply::SetAttributes { path: dir, mode, modified, xattrs: None, expect: None };
                 plan.push(Planned { op, becomes: Some((node.record.clone(), node.revision.dot)) });
             }
         }
@@ -99,8 +100,9 @@ impl Engine {
             if plan.is_full() {
                 break;
             }
-            if !plan.touches(path) && self.plan_removal(path, plan) {
-                self.replica.folder.due.remove(path);
+            if !plan.touches(path) {
+                let next = self.plan_removal(path, plan);
+                self.take_up(path, next, plan);
             }
         }
         for path in &there {
@@ -108,13 +110,24 @@ impl Engine {
                 break;
             }
             let Some(ino) = self.tree.resolve(path.names()).filter(|_| !plan.touches(path)) else { continue };
-            match self.plan_entry(path, ino, plan) {
-                Next::Do(planned) => plan.push(*planned),
-                Next::Later => continue,
-                Next::Wait => self.fetch_what_waits(ino),
-                Next::Nothing => {}
+            let next = self.plan_entry(path, ino, plan);
+            if let Next::Wait = next {
+                self.fetch_what_waits(ino);
             }
-            self.replica.folder.due.remove(path);
+            self.take_up(path, next, plan);
+        }
+    }
+
+    fn take_up(&mut self, path: &RelPath, next: Next, plan: &mut Plan) {
+        let due = &mut self.replica.folder.due;
+        match next {
+            Next::Do(planned) => {
+                plan.push(*planned);
+                due.remove(path);
+            }
+            Next::Later => {}
+            Next::After(blockers) => due.block(path, blockers),
+            Next::Wait | Next::Nothing => due.remove(path),
         }
     }
 
@@ -127,16 +140,22 @@ impl Engine {
         }
     }
 
-    /// Whether the bytes of what the folder holds at a path are wanted elsewhere, and are not here otherwise: of files that
-    /// exchange their names, none can be renamed before the other. Where they are wanted below that path, it is in the way.
-    fn is_wanted_elsewhere(&self, path: &RelPath, held: &Held) -> bool {
-        let Some(stamp) = held.stamp() else { return false };
-        self.wanted_at(stamp).any(|(ino, at)| !path.is_prefix_of(&at) && self.whole_content(ino).is_none())
+    /// Where the bytes of what the folder holds at a path are wanted, if they are not here otherwise: of files that exchange their
+    /// names, none can be renamed before the other. Where they are wanted below that path, it is in the way.
+    fn wanted_elsewhere(&self, path: &RelPath, held: &Held) -> Option<RelPath> {
+        let is_in_need = |(ino, at): &(Ino, RelPath)| !path.is_prefix_of(at) && self.whole_content(*ino).is_none();
+        self.wanted_at(held.stamp()?).find(is_in_need).map(|(_, at)| at)
     }
 
     /// Whether a peer that has more to tell may want the bytes of what the folder holds at a path.
     fn may_be_wanted(&self, path: &RelPath, held: &Held) -> bool {
-        held.stamp().is_some() && self.replica.folder.is_unsettled(path)
+        held.stamp().is_some() && self.replica.folder.unsettled.contains(path)
+    }
+
+    /// Nothing can be done at a path before its bytes are at another one, where they are wanted.
+    fn after_rename_to(&self, wanted: RelPath) -> Next {
+        let parent = wanted.parent().filter(|_| !self.has_parent(&wanted)).map(Blocker::Directory);
+        Next::After(parent.into_iter().chain([Blocker::Change(wanted)]).collect())
     }
 
     /// What is in the folder under another name is renamed: no bytes are moved.
@@ -177,9 +196,9 @@ impl Engine {
         }
         let over = folder.behind.get(path);
         if over.is_none_or(can_go) {
-            let Record { mode, modified, .. } = node.record;
+            let Record { mode, modified, xattrs, .. } = node.record.clone();
             let (from, to, expect) = (from.clone(), path.clone(), held.facts);
-            let op = Apply::Rename { from, to, mode, modified, expect, over: over.map(|held| held.facts) };
+            let op = Apply::Rename { from, to, mode, modified, xattrs, expect, over: over.map(|held| held.facts) };
             plan.push(Planned { op, becomes: Some((node.record.clone(), node.revision.dot)) });
         }
     }
@@ -187,8 +206,8 @@ impl Engine {
     /// Renames a file out of a directory in the place of which it is wanted.
     fn plan_aside(&self, place: &RelPath, (from, held): (&RelPath, &Held), plan: &mut Plan) {
         let Some(to) = self.free_name_for(place, held).filter(|to| !plan.touches(to)) else { return };
-        let Record { mode, modified, .. } = held.record;
-        let op = Apply::Rename { from: from.clone(), to, mode, modified, expect: held.facts, over: None };
+        let Record { mode, modified, xattrs, .. } = held.record.clone();
+        let op = Apply::Rename { from: from.clone(), to, mode, modified, xattrs, expect: held.facts, over: None };
         plan.push(Planned { op, becomes: Some((held.record.clone(), held.dot)) });
     }
 
@@ -228,23 +247,29 @@ impl Engine {
         })
     }
 
-    /// Removes what the folder has where the tree has nothing. Returns whether nothing is left to be done.
-    fn plan_removal(&self, path: &RelPath, plan: &mut Plan) -> bool {
-        let Some(held) = self.replica.folder.behind.get(path) else { return true };
-        if self.is_wanted_elsewhere(path, held) || self.may_be_wanted(path, held) {
-            // It will be renamed.
-            return false;
+    /// Removes what the folder has where the tree has nothing.
+    fn plan_removal(&self, path: &RelPath, plan: &Plan) -> Next {
+        let Some(held) = self.replica.folder.behind.get(path) else { return Next::Nothing };
+        if let Some(wanted) = self.wanted_elsewhere(path, held) {
+            return self.after_rename_to(wanted);
         }
-        if self.replica.folder.behind.within(path).any(|inner| inner != path && !plan.removes(inner)) {
-            return false;
+        if self.may_be_wanted(path, held) {
+            return Next::After(vec![Blocker::Change(path.clone())]);
+        }
+        if let Some(inner) =
+            self.replica.folder.behind.within(path).find(|inner| *inner != path && !plan.removes(inner))
+        {
+            return Next::After(vec![Blocker::Change(inner.clone())]);
         }
         let op = match self.place_beside(path, held) {
             None => Apply::Remove { path: path.clone(), expect: held.facts },
-            Some(to) if plan.touches(&to) || !self.has_parent(&to) => return false,
+            Some(to) if plan.touches(&to) => return Next::After(vec![Blocker::Change(to)]),
+            Some(to) if !self.has_parent(&to) => {
+                return Next::After(to.parent().map(Blocker::Directory).into_iter().collect());
+            }
             Some(to) => Apply::KeepCopy { path: path.clone(), to, expect: held.facts, unless: None },
         };
-        plan.push(Planned { op, becomes: None });
-        true
+        Next::Do(Box::new(Planned { op, becomes: None }))
     }
 
     /// The name of the conflict copy that a file is to become of which the folder loses the name, because somebody who had not got
@@ -266,9 +291,9 @@ impl Engine {
             return Next::Nothing;
         }
         let (record, dot) = (node.record.clone(), node.revision.dot);
-        let Record { mode, modified, .. } = record;
-        if !self.has_parent(path) && !path.parent().is_some_and(|parent| plan.makes_dir(&parent)) {
-            return Next::Later;
+        let Record { mode, modified, xattrs, .. } = record.clone();
+        if let Some(parent) = path.parent().filter(|parent| !self.has_parent(path) && !plan.makes_dir(parent)) {
+            return Next::After(vec![Blocker::Directory(parent)]);
         }
         let held = self.replica.folder.behind.get(path);
         let path = path.clone();
@@ -278,16 +303,18 @@ impl Engine {
                 (before, after) => before == after,
             };
             if is_same {
-                let op = Apply::SetAttributes { path, mode, modified, expect: Some(held.facts) };
+                let op = Apply::SetAttributes { path, mode, modified, xattrs: Some(xattrs), expect: Some(held.facts) };
                 return Next::Do(Box::new(Planned { op, becomes: Some((record, dot)) }));
             }
-            let is_wanted = self.is_wanted_elsewhere(&path, held);
-            if !is_wanted && self.conflicts(held, node) {
+            if let Some(wanted) = self.wanted_elsewhere(&path, held) {
+                return self.after_rename_to(wanted);
+            }
+            if self.conflicts(held, node) {
                 return self.plan_copy(&path, held, ino);
             }
             let stands_over_dir = held.record.kind == Kind::Dir;
-            if is_wanted || stands_over_dir && self.replica.folder.behind.within(&path).nth(1).is_some() {
-                return Next::Later;
+            if let Some(inner) = self.replica.folder.behind.within(&path).nth(1).filter(|_| stands_over_dir) {
+                return Next::After(vec![Blocker::Change(inner.clone())]);
             }
             if stands_over_dir || record.kind == Kind::Dir {
                 // Another kind of thing cannot be put over it. What it is comes next.
@@ -295,15 +322,15 @@ impl Engine {
             }
         }
         if held.is_some_and(|held| self.may_be_wanted(&path, held)) {
-            return Next::Later;
+            return Next::After(vec![Blocker::Change(path)]);
         }
         let expect = held.map(|held| held.facts);
         let op = match &record.kind {
-            Kind::Dir => Apply::MakeDir { path, mode, modified },
+            Kind::Dir => Apply::MakeDir { path, mode, modified, xattrs },
             Kind::Symlink { target } => Apply::MakeSymlink { path, target: target.clone(), modified, expect },
-            Kind::File { size_bytes: 0, .. } => Apply::Publish { path, content: None, mode, modified, expect },
+            Kind::File { size_bytes: 0, .. } => Apply::Publish { path, content: None, mode, modified, xattrs, expect },
             Kind::File { .. } => match self.whole_content(ino) {
-                Some(content) => Apply::Publish { path, content: Some(content), mode, modified, expect },
+                Some(content) => Apply::Publish { path, content: Some(content), mode, modified, xattrs, expect },
                 None if self.is_in_folder_elsewhere(ino) => return Next::Later,
                 None => return Next::Wait,
             },
@@ -318,15 +345,34 @@ impl Engine {
     }
 
     fn has_parent(&self, path: &RelPath) -> bool {
-        path.parent().is_none_or(|parent| self.has_dir(&parent) && !self.replica.folder.unclear.contains(&parent))
+        path.parent().is_none_or(|parent| self.is_ready_for_more(&parent))
+    }
+
+    /// Whether our folder has a directory at a path, as far as is known for sure.
+    pub(crate) fn is_ready_for_more(&self, path: &RelPath) -> bool {
+        self.has_dir(path) && !self.replica.folder.unclear.contains(path)
+    }
+
+    /// For [`Engine::check`]: what waits for something to happen could not go on without that.
+    pub(crate) fn check_blocked(&self) {
+        for path in self.replica.folder.due.blocked() {
+            let next = match self.tree.resolve(path.names()) {
+                Some(ino) => self.plan_entry(path, ino, &Plan::default()),
+                None => self.plan_removal(path, &Plan::default()),
+            };
+            assert!(matches!(next, Next::After(_)), "{path} waits for something, and could be dealt with: {next:?}");
+        }
     }
 }
 
 /// What can be done at a path.
+#[derive(Debug)]
 enum Next {
     Do(Box<Planned>),
     /// Something else has to be done before.
     Later,
+    /// One of these has to happen before.
+    After(Vec<Blocker>),
     /// Its bytes are not here.
     Wait,
     Nothing,

@@ -1,12 +1,17 @@
-//! What is known of one path: kind, size, mode, times, and which bytes it holds.
+//! What is known of one path: kind, size, mode, times, extended attributes, and which bytes it holds.
 
 use crate::chunk::MAX_FILE_BYTES;
 use crate::path::PATH_MAX_BYTES;
 use crate::version::DeviceTag;
+use crate::xattrs::{XATTR_NAME_MAX_BYTES, XATTR_VALUE_MAX_BYTES, XATTRS_MAX_BYTES, Xattrs};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A file time: seconds since 1970 (negative before), and nanoseconds within the second.
+///
+/// It takes no more than its twelve bytes: in the sixteen that it would take otherwise every [`Record`] has room for its
+/// [`Xattrs`]. So its fields can be copied, and not borrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(Rust, packed(4))]
 pub struct FileTime {
     /// Whole seconds since 1970-01-01 UTC.
     pub seconds: i64,
@@ -75,6 +80,8 @@ pub struct Record {
     pub mode: u16,
     /// When its bytes (or a directory's entries) last changed.
     pub modified: FileTime,
+    /// Its extended attributes, as far as they travel; a symlink has none.
+    pub xattrs: Xattrs,
 }
 
 /// Which rule a record breaks.
@@ -92,6 +99,17 @@ pub enum RecordError {
     /// A symlink target that is empty, too long or holds a NUL byte.
     #[error("a symlink's target is empty, longer than {PATH_MAX_BYTES} bytes, or holds a NUL byte")]
     Target,
+    /// An extended attribute that is not `user.` and something, is too long or holds a NUL byte.
+    #[error(
+        "the name of an extended attribute is not user.*, longer than {XATTR_NAME_MAX_BYTES} bytes, or holds a NUL byte"
+    )]
+    XattrName,
+    /// An extended attribute that is too long.
+    #[error("the value of an extended attribute is longer than {XATTR_VALUE_MAX_BYTES} bytes")]
+    XattrValue,
+    /// More extended attributes than there is room for, or any of a symlink.
+    #[error("the extended attributes of a file take more than {XATTRS_MAX_BYTES} bytes, or a symlink has any")]
+    Xattrs,
 }
 
 impl Record {
@@ -105,6 +123,7 @@ impl Record {
             Kind::Symlink { target } if target.is_empty() || target.len() > PATH_MAX_BYTES || target.contains(&0) => {
                 return Err(RecordError::Target);
             }
+            Kind::Symlink { .. } if !self.xattrs.is_empty() => return Err(RecordError::Xattrs),
             Kind::File { .. } | Kind::Dir | Kind::Symlink { .. } => {}
         }
         if self.mode > 0o7777 {
@@ -113,7 +132,7 @@ impl Record {
         if self.modified.nanos >= 1_000_000_000 {
             return Err(RecordError::Nanos);
         }
-        Ok(())
+        self.xattrs.check()
     }
 
     /// The size that `stat` shows: a file's bytes, a symlink's target length, zero for a directory.
@@ -132,7 +151,8 @@ mod tests {
     use super::*;
 
     fn file(size_bytes: u64) -> Record {
-        Record { kind: Kind::File { size_bytes, stamp: Stamp(1) }, mode: 0o644, modified: FileTime::default() }
+        let (modified, xattrs) = (FileTime::default(), Xattrs::default());
+        Record { kind: Kind::File { size_bytes, stamp: Stamp(1) }, mode: 0o644, modified, xattrs }
     }
 
     #[test]
@@ -147,6 +167,14 @@ mod tests {
             let link = Record { kind: Kind::Symlink { target: target.into() }, ..file(0) };
             assert_eq!(link.check(), Err(RecordError::Target));
         }
+        let xattrs = Xattrs::default().with(b"user.a", b"");
+        let link = Record { kind: Kind::Symlink { target: b"x"[..].into() }, xattrs, ..file(0) };
+        assert_eq!(link.check(), Err(RecordError::Xattrs));
+    }
+
+    #[test]
+    fn extended_attributes_have_room_where_there_was_none_used() {
+        assert_eq!(size_of::<Record>(), 48, "every file of a share has one");
     }
 
     #[test]

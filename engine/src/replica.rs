@@ -17,6 +17,7 @@ use crate::record::{FileTime, Kind, Record};
 use crate::tombstones::Tombstones;
 use crate::tree::{Known, Node, Origin};
 use crate::version::{DeviceTag, Dot, Revision, Version};
+use crate::xattrs::Xattrs;
 use std::collections::BTreeMap;
 
 /// How far the numbers of a peer may be ahead of ours: as many as there are microseconds in 35 years. Who was at the end of
@@ -353,7 +354,8 @@ impl Engine {
                 self.leave_behind(ino, telling);
                 self.remove(ino, out);
             }
-            let record = self.replica.folder.dir_at(&here).unwrap_or(Record { kind: Kind::Dir, mode: 0o755, modified });
+            let made = Record { kind: Kind::Dir, mode: 0o755, modified, xattrs: Xattrs::default() };
+            let record = self.replica.folder.dir_at(&here).unwrap_or(made);
             // What else stands there is beside it now: whoever has that keeps a copy.
             let before = before.unwrap_or_default();
             let dot = self.clock.dot_after(&before.revision.version);

@@ -13,6 +13,7 @@ use crate::record::{Facts, FileTime, Kind, Record, Stamp};
 use crate::timers::Timer;
 use crate::tree::{Known, Node, Origin};
 use crate::version::{DeviceTag, Revision};
+use crate::xattrs::Xattrs;
 use std::collections::{BTreeSet, VecDeque};
 
 /// The most updates in one answer to a follower.
@@ -122,11 +123,11 @@ impl Engine {
             return self.merge_found(path, seen, moved, out);
         }
         let existing = self.tree.resolve(path.names());
-        let stamp = existing.and_then(|ino| self.tree.get(ino)).and_then(|node| match node.origin {
-            Origin::Local(facts) => kept_stamp(&node.record, facts, &seen, moved),
+        let before = existing.and_then(|ino| self.tree.get(ino)).and_then(|node| match node.origin {
+            Origin::Local(facts) => Some((&node.record, facts)),
             Origin::Peer(_) => None,
         });
-        let (record, facts) = record_of(seen, stamp, self.config.device);
+        let (record, facts) = record_of(seen, before, moved, self.config.device);
         if let Err(reason) = record.check() {
             out.push(Output::Notice(Notice::NotShared { path: path.clone(), reason }));
             return self.on_missing(path.clone(), out);
@@ -329,19 +330,45 @@ impl Engine {
 
 /// The stamp that a file keeps: the one it has, if nothing suggests that its bytes may have changed.
 ///
-/// The inode's own time also changes when a file is renamed or its mode is set. Where one of these explains it, the
+/// The inode's own time also changes when a file is renamed or its attributes are set. Where one of these explains it, the
 /// bytes are taken to be the same; anything unexplained is a new version.
-pub(crate) fn kept_stamp(record: &Record, facts: Facts, seen: &Seen, moved: bool) -> Option<Stamp> {
+fn kept_stamp(record: &Record, facts: Facts, seen: &Seen, moved: bool) -> Option<Stamp> {
     let Kind::File { size_bytes, stamp } = &record.kind else { return None };
+    let is_explained =
+        || moved || record.mode != seen.mode || seen.xattrs.as_ref().is_some_and(|seen| *seen != record.xattrs);
     let SeenKind::File { size_bytes: seen_bytes } = seen.kind else { return None };
     let untouched = *size_bytes == seen_bytes
         && record.modified == seen.modified
         && facts.inode == seen.facts.inode
-        && (facts.changed == seen.facts.changed || moved || record.mode != seen.mode);
+        && (facts.changed == seen.facts.changed || is_explained());
     untouched.then_some(*stamp)
 }
 
-pub(crate) fn record_of(seen: Seen, kept: Option<Stamp>, device: DeviceTag) -> (Record, Facts) {
+/// The extended attributes of what was seen. Where they are not known they are as they were; and so they are if some are
+/// missing of what has not changed since: then the disk had no room for all that a peer gave it.
+fn xattrs_of(seen: &Seen, before: Option<(&Record, Facts)>) -> Xattrs {
+    let same = before.filter(|(_, facts)| facts.inode == seen.facts.inode);
+    match (&seen.kind, &seen.xattrs, same) {
+        (SeenKind::Symlink { .. }, ..) => Xattrs::default(),
+        (_, None, same) => same.map(|(record, _)| record.xattrs.clone()).unwrap_or_default(),
+        (_, Some(seen_now), Some((record, facts)))
+            if facts.changed == seen.facts.changed && seen_now.are_among(&record.xattrs) =>
+        {
+            record.xattrs.clone()
+        }
+        (_, Some(seen_now), _) => seen_now.clone(),
+    }
+}
+
+/// What peers may know of what was seen, where `before` was there, and whether the file system said that it was `moved` there.
+pub(crate) fn record_of(
+    seen: Seen,
+    before: Option<(&Record, Facts)>,
+    moved: bool,
+    device: DeviceTag,
+) -> (Record, Facts) {
+    let xattrs = xattrs_of(&seen, before);
+    let kept = before.and_then(|(record, facts)| kept_stamp(record, facts, &seen, moved));
     let kind = match seen.kind {
         SeenKind::File { size_bytes } => {
             let stamp = kept.unwrap_or_else(|| seen.facts.stamp(device, size_bytes, seen.modified));
@@ -350,7 +377,7 @@ pub(crate) fn record_of(seen: Seen, kept: Option<Stamp>, device: DeviceTag) -> (
         SeenKind::Dir => Kind::Dir,
         SeenKind::Symlink { target } => Kind::Symlink { target },
     };
-    (Record { kind, mode: seen.mode, modified: seen.modified }, seen.facts)
+    (Record { kind, mode: seen.mode, modified: seen.modified, xattrs }, seen.facts)
 }
 
 // What followers ask.

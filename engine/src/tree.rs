@@ -11,6 +11,7 @@ use crate::pages::{InoSet, Pages};
 use crate::path::{Name, PATH_MAX_BYTES, RelPath};
 use crate::record::{Facts, FileTime, Kind, Record};
 use crate::version::{Dot, Revision};
+use crate::xattrs::Xattrs;
 
 /// The first number for entries other than the root: cookies below it mean `.` and `..`.
 const FIRST_INO: u64 = 16;
@@ -153,7 +154,8 @@ impl Node {
 impl Tree {
     /// A tree with nothing but its root, which a change has made.
     pub(crate) fn new(origin: Origin, dot: Dot) -> Tree {
-        let record = Record { kind: Kind::Dir, mode: 0o755, modified: FileTime::default() };
+        let (modified, xattrs) = (FileTime::default(), Xattrs::default());
+        let record = Record { kind: Kind::Dir, mode: 0o755, modified, xattrs };
         let root = Node::new(Known { record, revision: dot.into(), origin, mark: 0 }, None);
         let mut nodes = Pages::default();
         nodes.insert(Ino::ROOT, root);
@@ -413,7 +415,7 @@ mod tests {
     }
 
     fn record(kind: Kind) -> Record {
-        Record { kind, mode: 0o644, modified: FileTime::default() }
+        Record { kind, mode: 0o644, modified: FileTime::default(), xattrs: Xattrs::default() }
     }
 
     fn known(kind: Kind) -> Known {

@@ -353,8 +353,12 @@ mod tests {
         let many = |count: u64| (0..count).map(|author| dot(author, 1)).collect::<Vec<_>>();
         assert!(Version::new(many(MAX_PAIRS as u64)).is_ok());
         assert_eq!(Version::new(many(MAX_PAIRS as u64 + 1)), Err(PeerFault::Version));
-        let record =
-            Record { kind: crate::record::Kind::Dir, mode: 0o755, modified: crate::record::FileTime::default() };
+        let record = Record {
+            kind: crate::record::Kind::Dir,
+            mode: 0o755,
+            modified: crate::record::FileTime::default(),
+            xattrs: crate::xattrs::Xattrs::default(),
+        };
         let with = |one: Dot, others: &[Dot]| {
             let others: Vec<Sibling> = others.iter().map(|dot| Sibling { dot: *dot, record: record.clone() }).collect();
             Revision { version: Version::of(vec![dot(1, 3), dot(2, 3)]), dot: one, others: others.into() }.check()

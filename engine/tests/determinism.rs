@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// The hash of the history of [`ops`], written down. It changes when the engine decides something differently, or when
 /// a name in its outputs changes: then look at what changed, and write down the new one if it was meant.
-const GOLDEN: u64 = 0x735d_f3f3_01f0_41d5;
+const GOLDEN: u64 = 0x1758_dc21_837f_7bb4;
 
 /// Operations that follow from nothing but their number.
 fn ops(seed: u64, count: u64) -> Vec<Op> {

@@ -6,7 +6,7 @@ use farshore_engine::merge::{Stated, conflict_name, merge};
 use farshore_engine::path::Name;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::version::Sibling;
-use farshore_engine::{DeviceTag, Dot};
+use farshore_engine::{DeviceTag, Dot, Xattrs};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,7 @@ enum Op {
     Write(usize, u8, i64),
     /// It writes a name again as it was when this was last done anywhere: a copy with its times.
     Chmod(usize, u8, u16),
+    SetXattr(usize, u8, u8),
     Remove(usize, u8),
     MakeDir(usize, u8),
     /// The first tells the second all that it knows.
@@ -67,11 +68,15 @@ impl World {
         match op {
             Op::Write(at, index, seconds) => self.change(at % count, name(index), |_, number| {
                 let kind = Kind::File { size_bytes: 1, stamp: Stamp(number) };
-                Some(Record { kind, mode: 0o644, modified: FileTime { seconds, nanos: 0 } })
+                let modified = FileTime { seconds, nanos: 0 };
+                Some(Record { kind, mode: 0o644, modified, xattrs: Xattrs::default() })
             }),
             Op::Chmod(at, index, mode) => {
                 self.change(at % count, name(index), |before, _| before.map(|record| Record { mode, ..record }));
             }
+            Op::SetXattr(at, index, value) => self.change(at % count, name(index), |before, _| {
+                before.map(|record| Record { xattrs: record.xattrs.with(b"user.a", &[value]), ..record })
+            }),
             Op::Remove(at, index) => {
                 // Also conflict copies are removed.
                 let live = |(name, said): (&Name, &Stated)| said.record.is_some().then(|| name.clone());
@@ -85,6 +90,7 @@ impl World {
                     kind: Kind::Dir,
                     mode: 0o755,
                     modified: FileTime { seconds: (number % 3) as i64, nanos: 0 },
+                    xattrs: Xattrs::default(),
                 }))
             }),
             Op::Tell(from, to) => self.tell(from % count, to % count),
@@ -173,6 +179,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         4 => (at(), any::<u8>(), 0..4_i64).prop_map(|(at, index, seconds)| Op::Write(at, index, seconds)),
         1 => (at(), any::<u8>(), 0..3_u16).prop_map(|(at, index, mode)| Op::Chmod(at, index, mode)),
+        1 => (at(), any::<u8>(), 0..3_u8).prop_map(|(at, index, value)| Op::SetXattr(at, index, value)),
         2 => (at(), any::<u8>()).prop_map(|(at, index)| Op::Remove(at, index)),
         1 => (at(), any::<u8>()).prop_map(|(at, index)| Op::MakeDir(at, index)),
         5 => (at(), at()).prop_map(|(from, to)| Op::Tell(from, to)),

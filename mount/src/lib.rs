@@ -21,3 +21,4 @@ pub mod state;
 pub mod store;
 pub mod ticket;
 pub mod waking;
+mod xattrs;

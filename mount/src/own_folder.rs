@@ -2,7 +2,7 @@
 
 use crate::folder::apply::SHARED_MODE_BITS;
 use crate::folder::look::{Sight, look_in};
-use crate::folder::{DiskFolder, Folder, FolderError, FolderEvent, Watcher};
+use crate::folder::{DiskFolder, Folder, FolderError, FolderEvent, Watcher, WhileWritten};
 use crate::live::Live;
 use crate::node::Node;
 use crate::sharing::Unshared;
@@ -41,7 +41,12 @@ impl OwnFolder {
     ///
     /// # Errors
     /// It cannot be opened or watched.
-    pub(crate) fn open(path: &Path, writers: Writers, unshared: Unshared) -> Result<OwnFolder, FolderError> {
+    pub(crate) fn open(
+        path: &Path,
+        writers: Writers,
+        while_written: WhileWritten,
+        unshared: Unshared,
+    ) -> Result<OwnFolder, FolderError> {
         let (told, vanished) = watch::channel(false);
         let (ready, is_ready) = oneshot::channel();
         let ears = Ears { node: LateNode::default(), unshared: unshared.clone(), writers };
@@ -49,7 +54,7 @@ impl OwnFolder {
         let sink = folder_sink(path.to_owned(), ears.clone(), live.clone(), ready, told);
         // Others may have changed it before, and their changes lie there still.
         let private = (writers == Writers::Everybody || DiskStore::lies_in(path)).then_some(PRIVATE);
-        let watcher = Watcher::start_beside(path, private, sink)?;
+        let watcher = Watcher::start_beside(path, private, while_written, sink)?;
         unshared.set_recheck(watcher.recheck());
         let served = match writers {
             Writers::Us => DiskFolder::open(path, Some(watcher.recheck())),

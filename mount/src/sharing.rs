@@ -6,7 +6,7 @@ mod unshared;
 pub use self::roster::Roster;
 pub use self::unshared::Offer;
 pub(crate) use self::unshared::Unshared;
-use crate::folder::FolderError;
+use crate::folder::{FolderError, WhileWritten};
 use crate::identity::IdentityError;
 use crate::listening::{ListenError, listen, own_addresses};
 use crate::live::Live;
@@ -49,6 +49,8 @@ pub struct ShareOptions {
     pub new_ticket: bool,
     /// Whether those who join may change what is in the folder.
     pub writable: bool,
+    /// When they are told of a file that is being written.
+    pub while_written: WhileWritten,
 }
 
 /// Why a folder cannot be shared.
@@ -134,7 +136,7 @@ impl Sharing {
             return Err(StateError::Writable { path: folder.join(path.to_string()) }.into());
         }
         let roster = Arc::new(Roster::new(state.clone(), share));
-        let mut own = OwnFolder::open(&folder, writers, unshared.clone())?;
+        let mut own = OwnFolder::open(&folder, writers, options.while_written, unshared.clone())?;
         let node = Node::start(Parts {
             config: Config { keeps_folder: options.writable, fetches_all: options.writable, ..fresh_config(&owner) },
             seed: random_u64(),

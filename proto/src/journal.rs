@@ -9,7 +9,7 @@ use crate::frames::{is_checksum, put_checksum, put_message, split_checksum, take
 use crate::memory_file::{encode_in_folder, encode_standings, parse_held, parse_standings};
 use crate::tree::{encode_record, encode_revision, parse_record, parse_removed, parse_revision};
 use crate::tree_file::MAX_TREE_BYTES;
-use crate::{MAX_BATCH_UPDATES, MAX_REPLY_BYTES, ShareId, path, v1};
+use crate::{MAX_BATCH_BYTES, MAX_BATCH_UPDATES, ShareId, path, v1};
 use farshore_engine::path::RelPath;
 use farshore_engine::{AtPath, Changes, PeerFault, Stated};
 use prost::Message;
@@ -112,7 +112,7 @@ pub fn encode_changes(changes: &Changes) -> Result<Vec<u8>, JournalError> {
         let at = encode_at(path, at);
         // Its key, its length, itself.
         let at_bytes = 1 + prost::length_delimiter_len(at.encoded_len()) + at.encoded_len();
-        if batch.paths.len() == MAX_BATCH_UPDATES || batch_bytes + at_bytes > MAX_REPLY_BYTES {
+        if batch.paths.len() == MAX_BATCH_UPDATES || batch_bytes + at_bytes > MAX_BATCH_BYTES {
             put_message(&mut frame, &core::mem::take(&mut batch));
             batch_bytes = 0;
         }
@@ -140,6 +140,14 @@ fn begin(kind: u8) -> Vec<u8> {
     let mut frame = vec![0; FRAME_BYTES];
     frame[LENGTH_BYTES] = kind;
     frame
+}
+
+/// A frame that says these changes, whatever they are.
+#[cfg(feature = "testing")]
+pub(crate) fn sealed_changes(said: &[u8]) -> Vec<u8> {
+    let mut frame = begin(CHANGES);
+    frame.extend(said);
+    finish(frame)
 }
 
 /// Says how long a frame is, and appends its checksum.

@@ -20,12 +20,16 @@ pub mod testing;
 pub mod tree;
 pub mod tree_file;
 pub mod verify;
+mod xattrs;
 
 /// The generated messages, client and server.
 #[allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, clippy::wildcard_enum_match_arm)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/farshore.v1.rs"));
 }
+
+use farshore_engine::version::MAX_SIBLINGS;
+use farshore_engine::xattrs::XATTRS_MAX_BYTES;
 
 pub use any::parse_any;
 pub use codec::{UNREADABLE, fault_of};
@@ -34,7 +38,7 @@ pub use journal::{Boot, JournalError, JournalFile, JournalHeader, encode_changes
 pub use members::{MAX_MEMBERS, Members, encode_members, parse_members};
 pub use memory_file::{MemoryFileError, decode_memory, encode_memory};
 pub use read::{Fetch, Frame, Hash, Hashes, Open, ReadReply, ReadRequest, Refusal, Whole};
-pub use tree::{batches, parse_batch};
+pub use tree::{batches, batches_in, parse_batch};
 pub use tree_file::{TreeFile, TreeFileError, TreeId};
 pub use verify::{Asked, AskedHashes};
 
@@ -42,7 +46,7 @@ pub use verify::{Asked, AskedHashes};
 pub const VERSION_MIN: u32 = 2;
 
 /// The last protocol version that this program speaks.
-pub const VERSION_MAX: u32 = 4;
+pub const VERSION_MAX: u32 = 5;
 
 /// The first protocol version in which small files can be asked for as a whole.
 pub const VERSION_WHOLE: u32 = 3;
@@ -53,11 +57,18 @@ pub const VERSION_MEMBERS: u32 = 4;
 /// The first protocol version in which a device says that it has not got a file yet.
 pub const VERSION_NOT_YET: u32 = 4;
 
+/// The first protocol version in which extended attributes are told.
+pub const VERSION_XATTRS: u32 = 5;
+
 /// The largest message from a reader to an owner, in bytes: the longest path in its least compact form, and room.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
 
-/// The largest message from an owner to a reader, in bytes: one frame or one batch of updates, and room.
-pub const MAX_REPLY_BYTES: usize = 256 * 1024;
+/// The largest message from an owner to a reader, or in a file, in bytes: the extended attributes of all that can be said to be at
+/// a path, and of what a folder holds there, and room.
+pub const MAX_REPLY_BYTES: usize = (2 + MAX_SIBLINGS) * XATTRS_MAX_BYTES + 256 * 1024;
+
+/// The largest batch of several updates, in bytes: about as much as a message with a frame has.
+pub const MAX_BATCH_BYTES: usize = 256 * 1024;
 
 /// The most updates in one batch.
 pub const MAX_BATCH_UPDATES: usize = 1024;

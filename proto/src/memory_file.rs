@@ -7,7 +7,7 @@ use crate::codec::decode;
 use crate::frames::{is_checksum, put_checksum, put_message, split_checksum, take_message};
 use crate::tree::{each_batch, encode_entry, encode_record, encode_removed, parse_batch, parse_record};
 use crate::tree_file::MAX_TREE_BYTES;
-use crate::{MAX_BATCH_UPDATES, MAX_REPLY_BYTES, ShareId, path, v1};
+use crate::{MAX_BATCH_BYTES, MAX_BATCH_UPDATES, ShareId, path, v1};
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime};
@@ -83,7 +83,7 @@ pub fn encode_memory(share: ShareId, journal: u64, memory: &Memory) -> Result<Ve
         let held = encode_held(&path, &in_folder);
         // Its key, its length, itself.
         let held_bytes = 1 + prost::length_delimiter_len(held.encoded_len()) + held.encoded_len();
-        if batch.held.len() == MAX_BATCH_UPDATES || batch_bytes + held_bytes > MAX_REPLY_BYTES {
+        if batch.held.len() == MAX_BATCH_UPDATES || batch_bytes + held_bytes > MAX_BATCH_BYTES {
             put_message(&mut bytes, &core::mem::take(&mut batch));
             batch_bytes = 0;
         }

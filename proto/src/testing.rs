@@ -2,6 +2,7 @@
 //! through [`crate::parse_any`].
 
 use crate::frames::put_checksum;
+use crate::journal::{Boot, JournalError, JournalFile, JournalHeader, encode_changes, sealed_changes};
 use crate::members::{Members, encode_members, parse_members};
 use crate::{ShareId, codec, decode_memory, encode_memory};
 use farshore_engine::PeerId;
@@ -29,8 +30,31 @@ fn check_memory(bytes: &[u8]) -> bool {
     let written = encode_memory(SHARE, journal, &memory);
     let Ok(written) = written else { panic!("what was read cannot be written: {written:?}") };
     let again = decode_memory(&written, SHARE);
-    assert_eq!(again.as_ref(), Ok(&(journal, memory)), "it was read and would be written as something else");
+    assert_eq!(again, Ok((journal, memory)), "it was read and would be written as something else");
     true
+}
+
+/// Takes `data` for what follows the header of a journal: as it is, and as what one frame says. Returns whether it was read.
+///
+/// # Panics
+/// If what was read is not what would be written.
+pub fn fuzz_journal(data: &[u8]) -> bool {
+    check_journal(data) | check_journal(&sealed_changes(data))
+}
+
+fn check_journal(frames: &[u8]) -> bool {
+    let header = JournalHeader { share: SHARE, number: 1, follows_bytes: 0, boot: Boot::UNKNOWN };
+    let changes_in = |frames: &[u8]| {
+        let bytes = [&header.encode(), frames].concat();
+        let journal = JournalFile::open(&bytes, SHARE)?;
+        let changes = journal.changes(journal.whole_bytes())?;
+        Ok::<_, JournalError>((changes, journal.is_torn()))
+    };
+    let Ok((changes, is_torn)) = changes_in(frames) else { return false };
+    let written = encode_changes(&changes);
+    let Ok(written) = written else { panic!("what was read cannot be written: {written:?}") };
+    assert_eq!(changes_in(&written), Ok((changes, false)), "it was read and would be written as something else");
+    !is_torn
 }
 
 /// Takes `data` for what an owner says of the members of its share. Returns whether it was read.

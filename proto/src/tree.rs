@@ -1,8 +1,8 @@
 //! The shared tree on the wire: batches of updates.
 
-use crate::path;
 use crate::v1::{self, event, record, tree_update};
-use crate::{MAX_BATCH_UPDATES, MAX_REPLY_BYTES};
+use crate::{MAX_BATCH_BYTES, MAX_BATCH_UPDATES, VERSION_MAX, VERSION_XATTRS};
+use crate::{path, xattrs};
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, RecordError, Stamp};
@@ -24,9 +24,47 @@ pub fn parse_batch(batch: v1::TreeBatch) -> Result<Vec<TreeUpdate>, PeerFault> {
 /// As many batches as it takes to keep each within its limits. One empty batch if there are no updates.
 #[must_use]
 pub fn batches(updates: &[TreeUpdate]) -> Vec<v1::TreeBatch> {
+    batches_in(VERSION_MAX, updates)
+}
+
+/// The same, for a peer with which this version of the protocol is spoken: what that does not have is left out.
+#[must_use]
+pub fn batches_in(version: u32, updates: &[TreeUpdate]) -> Vec<v1::TreeBatch> {
     let mut batches = Vec::new();
-    each_batch(updates.iter().map(encode_update), |batch| batches.push(core::mem::take(batch)));
+    let encoded = updates.iter().map(|update| {
+        let mut update = encode_update(update);
+        if version < VERSION_XATTRS {
+            records_of(&mut update).for_each(|record| record.xattrs = None);
+        }
+        update
+    });
+    each_batch(encoded, |batch| batches.push(core::mem::take(batch)));
     batches
+}
+
+/// All records that an update tells.
+fn records_of(update: &mut v1::TreeUpdate) -> impl Iterator<Item = &mut v1::Record> {
+    let (record, revision) = match &mut update.kind {
+        Some(tree_update::Kind::Entry(v1::Entry { record, revision, .. }))
+        | Some(tree_update::Kind::Event(v1::Event {
+            change:
+                Some(
+                    event::Change::Put(v1::Put { record, revision, .. })
+                    | event::Change::Rename(v1::Rename { record, revision, .. }),
+                ),
+            ..
+        })) => (record.as_mut(), revision.as_mut()),
+        Some(
+            tree_update::Kind::Begin(_)
+            | tree_update::Kind::End(_)
+            | tree_update::Kind::Removed(_)
+            | tree_update::Kind::Skip(_)
+            | tree_update::Kind::Event(v1::Event { change: None | Some(event::Change::Remove(_)), .. }),
+        )
+        | None => (None, None),
+    };
+    let others = revision.into_iter().flat_map(|revision| &mut revision.others);
+    record.into_iter().chain(others.filter_map(|other| other.record.as_mut()))
 }
 
 /// The same, one batch after the other. What is taken out of one need not be made anew for the next.
@@ -37,7 +75,8 @@ pub(crate) fn each_batch(updates: impl Iterator<Item = v1::TreeUpdate>, mut take
     for update in updates {
         // Its key, its length, itself.
         let update_bytes = 1 + prost::length_delimiter_len(update.encoded_len()) + update.encoded_len();
-        if batch.updates.len() == MAX_BATCH_UPDATES || batch_bytes + update_bytes > MAX_REPLY_BYTES {
+        let is_full = batch.updates.len() == MAX_BATCH_UPDATES || batch_bytes + update_bytes > MAX_BATCH_BYTES;
+        if is_full && !batch.updates.is_empty() {
             take(&mut batch);
             batch.updates.clear();
             (is_first, batch_bytes) = (false, 0);
@@ -125,7 +164,8 @@ pub(crate) fn parse_removed(revision: Option<v1::Revision>) -> Result<Revision, 
 }
 
 pub(crate) fn parse_record(record: Option<v1::Record>) -> Result<Record, PeerFault> {
-    let v1::Record { kind, mode, modified_seconds, modified_nanos } = record.ok_or(PeerFault::Missing("record"))?;
+    let v1::Record { kind, mode, modified_seconds, modified_nanos, xattrs } =
+        record.ok_or(PeerFault::Missing("record"))?;
     let kind = match kind.ok_or(PeerFault::Missing("kind"))? {
         record::Kind::File(v1::File { size_bytes, stamp }) => Kind::File { size_bytes, stamp: Stamp(stamp) },
         record::Kind::Dir(v1::Dir {}) => Kind::Dir,
@@ -141,6 +181,7 @@ pub(crate) fn parse_record(record: Option<v1::Record>) -> Result<Record, PeerFau
         kind,
         mode: u16::try_from(mode).map_err(|_| RecordError::Mode)?,
         modified: FileTime { seconds: modified_seconds, nanos: modified_nanos },
+        xattrs: xattrs.map(xattrs::parse).transpose()?.unwrap_or_default(),
     };
     record.check()?;
     Ok(record)
@@ -230,5 +271,6 @@ pub(crate) fn encode_record(record: &Record) -> v1::Record {
         mode: u32::from(record.mode),
         modified_seconds: record.modified.seconds,
         modified_nanos: record.modified.nanos,
+        xattrs: xattrs::encode(&record.xattrs),
     }
 }

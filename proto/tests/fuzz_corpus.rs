@@ -8,18 +8,18 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record, Stamp};
 use farshore_engine::version::Sibling;
 use farshore_engine::{
-    Change, DeviceTag, Dot, Entries, InFolder, Memory, PeerId, Position, Revision, Standing, TreeUpdate, Version,
+    AtPath, Change, Changes, DeviceTag, Dot, Entries, InFolder, Memory, PeerId, Position, Revision, Standing, Stated,
+    TreeUpdate, Version, Xattrs,
 };
 use farshore_proto::any::parse_any;
 use farshore_proto::hello::encode_watch;
-use farshore_proto::testing::{SHARE, fuzz_members, fuzz_memory_file};
+use farshore_proto::testing::{SHARE, fuzz_journal, fuzz_members, fuzz_memory_file};
 use farshore_proto::verify::seal;
 use farshore_proto::{
     Fetch, Hash, Hashes, Hello, Members, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, Whole,
-    batches, encode_members, encode_memory,
+    batches, encode_changes, encode_members, encode_memory,
 };
 use prost::Message;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,11 @@ fn every_kept_memory_is_refused_or_says_the_same_again() {
 }
 
 #[test]
+fn every_kept_journal_is_refused_or_says_the_same_again() {
+    replay("journal", fuzz_journal);
+}
+
+#[test]
 fn every_kept_list_of_members_is_refused_or_is_said_again() {
     replay("members", fuzz_members);
 }
@@ -66,8 +71,11 @@ fn write_the_seeds() {
     }
     for (index, memory) in memories().iter().enumerate() {
         // Without its checksum, which the target puts there, so that what is changed is read, too.
-        let bytes = encode_memory(SHARE, 5, memory).unwrap();
+        let bytes = encode_memory(SHARE, 7, memory).unwrap();
         fs::write(corpus("memory_file").join(format!("seed{index:02}")), &bytes[..bytes.len() - 16]).unwrap();
+        // What a frame says, without its length, its kind and its checksum.
+        let bytes = encode_changes(&changes_of(memory)).unwrap();
+        fs::write(corpus("journal").join(format!("seed{index:02}")), &bytes[5..bytes.len() - 16]).unwrap();
     }
     let addresses = || vec!["192.0.2.7:7000".to_owned(), "[2001:db8::7]:7000".to_owned(), "nas.local:41234".to_owned()];
     for count in [0, 1, 2, 62] {
@@ -78,10 +86,27 @@ fn write_the_seeds() {
     }
 }
 
+/// What has changed when all this is known, and was not.
+fn changes_of(memory: &Memory) -> Changes {
+    let mut changes = Changes { standings: Some(memory.standings().clone()), ..Changes::default() };
+    for (path, record, revision) in memory.entries().iter() {
+        let stated = Some(Stated { record: Some(record.clone()), revision: revision.clone() });
+        changes.paths.insert(path, AtPath { stated, held: None });
+    }
+    for (path, revision) in memory.removed().iter().cloned() {
+        changes.paths.insert(path, AtPath { stated: Some(Stated { record: None, revision }), held: None });
+    }
+    for (path, held) in memory.held() {
+        changes.paths.entry(path).or_default().held = Some(held);
+    }
+    changes
+}
+
 /// What devices remember: nothing, an empty folder, a few things of every kind, and what several have written.
 fn memories() -> Vec<Memory> {
     let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
-    let record = |kind| Record { kind, mode: 0o750, modified: FileTime { seconds: -3, nanos: 999 } };
+    let record =
+        |kind| Record { kind, mode: 0o750, modified: FileTime { seconds: -3, nanos: 999 }, xattrs: Xattrs::default() };
     let file = |stamp| record(Kind::File { size_bytes: 1 << 33 | stamp, stamp: Stamp(stamp) });
     let link = record(Kind::Symlink { target: b"../x".as_slice().into() });
     let dot = |counter| Dot { author: DeviceTag(5), counter };
@@ -106,14 +131,11 @@ fn memories() -> Vec<Memory> {
     ];
     let in_folder =
         vec![(RelPath::ROOT, held(None, 1)), (path("d"), held(None, 3)), (path("d/file"), held(Some(file(2)), 2))];
-    let standings: BTreeMap<PeerId, Standing> = (1..4_u8)
-        .map(|peer| {
-            let position = Position { epoch: 7, seq: u64::from(peer) << 40 };
-            (PeerId([peer; 32]), Standing { position, settled: 3 })
-        })
-        .collect();
-    let memory =
-        |entries, removed, held| Memory::new(Entries::of(entries).unwrap(), removed, held, standings.clone()).unwrap();
+    let memory = |entries, removed, held| {
+        let standing = Standing { position: Position { epoch: 9, seq: 1 << 40 }, settled: 3 };
+        let standings = [(PeerId([4; 32]), standing)].into();
+        Memory::new(Entries::of(entries).unwrap(), removed, held, standings).unwrap()
+    };
     vec![
         Memory::default(),
         memory(vec![root()], vec![], vec![(RelPath::ROOT, held(None, 1))]),
@@ -126,7 +148,8 @@ fn memories() -> Vec<Memory> {
 /// Good messages of every kind.
 fn seeds() -> Vec<(u8, Vec<u8>)> {
     let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
-    let record = |kind| Record { kind, mode: 0o644, modified: FileTime { seconds: -5, nanos: 7 } };
+    let record =
+        |kind| Record { kind, mode: 0o644, modified: FileTime { seconds: -5, nanos: 7 }, xattrs: Xattrs::default() };
     let file = || record(Kind::File { size_bytes: 1 << 40, stamp: Stamp(9) });
     let link = || record(Kind::Symlink { target: b"../x".as_slice().into() });
     let event = |seq, change| TreeUpdate::Event { seq, change };

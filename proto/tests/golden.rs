@@ -5,7 +5,7 @@ use bytes::Bytes;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::version::Sibling;
-use farshore_engine::{Change, DeviceTag, Dot, PeerId, Position, Revision, TreeUpdate};
+use farshore_engine::{Change, DeviceTag, Dot, PeerId, Position, Revision, TreeUpdate, Xattrs};
 use farshore_proto::hello::encode_watch;
 use farshore_proto::verify::seal;
 use farshore_proto::{
@@ -29,7 +29,7 @@ fn path(text: &str) -> RelPath {
 }
 
 fn record(kind: Kind) -> Record {
-    Record { kind, mode: 0o644, modified: FileTime { seconds: -2, nanos: 3 } }
+    Record { kind, mode: 0o644, modified: FileTime { seconds: -2, nanos: 3 }, xattrs: Xattrs::default() }
 }
 
 fn file() -> Record {
@@ -42,11 +42,11 @@ fn hello() {
     let hello = Hello::new(share, Some(Secret([0x22; 16])), "a/1");
     assert_eq!(
         hex(&hello.encode()),
-        "080210041a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
+        "080210051a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
     );
-    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080210041a1011111111111111111111111111111111");
+    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080210051a1011111111111111111111111111111111");
     let member = Hello::new(share, None, "").of_member(vec!["a:1".into()]);
-    assert_eq!(hex(&member.encode()), "080210041a101111111111111111111111111111111132050a03613a31");
+    assert_eq!(hex(&member.encode()), "080210051a101111111111111111111111111111111132050a03613a31");
     let welcome = Welcome { version: 2, epoch: 5, calls_back: false };
     assert_eq!(hex(&welcome.encode()), "0802110500000000000000");
     assert_eq!(hex(&Welcome { calls_back: true, ..welcome }.encode()), "08021105000000000000001801");
@@ -105,6 +105,12 @@ fn tree() {
     let removed = TreeUpdate::Removed { path: path("a"), revision: two() };
     assert_eq!(update(removed), "0a1f2a1d0a016112180a1001010000000000000201000000000000120201031801");
     assert_eq!(update(TreeUpdate::Skip { seq: 9 }), "0a0432020809");
+    let xattrs = Xattrs::default().with(b"user.b", b"xyz").with(b"user.a", b"");
+    let marked = Record { xattrs, ..record(Kind::Dir) };
+    assert_eq!(
+        update(TreeUpdate::Entry { path: path("a"), record: marked, revision: revision() }),
+        "0a3a12380a01611224120020a403280330033a190a0e757365722e6100757365722e6200120200031a0378797a1a0d0a080201000000000000120103"
+    );
     let link = record(Kind::Symlink { target: b"t".as_slice().into() });
     assert_eq!(
         update(TreeUpdate::Entry { path: path("l"), record: link, revision: revision() }),

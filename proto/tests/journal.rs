@@ -4,7 +4,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record, Stamp};
 use farshore_engine::version::Sibling;
 use farshore_engine::{
-    AtPath, Changes, DeviceTag, Dot, InFolder, PeerFault, PeerId, Position, Revision, Standing, Stated,
+    AtPath, Changes, DeviceTag, Dot, InFolder, PeerFault, PeerId, Position, Revision, Standing, Stated, Xattrs,
 };
 use farshore_proto::{Boot, JournalError, JournalFile, JournalHeader, ShareId, encode_changes, encode_mark, v1};
 use proptest::prelude::*;
@@ -21,7 +21,13 @@ fn any_record() -> impl Strategy<Value = Record> {
         Just(Kind::Dir),
         proptest::collection::vec(1..=255_u8, 1..9).prop_map(|target| Kind::Symlink { target: target.into() }),
     ];
-    (kind, 0..=0o7777_u16, any::<i32>(), 0..1_000_000_000_u32).prop_map(|(kind, mode, seconds, nanos)| Record {
+    let xattrs = proptest::option::of(any::<[u8; 3]>());
+    let fields = (kind, 0..=0o7777_u16, any::<i32>(), 0..1_000_000_000_u32, xattrs);
+    fields.prop_map(|(kind, mode, seconds, nanos, xattrs)| Record {
+        xattrs: match xattrs.filter(|_| !matches!(kind, Kind::Symlink { .. })) {
+            Some(value) => Xattrs::default().with(b"user.a", &value),
+            None => Xattrs::default(),
+        },
         kind,
         mode,
         modified: FileTime { seconds: i64::from(seconds), nanos },

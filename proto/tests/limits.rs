@@ -6,6 +6,7 @@ use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, MAX_FILE_BYTES};
 use farshore_engine::path::PathError;
 use farshore_engine::record::RecordError;
 use farshore_engine::version::{MAX_COUNTER, MAX_PAIRS};
+use farshore_engine::xattrs::{XATTR_VALUE_MAX_BYTES, XATTRS_MAX_BYTES};
 use farshore_proto::v1::{self, event, read_reply, read_request, record, tree_update};
 use farshore_proto::{Fetch, Hash, MAX_BATCH_UPDATES, ReadReply, ReadRequest, parse_batch};
 
@@ -22,7 +23,7 @@ fn entry_fault(record: Option<v1::Record>) -> PeerFault {
 }
 
 fn record(kind: record::Kind) -> v1::Record {
-    v1::Record { kind: Some(kind), mode: 0o644, modified_seconds: 0, modified_nanos: 0 }
+    v1::Record { kind: Some(kind), mode: 0o644, modified_seconds: 0, modified_nanos: 0, xattrs: None }
 }
 
 fn dir() -> v1::Record {
@@ -130,6 +131,39 @@ fn records() {
         let link = record(record::Kind::Symlink(v1::Symlink { target: target.into() }));
         assert_eq!(entry_fault(Some(link)), PeerFault::Record(RecordError::Target));
     }
+}
+
+#[test]
+fn extended_attributes() {
+    let of = |record: v1::Record, names: &[u8], value_bytes: &[usize], values: usize| {
+        let value_bytes = value_bytes.iter().map(|len| *len as u32).collect();
+        let xattrs = v1::Xattrs { names: Bytes::copy_from_slice(names), value_bytes, values: vec![0; values].into() };
+        entry_fault(Some(v1::Record { xattrs: Some(xattrs), ..record }))
+    };
+    let misfit = PeerFault::OutOfRange("extended attributes");
+    let cases: [(&[u8], &[usize], usize); 9] = [
+        (b"", &[], 0),
+        (b"user.a", &[0], 0),
+        (b"user.a\0", &[], 0),
+        (b"user.a\0", &[0, 0], 0),
+        (b"user.a\0", &[3], 2),
+        (b"user.a\0", &[3], 4),
+        (b"user.a\0", &[u32::MAX as usize], 4),
+        (b"user.a\0user.a\0", &[0, 0], 0),
+        (b"user.b\0user.a\0", &[0, 0], 0),
+    ];
+    for (names, value_bytes, values) in cases {
+        assert_eq!(of(dir(), names, value_bytes, values), misfit, "{} {value_bytes:?}", names.escape_ascii());
+    }
+    for name in [&b"user.\0"[..], b"trusted.a\0", b"\0", &[b"user.", &[b'x'; 251][..], b"\0"].concat()] {
+        assert_eq!(of(dir(), name, &[0], 0), PeerFault::Record(RecordError::XattrName), "{}", name.escape_ascii());
+    }
+    let long = XATTR_VALUE_MAX_BYTES + 1;
+    assert_eq!(of(dir(), b"user.a\0", &[long], long), PeerFault::Record(RecordError::XattrValue));
+    let half = XATTRS_MAX_BYTES / 2;
+    assert_eq!(of(dir(), b"user.a\0user.b\0", &[half, half], 2 * half), PeerFault::Record(RecordError::Xattrs));
+    let link = record(record::Kind::Symlink(v1::Symlink { target: b"x"[..].into() }));
+    assert_eq!(of(link, b"user.a\0", &[0], 0), PeerFault::Record(RecordError::Xattrs));
 }
 
 #[test]

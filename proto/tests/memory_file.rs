@@ -3,7 +3,9 @@
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record, Stamp};
 use farshore_engine::version::Sibling;
-use farshore_engine::{DeviceTag, Dot, Entries, InFolder, Memory, PeerFault, PeerId, Position, Revision, Standing};
+use farshore_engine::{
+    DeviceTag, Dot, Entries, InFolder, Memory, PeerFault, PeerId, Position, Revision, Standing, Xattrs,
+};
 use farshore_proto::{MemoryFileError, ShareId, decode_memory, encode_memory};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_128;
@@ -13,7 +15,7 @@ fn path(text: &str) -> RelPath {
 }
 
 fn record(kind: Kind) -> Record {
-    Record { kind, mode: 0o640, modified: FileTime { seconds: -3, nanos: 7 } }
+    Record { kind, mode: 0o640, modified: FileTime { seconds: -3, nanos: 7 }, xattrs: Xattrs::default() }
 }
 
 fn file(stamp: u64) -> Record {
@@ -35,8 +37,9 @@ fn memory(files: u64) -> Memory {
     };
     let mut entries = vec![(RelPath::ROOT, record(Kind::Dir), dot(1).into()), (path("d"), file(1), disputed)];
     entries.extend((0..files).map(|index| (path(&format!("f{index:05}")), file(index), dot(index + 9).into())));
+    let marked = Record { xattrs: Xattrs::default().with(b"user.a", b"1"), ..file(2) };
     let held = |record, inode| InFolder { record, dot: dot(4), facts: facts(inode) };
-    let mut in_folder = vec![(RelPath::ROOT, held(None, 1)), (path("d"), held(Some(file(2)), 2))];
+    let mut in_folder = vec![(RelPath::ROOT, held(None, 1)), (path("d"), held(Some(marked), 2))];
     in_folder.extend((0..files).map(|index| (path(&format!("f{index:05}")), held(None, index + 3))));
     let removed = vec![(path("a/b"), Revision::removed(dot(7).into())), (path("e"), Revision::removed(dot(8).into()))];
     let standing = |seq| Standing { position: Position { epoch: 7, seq }, settled: 2 * seq };

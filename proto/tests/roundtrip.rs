@@ -4,13 +4,15 @@ use farshore_engine::chunk::{CHUNK_SIZE, FRAME_SIZE, FRAMES_PER_CHUNK, MAX_FILE_
 use farshore_engine::path::{Name, RelPath};
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::version::{MAX_COUNTER, MAX_PAIRS, MAX_SIBLINGS, Sibling};
-use farshore_engine::{Change, DeviceTag, Dot, Position, Revision, TreeUpdate, Version};
+use farshore_engine::xattrs::{XATTR_COST_BYTES, XATTR_PREFIX, XATTR_VALUE_MAX_BYTES, XATTRS_MAX_BYTES};
+use farshore_engine::{Change, DeviceTag, Dot, Position, Revision, TreeUpdate, Version, Xattrs};
 use farshore_proto::codec::decode;
 use farshore_proto::hello::{encode_watch, parse_watch};
 use farshore_proto::verify::seal;
 use farshore_proto::{
-    Fetch, Hash, Hashes, Hello, MAX_BATCH_UPDATES, MAX_HASH_CHUNKS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Open,
-    ReadReply, ReadRequest, Refusal, Secret, ShareId, Welcome, Whole, batches, parse_any, parse_batch, v1,
+    Fetch, Hash, Hashes, Hello, MAX_BATCH_BYTES, MAX_BATCH_UPDATES, MAX_HASH_CHUNKS, MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, VERSION_XATTRS, Welcome, Whole, batches,
+    batches_in, parse_any, parse_batch, v1,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -34,8 +36,19 @@ fn kinds() -> impl Strategy<Value = Kind> {
     ]
 }
 
+/// Nearly always there are none.
+fn xattrs() -> impl Strategy<Value = Xattrs> {
+    let one = (vec(1..=u8::MAX, 1..9), vec(any::<u8>(), 0..40));
+    let some = vec(one, 1..4).prop_map(|all| {
+        all.into_iter().map(|(name, value)| ([XATTR_PREFIX, &name].concat(), value)).collect::<Xattrs>()
+    });
+    prop_oneof![3 => Just(Xattrs::default()), 1 => some]
+}
+
 fn records() -> impl Strategy<Value = Record> {
-    (kinds(), 0..=0o7777u16, any::<i64>(), 0..1_000_000_000u32).prop_map(|(kind, mode, seconds, nanos)| Record {
+    let fields = (kinds(), 0..=0o7777u16, any::<i64>(), 0..1_000_000_000u32, xattrs());
+    fields.prop_map(|(kind, mode, seconds, nanos, xattrs)| Record {
+        xattrs: if matches!(kind, Kind::Symlink { .. }) { Xattrs::default() } else { xattrs },
         kind,
         mode,
         modified: FileTime { seconds, nanos },
@@ -204,13 +217,12 @@ proptest! {
     }
 }
 
-/// The largest update there is: a rename between two longest paths, of a symlink with the longest target.
-fn largest() -> TreeUpdate {
+/// The largest update of this kind: a rename between two longest paths, with as much beside it as there can be.
+fn largest(kind: Kind, xattrs: Xattrs) -> TreeUpdate {
     let name = Name::new(b"x").unwrap();
     let path = RelPath::new(vec![name; 2048]).unwrap();
-    let kind = Kind::Symlink { target: vec![b'y'; 4095].into() };
     let modified = FileTime { seconds: i64::MIN, nanos: 999_999_999 };
-    let record = Record { kind, mode: 0o7777, modified };
+    let record = Record { kind, mode: 0o7777, modified, xattrs };
     let dot =
         |device: usize| Dot { author: DeviceTag(u64::MAX - MAX_PAIRS as u64 + device as u64), counter: MAX_COUNTER };
     let version = Version::new((0..MAX_PAIRS).map(dot).collect()).unwrap();
@@ -223,9 +235,11 @@ fn largest() -> TreeUpdate {
 
 #[test]
 fn batches_are_split_by_bytes_and_by_number() {
-    let large = vec![largest(); 100];
+    let link = Kind::Symlink { target: vec![b'y'; 4095].into() };
+    let large = vec![largest(link, Xattrs::default()); 100];
     let split = batches(&large);
     assert!(split.len() > 20 && split.len() < 50, "{}", split.len());
+    assert!(split.iter().all(|batch| batch.encoded_len() <= MAX_BATCH_BYTES));
     let received: Vec<_> = split.iter().flat_map(|batch| parse_batch(sent(batch, MAX_REPLY_BYTES)).unwrap()).collect();
     assert_eq!(received, large);
 
@@ -234,6 +248,38 @@ fn batches_are_split_by_bytes_and_by_number() {
     assert_eq!(lens, [MAX_BATCH_UPDATES, MAX_BATCH_UPDATES, 1]);
 
     assert_eq!(batches(&[]), [v1::TreeBatch::default()], "no news is one empty batch");
+}
+
+/// Two values that are as long as may be, but for what names cost; or as many names as there is room for.
+fn most_xattrs() -> [Xattrs; 2] {
+    let rest_bytes = XATTRS_MAX_BYTES - XATTR_VALUE_MAX_BYTES - 2 * (b"user.a".len() + XATTR_COST_BYTES);
+    let long = Xattrs::default().with(b"user.a", &[7; XATTR_VALUE_MAX_BYTES]).with(b"user.b", &vec![8; rest_bytes]);
+    let names =
+        (0..XATTRS_MAX_BYTES / (b"user.0000".len() + XATTR_COST_BYTES)).map(|number| format!("user.{number:04x}"));
+    let many: Xattrs = names.map(|name| (name.into_bytes(), Vec::new())).collect();
+    [long, many]
+}
+
+#[test]
+fn extended_attributes_go_in_one_message_also_where_much_stands_beside_each_other() {
+    for xattrs in most_xattrs() {
+        assert_eq!(xattrs.check(), Ok(()));
+        let large = largest(Kind::Dir, xattrs);
+        let split = batches(&[TreeUpdate::End { settled: 1 }, large.clone(), large.clone()]);
+        let lens: Vec<_> = split.iter().map(|batch| sent(batch, MAX_REPLY_BYTES).updates.len()).collect();
+        assert_eq!(lens, [1, 1, 1]);
+        assert_eq!(parse_batch(sent(&split[1], MAX_REPLY_BYTES)), Ok(vec![large]));
+    }
+}
+
+#[test]
+fn who_does_not_know_of_extended_attributes_is_told_all_else() {
+    let [xattrs, _] = most_xattrs();
+    let told = [largest(Kind::Dir, xattrs), largest(Kind::Dir, Xattrs::default())];
+    let [new, old] = [VERSION_XATTRS, VERSION_XATTRS - 1].map(|version| batches_in(version, &told));
+    assert_eq!(new, batches(&told));
+    let heard: Vec<_> = old.into_iter().flat_map(|batch| parse_batch(batch).unwrap()).collect();
+    assert_eq!(heard, [told[1].clone(), told[1].clone()]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{DeviceTag, Dot, Entries, PeerFault, PeerId, Position, Remembered, Revision, TreeUpdate};
+use farshore_engine::{DeviceTag, Dot, Entries, PeerFault, PeerId, Position, Remembered, Revision, TreeUpdate, Xattrs};
 use farshore_proto::tree_file::{MAX_TREE_BYTES, TreeFile, TreeFileError, TreeId, check_len};
 use farshore_proto::{MAX_REPLY_BYTES, ShareId, batches};
 use prost::Message;
@@ -17,7 +17,7 @@ fn path(text: &str) -> RelPath {
 }
 
 fn record(kind: Kind) -> Record {
-    Record { kind, mode: 0o644, modified: FileTime { seconds: -2, nanos: 3 } }
+    Record { kind, mode: 0o644, modified: FileTime { seconds: -2, nanos: 3 }, xattrs: Xattrs::default() }
 }
 
 fn file() -> Record {

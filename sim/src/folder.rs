@@ -400,7 +400,7 @@ impl Inner {
             EntryKind::Dir => SeenKind::Dir,
             EntryKind::Symlink { target } => SeenKind::Symlink { target: target.clone() },
         };
-        let seen = Seen { kind, mode: entry.mode, modified: entry.modified, facts: entry.facts };
+        let seen = Seen { kind, mode: entry.mode, modified: entry.modified, xattrs: None, facts: entry.facts };
         vec![Observation::Found { path: at.clone(), seen }]
     }
 

@@ -6,7 +6,7 @@ use farshore::net::transport::{Io, Listener};
 use farshore_engine::chunk::{FRAME_SIZE, frames_range};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
-use farshore_engine::{DeviceTag, Dot, Position, TreeUpdate};
+use farshore_engine::{DeviceTag, Dot, Position, TreeUpdate, Xattrs};
 use farshore_proto::v1::farshore_server::{Farshore, FarshoreServer};
 use farshore_proto::verify::seal;
 use farshore_proto::{Fetch, Frame, MAX_REPLY_BYTES, ReadReply, ReadRequest, Welcome, batches, v1};
@@ -91,7 +91,11 @@ impl Liar {
         let path = RelPath::parse(LIARS_FILE.as_bytes()).unwrap_or_default();
         vec![
             TreeUpdate::Begin { position: Position { epoch: 1, seq: 0 } },
-            TreeUpdate::Entry { path, record: Record { kind: file, mode: 0o644, modified }, revision },
+            TreeUpdate::Entry {
+                path,
+                record: Record { kind: file, mode: 0o644, modified, xattrs: Xattrs::default() },
+                revision,
+            },
             TreeUpdate::End { settled: 0 },
         ]
     }

@@ -11,7 +11,7 @@ use farshore::store::{Found, KnownTree, MemoryStore, Space, Store, Stored};
 use farshore_engine::chunk::{chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{Changes, ChunkBitmap, ContentIdentity, ContentKey, Held, Memory, Resumed, Trust};
+use farshore_engine::{Changes, ChunkBitmap, ContentIdentity, ContentKey, Held, Memory, Resumed, Trust, Xattrs};
 use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -533,8 +533,14 @@ impl Stored for SimStored {
         }
     }
 
-    fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>> {
-        self.inner.clone().keep(target, mode, modified)
+    fn keep(
+        self: Arc<Self>,
+        target: PathBuf,
+        mode: u16,
+        modified: FileTime,
+        xattrs: Xattrs,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        self.inner.clone().keep(target, mode, modified, xattrs)
     }
 
     fn lend(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {

@@ -72,7 +72,7 @@ fn panel(out: &mut String, work: &Work, measured: &Measured, y: f64) -> f64 {
 
 fn color(contender: Contender) -> &'static str {
     match contender {
-        Contender::Farshore => "#1f6fb4",
+        Contender::Farshore | Contender::FarshoreWritable => "#1f6fb4",
         Contender::Sshfs | Contender::SshfsTuned => "#d98a3d",
         Contender::RcloneHttp | Contender::RcloneSftp => "#6aa84f",
         Contender::Plain | Contender::Stream => "#9a9a9a",

@@ -1,6 +1,6 @@
 //! Doing the works in turns: each round all contenders, so that a slow minute of the machine meets them all.
 
-use crate::contender::Contender;
+use crate::contender::{self, Contender};
 use crate::folders::{Content, Folders};
 use crate::results::{Cell, Measured};
 use crate::stage::Stage;
@@ -104,6 +104,7 @@ impl<'a> Rounds<'a> {
         let stage = Stage { link: link.as_ref(), scratch, farshore: self.farshore, folder };
         let values = work.measure(contender, &stage, content, self.limit);
         fs::remove_dir_all(scratch)?;
+        contender::tidy(folder)?;
         values
     }
 }

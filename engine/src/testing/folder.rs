@@ -6,6 +6,7 @@ use crate::event::{Seen, SeenKind};
 use crate::output::{Apply, ApplyError, ServedFile};
 use crate::path::{Name, RelPath};
 use crate::record::{Facts, FileTime};
+use crate::xattrs::Xattrs;
 use std::collections::BTreeMap;
 
 /// Something in a folder, whatever its name is.
@@ -19,6 +20,8 @@ pub struct Object {
     pub modified: FileTime,
     /// When anything of it last changed.
     pub changed: FileTime,
+    /// Its extended attributes.
+    pub xattrs: Xattrs,
 }
 
 /// What an object is.
@@ -129,7 +132,8 @@ impl Folder {
             ObjectKind::Symlink(target) => SeenKind::Symlink { target: target.as_slice().into() },
         };
         let facts = Facts { inode, changed: object.changed };
-        Some(Seen { kind, mode: object.mode, modified: object.modified, facts })
+        let xattrs = Some(object.xattrs.clone());
+        Some(Seen { kind, mode: object.mode, modified: object.modified, xattrs, facts })
     }
 
     /// Makes a file, or puts a new one over what stands there. `None` if its directory is not there, or if a directory
@@ -210,6 +214,18 @@ impl Folder {
         let now = self.tick();
         let object = self.objects.get_mut(self.names.get(path)?)?;
         object.mode = mode;
+        object.changed = now;
+        Some(vec![Look::Path(path.clone())])
+    }
+
+    /// Sets an extended attribute, or removes it.
+    pub fn set_xattr(&mut self, path: &RelPath, name: &[u8], value: Option<&[u8]>) -> Option<Vec<Look>> {
+        let now = self.tick();
+        let object = self.objects.get_mut(self.names.get(path)?)?;
+        object.xattrs = match value {
+            Some(value) => object.xattrs.with(name, value),
+            None => object.xattrs.without(name),
+        };
         object.changed = now;
         Some(vec![Look::Path(path.clone())])
     }
@@ -304,18 +320,20 @@ impl Folder {
                 Some(Vec::new())
             }
         };
-        let (path, mode, modified) = match op {
+        let (path, mode, modified, xattrs) = match op {
             Apply::Remove { .. } => return Ok(Facts::default()),
             Apply::KeepCopy { to, .. } => return self.seen(to).map(|seen| seen.facts).ok_or(ApplyError::Changed),
-            Apply::MakeDir { path, mode, modified }
-            | Apply::SetAttributes { path, mode, modified, .. }
-            | Apply::Publish { path, mode, modified, .. } => (path, *mode, *modified),
-            Apply::MakeSymlink { path, modified, .. } => (path, 0o777, *modified),
-            Apply::Rename { to, mode, modified, .. } => (to, *mode, *modified),
+            Apply::MakeDir { path, mode, modified, xattrs } | Apply::Publish { path, mode, modified, xattrs, .. } => {
+                (path, *mode, *modified, Some(xattrs))
+            }
+            Apply::SetAttributes { path, mode, modified, xattrs, .. } => (path, *mode, *modified, xattrs.as_ref()),
+            Apply::MakeSymlink { path, modified, .. } => (path, 0o777, *modified, None),
+            Apply::Rename { to, mode, modified, xattrs, .. } => (to, *mode, *modified, Some(xattrs)),
         };
         let object = self.names.get(path).and_then(|inode| self.objects.get_mut(inode));
         if let Some(object) = object {
             (object.mode, object.modified) = (mode, modified);
+            object.xattrs = xattrs.unwrap_or(&object.xattrs).clone();
         }
         self.seen(path).map(|seen| seen.facts).ok_or(ApplyError::Changed)
     }
@@ -375,7 +393,8 @@ impl Folder {
     fn object(&mut self, kind: ObjectKind, mode: u16) -> u64 {
         let now = self.tick();
         self.last_inode += 1;
-        self.objects.insert(self.last_inode, Object { kind, mode, modified: now, changed: now });
+        self.objects
+            .insert(self.last_inode, Object { kind, mode, modified: now, changed: now, xattrs: Xattrs::default() });
         self.last_inode
     }
 

@@ -11,6 +11,7 @@ use crate::output::{Effect, Errno, Notice, Output, Reply};
 use crate::record::{Facts, FileTime, Kind, Record, Stamp};
 use crate::time::Time;
 use crate::version::{DeviceTag, Dot, Revision};
+use crate::xattrs::Xattrs;
 use core::ops::Range;
 use core::time::Duration;
 
@@ -236,7 +237,7 @@ impl Hand {
     pub fn found(&mut self, at: &str, kind: SeenKind, mode: u16, modified: i64, facts: (u64, i64)) -> Vec<Output> {
         let time = |seconds| FileTime { seconds, nanos: 0 };
         let facts = Facts { inode: facts.0, changed: time(facts.1) };
-        let seen = Seen { kind, mode, modified: time(modified), facts };
+        let seen = Seen { kind, mode, modified: time(modified), xattrs: Some(Xattrs::default()), facts };
         self.give(Input::Observed(Observation::Found { path: path(at), seen }))
     }
 
@@ -331,11 +332,11 @@ pub fn renamed(from: &str, to: &str, record: Record) -> Change {
 #[must_use]
 pub fn file_record(size_bytes: u64, stamp: u64) -> Record {
     let kind = Kind::File { size_bytes, stamp: Stamp(stamp) };
-    Record { kind, mode: 0o644, modified: FileTime { seconds: 5, nanos: 0 } }
+    Record { kind, mode: 0o644, modified: FileTime { seconds: 5, nanos: 0 }, xattrs: Xattrs::default() }
 }
 
 /// The record of a directory.
 #[must_use]
 pub fn dir_record() -> Record {
-    Record { kind: Kind::Dir, mode: 0o755, modified: FileTime { seconds: 5, nanos: 0 } }
+    Record { kind: Kind::Dir, mode: 0o755, ..file_record(0, 0) }
 }

@@ -129,6 +129,7 @@ impl Host {
             Request::FetchAll { .. } | Request::Bring { .. } => None,
             Request::Lookup { .. }
             | Request::GetAttr { .. }
+            | Request::Xattrs { .. }
             | Request::ReadLink { .. }
             | Request::Open { .. }
             | Request::Release { .. }

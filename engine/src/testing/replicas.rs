@@ -12,6 +12,7 @@ use crate::memory::Memory;
 use crate::path::{Name, RelPath};
 use crate::record::{Kind, Stamp};
 use crate::remembered::Collected;
+use crate::tree::Origin;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +47,8 @@ pub enum ReplicaOp {
     Symlink(u8, u8, u8),
     /// It sets the mode of a file or a directory.
     Chmod(u8, u8, u8),
+    /// It sets or removes an extended attribute of a file or a directory.
+    SetXattr(u8, u8, u8),
     /// Its watcher has lost track and reads everything again.
     Rescan(u8),
     /// The network between two devices is cut.
@@ -57,7 +60,7 @@ pub enum ReplicaOp {
     Restart(u8, u8),
     /// Its disk refuses a few things.
     DiskFails(u8, u8),
-    /// On its mount, something that is in its folder or away is renamed into a directory.
+    /// On its mount, something that is in its folder is renamed into a directory.
     RenameOnMount(u8, u8, u8, u8),
     /// On its mount, a file that is in its folder or away is removed.
     RemoveOnMount(u8, u8),
@@ -78,6 +81,7 @@ impl ReplicaOp {
             18..=20 => ReplicaOp::Remove(at, a),
             21 | 22 => ReplicaOp::MakeDir(at, a, b),
             23 => ReplicaOp::Symlink(at, a, b),
+            24 if c % 2 == 1 => ReplicaOp::SetXattr(at, a, b),
             24 => ReplicaOp::Chmod(at, a, b),
             25 => ReplicaOp::Rescan(at),
             26 | 27 => ReplicaOp::Cut(at, a),
@@ -87,12 +91,14 @@ impl ReplicaOp {
         }
     }
 
-    /// The same done on a mount, if that is another thing.
+    /// The same done on a mount, if that is another thing. What is done there is told at once, so nothing may be forgotten that
+    /// was told: it would be a name of which nobody has the bytes.
     #[must_use]
     pub fn on_mount(self) -> ReplicaOp {
         match self {
             ReplicaOp::Rename(at, entry, dir, name) => ReplicaOp::RenameOnMount(at, entry, dir, name),
             ReplicaOp::Remove(at, entry) => ReplicaOp::RemoveOnMount(at, entry),
+            ReplicaOp::Restart(at, _) => ReplicaOp::Restart(at, 0),
             elsewhere => elsewhere,
         }
     }
@@ -231,6 +237,16 @@ impl Replicas {
                 let is_symlink = matches!(folder.at(path)?.kind, ObjectKind::Symlink(_));
                 if is_symlink { None } else { folder.chmod(path, 0o400 | u16::from(mode % 64)) }
             }),
+            ReplicaOp::SetXattr(at, entry, value) => self.at_nth(at, entry, |folder, path| {
+                let is_symlink = matches!(folder.at(path)?.kind, ObjectKind::Symlink(_));
+                let name: &[u8] = if value % 2 == 0 { b"user.even" } else { b"user.odd" };
+                let value = [value];
+                if is_symlink {
+                    None
+                } else {
+                    folder.set_xattr(path, name, Some(&value[..]).filter(|_| value[0] >= 64))
+                }
+            }),
             ReplicaOp::Rescan(at) => self.world.rescan(self.device(at)),
             ReplicaOp::Cut(a, b) => {
                 let (a, b) = (self.device(a), self.device(b));
@@ -281,38 +297,25 @@ impl Replicas {
         paths.get(usize::from(entry) % paths.len().max(1)).cloned()
     }
 
-    /// What is done on a mount is told at once, and its watcher tells it again. What is just being put into the folder is
-    /// waited for, and so is what is away and would be replaced by what is not, or the other way round.
+    /// What is done on a mount is told at once, and its watcher tells it again. What is away is not renamed here: if who has its
+    /// bytes writes over them at the same time, its new name is one without bytes, and all would wait for them. Nor is a directory
+    /// with such a file in it.
     fn rename_on_mount(&mut self, at: HostId, from: &RelPath, to: &RelPath) {
-        let view = self.world.hosts[at].engine.view();
-        let is_away = view.away(from).is_some();
-        if from == to || view.away(to).is_some() || is_away && view.is_being_applied(from) {
-            return;
-        }
-        if is_away {
-            if self.folder(at).at(to).is_none() {
-                self.tell_moved(at, from, to);
-            }
-            return;
-        }
         let Some(inode) = self.folder(at).inode_at(from) else { return };
         let is_dir = self.folder(at).at(from).is_some_and(|object| object.kind == ObjectKind::Dir);
-        if !self.change(at, |folder| folder.rename(from, to)) {
+        let view = self.world.hosts[at].engine.view();
+        let is_away = |path: &RelPath| view.away(path).is_some();
+        let moves_what_is_away = self.world.tree_of(at).keys().any(|path| from.is_prefix_of(path) && is_away(path));
+        if is_away(to) || moves_what_is_away || !self.change(at, |folder| folder.rename(from, to)) {
             return;
         }
         if is_dir && self.world.hosts[at].engine.view().own_inode(from) == Some(inode) {
-            self.tell_moved(at, from, to);
+            self.world.input(at, Input::Observed(Observation::Sighted { path: from.clone() }));
+            self.world.input(at, Input::Observed(Observation::Moved { from: from.clone(), to: to.clone() }));
         }
         for path in [to, from] {
             self.tell_seen(at, path);
         }
-    }
-
-    /// Tells that somebody who saw all of it has renamed something.
-    fn tell_moved(&mut self, at: HostId, from: &RelPath, to: &RelPath) {
-        let (from, to) = (from.clone(), to.clone());
-        self.world.input(at, Input::Observed(Observation::Sighted { path: from.clone() }));
-        self.world.input(at, Input::Observed(Observation::Moved { from, to }));
     }
 
     fn tell_seen(&mut self, at: HostId, path: &RelPath) {
@@ -337,10 +340,9 @@ impl Replicas {
         // Of which version that is somebody knows who has it.
         let Some(stamp) = stamp_of(host, path) else { return };
         let holds = |other: &Host| {
-            let paths = other.folder.files().filter(|at| stamp_of(other, at) == Some(stamp));
-            paths
-                .filter(|at| other.engine.view().own_inode(at) == other.folder.inode_at(at))
-                .find_map(|at| version_at(&other.folder, at))
+            let mut files = other.folder.files();
+            let path = files.find(|at| is_as_told(other, at) && stamp_of(other, at) == Some(stamp))?;
+            version_at(&other.folder, path)
         };
         let Some(version) = self.world.hosts.iter().find_map(holds) else { return };
         self.writes.ended.insert(version);
@@ -434,8 +436,9 @@ impl Replicas {
             for (path, record) in &tree {
                 assert_eq!(Some(record), first.get(path), "{path} of host {at} is something else on host 0");
                 let seen = host.folder.seen(path);
-                let there = seen.as_ref().map(|seen| (seen.mode, seen.modified));
-                assert_eq!(there, Some((record.mode, record.modified)), "{path} in the folder of host {at}");
+                let there = seen.as_ref().map(|seen| (seen.mode, seen.modified, seen.xattrs.as_ref()));
+                let told = (record.mode, record.modified, Some(&record.xattrs));
+                assert_eq!(there, Some(told), "{path} in the folder of host {at}");
             }
             assert_eq!(
                 tree.len(),
@@ -470,6 +473,13 @@ fn stamp_of(host: &Host, path: &RelPath) -> Option<Stamp> {
         Kind::File { stamp, .. } => Some(stamp),
         Kind::Dir | Kind::Symlink { .. } => None,
     }
+}
+
+/// Whether a device's folder holds at a path what the device says that the path has.
+fn is_as_told(host: &Host, path: &RelPath) -> bool {
+    let node = host.engine.tree.resolve(path.names()).and_then(|ino| host.engine.tree.get(ino));
+    let Some(Origin::Local(facts)) = node.map(|node| node.origin) else { return false };
+    host.folder.seen(path).is_some_and(|seen| seen.facts == facts)
 }
 
 fn version_at(folder: &Folder, path: &RelPath) -> Option<u64> {

@@ -40,6 +40,7 @@ mod versions;
 mod walks;
 mod watchers;
 mod whole_files;
+mod xattrs;
 
 /// A mebibyte, half a mebibyte, and so on: sizes that tests name.
 const KIB: u64 = 1024;

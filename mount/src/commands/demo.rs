@@ -6,6 +6,7 @@
 use super::link_cutter::LinkCutter;
 use super::{Failure, interruptible, stop_signal};
 use crate::circle::Circle;
+use crate::folder::WhileWritten;
 use crate::fuse::{MountOptions, Mounted};
 use crate::joining::{Absence, Joined, Membership, join, join_with_folder};
 use crate::kernel_host::KernelHost;
@@ -140,6 +141,7 @@ async fn set_up(folder: PathBuf, scratch: &Path, is_sample: bool) -> Result<Stag
         listen: "127.0.0.1:0".to_owned(),
         advertise: Vec::new(),
         new_ticket: false,
+        while_written: WhileWritten::default(),
         writable: is_sample,
     };
     let sharing = Sharing::start(owner, options).await?;
@@ -160,7 +162,7 @@ async fn set_up(folder: PathBuf, scratch: &Path, is_sample: bool) -> Result<Stag
     let transport = Arc::new(TlsTransport::new(identity));
     let (joined, copy) = match is_sample {
         true => {
-            let copy = OwnFolder::open(&store_dir, Writers::Everybody, Unshared::default());
+            let copy = OwnFolder::open(&store_dir, Writers::Everybody, WhileWritten::default(), Unshared::default());
             let mut copy = copy.map_err(Failure::failed)?;
             let circle = Circle::new(reader, own, ticket.owner(), ticket.share());
             let membership = Membership { folder: &mut copy, absence: Absence::IsAnError, circle, listener: None };

@@ -1,6 +1,6 @@
 //! `farshore get`: fetches files of a share into a folder, without mounting.
 //!
-//! A file appears under its own name when it is whole, verified and on disk, with its mode and time. What is there
+//! A file appears under its own name when it is whole, verified and on disk, with its mode, its time and its extended attributes. What is there
 //! already is not overwritten: the same size and time counts as fetched, anything else is told and left alone.
 
 mod unfinished;
@@ -196,7 +196,7 @@ async fn fetch_one(node: &Node, output: &Path, wanted: &Wanted) -> Result<Outcom
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.to_string()),
     }
-    let (mode, modified) = (wanted.record.mode, wanted.record.modified);
+    let modified = wanted.record.modified;
     match &wanted.record.kind {
         Kind::Dir => Ok(Outcome::WasThere),
         Kind::Symlink { target: text } => {
@@ -204,16 +204,19 @@ async fn fetch_one(node: &Node, output: &Path, wanted: &Wanted) -> Result<Outcom
             set_time(&path, modified)?;
             Ok(Outcome::Fetched)
         }
-        Kind::File { .. } => fetch_file(node, wanted.ino, path, mode, modified).await,
+        Kind::File { .. } => fetch_file(node, wanted, path).await,
     }
 }
 
-async fn fetch_file(node: &Node, ino: Ino, path: PathBuf, mode: u16, modified: FileTime) -> Result<Outcome, String> {
-    let opened = node.reply(Request::Open { ino, write: false, whole_from: None }).await.map_err(say)?;
+async fn fetch_file(node: &Node, wanted: &Wanted, path: PathBuf) -> Result<Outcome, String> {
+    let Record { mode, modified, xattrs, .. } = wanted.record.clone();
+    let opened = node.reply(Request::Open { ino: wanted.ino, write: false, whole_from: None }).await.map_err(say)?;
     let Reply::Opened(opened) = opened else { return Err(say(Errno::Io)) };
     let fetched = node.reply(Request::FetchAll { handle: opened.handle }).await;
     let kept = match fetched {
-        Ok(Reply::Fetched(content)) => node.keep(content, path, mode, modified).await.map_err(|e| e.to_string()),
+        Ok(Reply::Fetched(content)) => {
+            node.keep(content, path, mode, modified, xattrs).await.map_err(|e| e.to_string())
+        }
         Ok(_) => Err(say(Errno::Io)),
         Err(errno) => Err(say(errno)),
     };
@@ -284,12 +287,14 @@ fn make_dir(output: &Path, is_ours: bool, wanted: &Wanted) -> Result<Outcome, St
     }
 }
 
-/// Gives a directory that we made its mode, without the bits that would lend somebody its group, and its time.
+/// Gives a directory that we made its mode, without the bits that would lend somebody its group, its extended attributes and its
+/// time.
 fn set_meta(output: &Path, wanted: &Wanted) -> Result<Outcome, String> {
     check_parents(output, &wanted.path)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let path = target(output, &wanted.path);
     let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| error.to_string())?;
+    crate::xattrs::set(&directory, &wanted.record.xattrs);
     let mode = Mode::from_raw_mode(u32::from(wanted.record.mode & KEPT_MODE_BITS));
     rustix::fs::fchmod(&directory, mode).map_err(|error| error.to_string())?;
     rustix::fs::futimens(&directory, &times(wanted.record.modified)).map_err(|error| error.to_string())?;

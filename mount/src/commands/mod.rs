@@ -27,6 +27,7 @@ mod text;
 mod verify;
 
 use crate::control::{FileCommand, RunDirError};
+use crate::folder::WhileWritten;
 use crate::fuse::{MountError, OptionError};
 use crate::identity::IdentityError;
 use crate::joining::JoinError;
@@ -266,6 +267,11 @@ async fn interruptible<T>(
         stopped = stop => stopped.map_err(Failure::from).and(Err(Failure::interrupted())),
         result = work => result,
     }
+}
+
+/// What `--push-on-write` means.
+fn while_written(push: bool) -> WhileWritten {
+    if push { WhileWritten::Pushed } else { WhileWritten::Held }
 }
 
 /// Waits for Ctrl-C or a polite kill. From now on, and not only from when this is first waited for, none is missed.

@@ -7,7 +7,7 @@ mod writable;
 use self::place::{Access, Place};
 use self::reach::ReachArgs;
 use self::writable::Writing;
-use super::{Failure, daemon, interruptible, paths, prepare, stop_signal, text};
+use super::{Failure, daemon, interruptible, paths, prepare, stop_signal, text, while_written};
 use crate::control::{Control, Part, Process};
 use crate::fuse::{self, Ended, MountOptions, Mounted};
 use crate::joining::{Bridged, Joined, join};
@@ -55,6 +55,10 @@ pub(super) struct MountArgs {
     /// Fetch files whole when they are opened, eight at once
     #[arg(long)]
     prefetch_on_open: bool,
+    /// Let others see what is written to a file while it is still open, every 200 ms. Without this they see it when the file is
+    /// closed or fsynced, was not written to for a second, or after five seconds
+    #[arg(long, conflicts_with = "read_only")]
+    push_on_write: bool,
     /// Mount options as in mount(8): ro, rw, allow_other, dev, suid, noexec, noatime, ...
     #[arg(short = 'o', value_name = "OPTS")]
     options: Vec<String>,
@@ -106,8 +110,9 @@ pub(super) async fn run(state: Option<PathBuf>, args: MountArgs) -> Result<(), F
     let choosing = place::choose((&state, own), &ticket, &*transport, access, args.store);
     let Place { dir: store_dir, mut writing, absence } = interruptible(stop.as_mut(), choosing).await?;
     options.read_only = writing.is_none();
-    if writing.is_some() {
+    if let Some(writing) = &mut writing {
         place::check_apart(&store_dir, &mountpoint)?;
+        writing.tell(while_written(args.push_on_write));
     }
     let store = Arc::new(DiskStore::open(&store_dir).map_err(Failure::failed)?);
     let config = Config {

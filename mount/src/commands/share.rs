@@ -1,6 +1,6 @@
 //! `farshore share`: offers a folder until it is told to stop.
 
-use super::{Failure, paths, stop_signal};
+use super::{Failure, paths, stop_signal, while_written};
 use crate::control::{Control, Hosting, Part, Process};
 use crate::fuse::{self, MountOptions, Mounted};
 use crate::live;
@@ -32,13 +32,17 @@ pub(super) struct ShareArgs {
     /// the same. The mount is then read-only, too, unless you say `-o rw`
     #[arg(long)]
     read_only: bool,
+    /// Let others see what is written to a file while it is still open, every 200 ms. Without this they see it when the file is
+    /// closed, was not written to for a second, or after five seconds
+    #[arg(long)]
+    push_on_write: bool,
     /// Make all earlier tickets of this folder worthless, and forget the devices that joined with them
     #[arg(long)]
     new_ticket: bool,
 }
 
 pub(super) async fn run(state: Option<PathBuf>, args: ShareArgs) -> Result<(), Failure> {
-    let ShareArgs { folder, listen, advertise, mount, options, read_only, new_ticket } = args;
+    let ShareArgs { folder, listen, advertise, mount, options, read_only, push_on_write, new_ticket } = args;
     if let Some(mountpoint) = &mount {
         check_outside(mountpoint, &folder)?;
     }
@@ -46,7 +50,14 @@ pub(super) async fn run(state: Option<PathBuf>, args: ShareArgs) -> Result<(), F
     for list in &options {
         mount_options.apply(list)?;
     }
-    let options = ShareOptions { folder, listen, advertise, new_ticket, writable: !read_only };
+    let options = ShareOptions {
+        folder,
+        listen,
+        advertise,
+        new_ticket,
+        writable: !read_only,
+        while_written: while_written(push_on_write),
+    };
     // From the first moment: a stop during the first scan is a stop too.
     let stop = stop_signal();
     tokio::pin!(stop);

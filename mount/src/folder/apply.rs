@@ -18,7 +18,7 @@ use super::look::{facts, modified};
 use crate::store::{KEPT_MODE_BITS, PRIVATE, Stored, publish};
 use farshore_engine::path::{Name, RelPath};
 use farshore_engine::record::{Facts, FileTime};
-use farshore_engine::{Apply, ApplyError, ContentId};
+use farshore_engine::{Apply, ApplyError, ContentId, Xattrs};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawMode, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
@@ -210,7 +210,7 @@ impl Applier {
         let directory = self.beneath.directory(path);
         let restored = directory
             .map_err(Refusal::from)
-            .and_then(|directory| set_attributes(&directory, Attributes { mode: None, modified }));
+            .and_then(|directory| set_attributes(&directory, Attributes { mode: None, modified, xattrs: None }));
         if let Err(refusal) = restored {
             // Then it is seen, and told to all.
             tracing::debug!(%path, ?refusal, "a directory keeps the time of what was done in it");
@@ -233,28 +233,28 @@ impl Applier {
 
     fn apply_one(&self, op: Apply, ready: Ready<'_>) -> Outcome<Facts> {
         match op {
-            Apply::MakeDir { path, mode, modified } => {
+            Apply::MakeDir { path, mode, modified, xattrs } => {
                 let place = self.place(&path)?;
                 let item = self.aside.item(&self.beneath)?;
                 rustix::fs::mkdirat(item.directory(), item.name(), Mode::RWXU)?;
                 // Where its owner may not write, a directory cannot be moved.
-                let first = Attributes { mode: Some(mode | OWNER_BITS), modified };
+                let first = Attributes { mode: Some(mode | OWNER_BITS), modified, xattrs: Some(xattrs) };
                 let made = self.put(item.made(), first, &place, None)?;
                 if mode & OWNER_BITS == OWNER_BITS {
                     return Ok(settled(&place, &made));
                 }
-                self.set_attributes(&place, &made, Attributes { mode: Some(mode), modified })
+                self.set_attributes(&place, &made, Attributes { mode: Some(mode), modified, xattrs: None })
             }
             Apply::MakeSymlink { path, target, modified, expect } => {
                 let place = self.place(&path)?;
                 let item = self.aside.item(&self.beneath)?;
                 rustix::fs::symlinkat(&*target, item.directory(), item.name())?;
-                let made = self.put(item.made(), Attributes { mode: None, modified }, &place, expect)?;
+                let made = self.put(item.made(), Attributes { mode: None, modified, xattrs: None }, &place, expect)?;
                 Ok(settled(&place, &made))
             }
-            Apply::Publish { path, mode, modified, expect, .. } => {
+            Apply::Publish { path, mode, modified, xattrs, expect, .. } => {
                 let place = self.place(&path)?;
-                let attributes = Attributes { mode: Some(mode), modified };
+                let attributes = Attributes { mode: Some(mode), modified, xattrs: Some(xattrs) };
                 let Ready::File((item, stored)) = ready else {
                     let item = self.aside.item(&self.beneath)?;
                     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -275,12 +275,12 @@ impl Applier {
                 self.remove(&place, &before)?;
                 Ok(expect)
             }
-            Apply::Rename { from, to, mode, modified, expect, over } => {
+            Apply::Rename { from, to, mode, modified, xattrs, expect, over } => {
                 let (from, to) = (self.place(&from)?, self.place(&to)?);
                 let before = from.expect(expect)?;
                 let over = over.map(|over| to.expect_replaceable(over)).transpose()?;
                 self.rename(&from, &before, &to, over.as_ref())?;
-                self.set_attributes(&to, &before, Attributes { mode: Some(mode), modified })
+                self.set_attributes(&to, &before, Attributes { mode: Some(mode), modified, xattrs: Some(xattrs) })
             }
             Apply::KeepCopy { path, to, expect, unless: _ } => {
                 let (from, to) = (self.place(&path)?, self.place(&to)?);
@@ -291,8 +291,8 @@ impl Applier {
                 self.rename(&from, &before, &to, None)?;
                 Ok(settled(&to, &before))
             }
-            Apply::SetAttributes { path, mode, modified, expect } => {
-                let attributes = Attributes { mode: Some(mode), modified };
+            Apply::SetAttributes { path, mode, modified, xattrs, expect } => {
+                let attributes = Attributes { mode: Some(mode), modified, xattrs };
                 if path.is_root() {
                     return set_attributes(&self.beneath.parent(&path)?, attributes).map(|stat| facts(&stat));
                 }
@@ -495,11 +495,12 @@ impl<'a> Prepared<'a> {
 /// A file that nobody sees yet, and whose bytes it has.
 type File<'a> = (Item<'a>, Arc<dyn Stored>);
 
-/// What is to be set; nobody sets the mode of a symlink.
-#[derive(Debug, Clone, Copy)]
+/// What is to be set; nobody sets the mode of a symlink, and it has no attributes that travel.
+#[derive(Debug, Clone)]
 struct Attributes {
     mode: Option<u16>,
     modified: FileTime,
+    xattrs: Option<Xattrs>,
 }
 
 fn set_mode(opened: &OwnedFd, mode: RawMode) -> Result<(), Errno> {
@@ -509,8 +510,13 @@ fn set_mode(opened: &OwnedFd, mode: RawMode) -> Result<(), Errno> {
 
 /// Sets what is not so already. Says how it is then.
 fn set_attributes(opened: &OwnedFd, wanted: Attributes) -> Outcome<Stat> {
-    let now = rustix::fs::fstat(opened)?;
+    let mut now = rustix::fs::fstat(opened)?;
     let is_symlink = FileType::from_raw_mode(now.st_mode) == FileType::Symlink;
+    if let Some(xattrs) = wanted.xattrs.filter(|_| !is_symlink)
+        && crate::xattrs::set(opened, &xattrs)
+    {
+        now = rustix::fs::fstat(opened)?;
+    }
     if let Some(mode) = wanted.mode.filter(|_| !is_symlink) {
         let shared = RawMode::from(SHARED_MODE_BITS);
         let mode = RawMode::from(mode) & shared | now.st_mode & 0o7777 & !shared;

@@ -1,6 +1,8 @@
 //! Looking at one entry: what the file system says of it, as the engine wants to hear it.
 
 use super::beneath::{Beneath, InodeId, is_gone, stat_in};
+use crate::xattrs::read_in;
+use farshore_engine::Xattrs;
 use farshore_engine::event::{Seen, SeenKind};
 use farshore_engine::path::{PathError, RelPath};
 use farshore_engine::record::{Facts, FileTime};
@@ -119,7 +121,7 @@ pub(crate) fn look_in<N: rustix::path::Arg + Copy>(directory: BorrowedFd<'_>, na
     Sight::Skip(SkipReason::Attributes(Errno::INVAL.raw_os_error()))
 }
 
-fn sight<N: rustix::path::Arg>(directory: BorrowedFd<'_>, name: N, stat: &Stat) -> Result<Sight, Errno> {
+fn sight<N: rustix::path::Arg + Copy>(directory: BorrowedFd<'_>, name: N, stat: &Stat) -> Result<Sight, Errno> {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => SeenKind::File { size_bytes: u64::try_from(stat.st_size).unwrap_or(0) },
         FileType::Directory => SeenKind::Dir,
@@ -134,7 +136,12 @@ fn sight<N: rustix::path::Arg>(directory: BorrowedFd<'_>, name: N, stat: &Stat) 
         }
     };
     let mode = (stat.st_mode & 0o7777) as u16;
-    let seen = Seen { kind, mode, modified: modified(stat), facts: facts(stat) };
+    let xattrs = match &kind {
+        SeenKind::Symlink { .. } => Some(Xattrs::default()),
+        // After the rest: if they are set meanwhile, what is told is older than what is there, and is noticed.
+        SeenKind::File { .. } | SeenKind::Dir => read_in(directory, name),
+    };
+    let seen = Seen { kind, mode, modified: modified(stat), xattrs, facts: facts(stat) };
     #[allow(clippy::unnecessary_cast, reason = "the width of st_nlink differs between architectures")]
     let links = stat.st_nlink as u64;
     Ok(Sight::There(There { seen, id: InodeId::of(stat), links }))

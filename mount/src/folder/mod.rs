@@ -11,7 +11,7 @@ pub mod watch;
 pub use apply::Contents;
 pub use disk::DiskFolder;
 pub use look::{SkipReason, Skipped};
-pub use watch::{Recheck, Watcher};
+pub use watch::{Recheck, Watcher, WhileWritten};
 
 use bytes::Bytes;
 use farshore_engine::path::RelPath;

@@ -33,6 +33,17 @@ use std::thread::JoinHandle;
 /// Paths that may wait for [`Recheck`]; what is beyond is dropped, and asked for again by whoever needs it.
 const RECHECKS: usize = 4_096;
 
+/// When is told of a file that a program has open and writes to. When it is closed it is told in any case, and so it is before
+/// anything that was done after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhileWritten {
+    /// Once it was not written to for a second; if it is written without rest, every five seconds.
+    #[default]
+    Held,
+    /// Again and again while it is written, every 200 ms.
+    Pushed,
+}
+
 /// Watches a folder until it is dropped.
 #[derive(Debug)]
 pub struct Watcher {
@@ -65,7 +76,7 @@ impl Watcher {
     /// # Errors
     /// The folder cannot be opened, is not a directory, or not a single directory can be watched any more.
     pub fn start(root: &Path, sink: impl Fn(FolderEvent) + Send + 'static) -> Result<Watcher, FolderError> {
-        Watcher::start_beside(root, None, sink)
+        Watcher::start_beside(root, None, WhileWritten::default(), sink)
     }
 
     /// The same, for a folder in which what has the name `private` is not looked at, nor what it holds: it is as if it were
@@ -76,6 +87,7 @@ impl Watcher {
     pub fn start_beside(
         root: &Path,
         private: Option<&'static str>,
+        while_written: WhileWritten,
         sink: impl Fn(FolderEvent) + Send + 'static,
     ) -> Result<Watcher, FolderError> {
         let failed = |error: Errno| FolderError::Open { path: root.to_owned(), source: error.into() };
@@ -98,7 +110,7 @@ impl Watcher {
             forgotten: Mutex::default(),
             wanted: Mutex::default(),
         });
-        let folder = Watching { root_path, root_id, beneath: Arc::new(beneath), private };
+        let folder = Watching { root_path, root_id, beneath: Arc::new(beneath), private, while_written };
         let worker = Worker::new(Box::new(sink), Arc::clone(&shared), folder, inotify);
         let thread = std::thread::Builder::new().name("folder-watch".into()).spawn(|| worker.run());
         let thread = thread.map_err(|source| FolderError::Open { path: root.to_owned(), source })?;

@@ -12,7 +12,8 @@ use super::passthrough::Passthrough;
 use super::pending::{Pending, Refuse};
 use super::stats::{Operation, Stats};
 use farshore_engine::path::{NAME_MAX_BYTES, Name};
-use farshore_engine::{Errno, Handle, Ino, Opened, Reply, Request};
+use farshore_engine::xattrs::XATTR_PREFIX;
+use farshore_engine::{Errno, Handle, Ino, Opened, Reply, Request, Xattrs};
 use fuser::{
     BackingId, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig,
     LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -80,6 +81,19 @@ impl<H: Host> FileSystem<H> {
 
     fn pending<R: Refuse>(&self, operation: Operation, reply: R) -> Pending<R> {
         Pending::new(operation, reply, &self.stats)
+    }
+
+    fn with_xattrs(
+        &self,
+        ino: INodeNo,
+        reply: ReplyXattr,
+        answer: impl FnOnce(Pending<ReplyXattr>, Xattrs) + Send + 'static,
+    ) {
+        let reply = self.pending(Operation::Xattr, reply);
+        self.host.ask(Request::Xattrs { ino: Ino(ino.0) }, move |found| match found {
+            Ok(Answer::Reply(Reply::Xattrs(xattrs))) => answer(reply, xattrs),
+            failed => reply.fail(failed),
+        });
     }
 
     fn list<L: Listing>(&self, dir: INodeNo, after: u64, reply: Pending<L>) {
@@ -282,14 +296,20 @@ impl<H: Host> fuser::Filesystem for FileSystem<H> {
         }
     }
 
-    // No entry has extended attributes. The kernel remembers ENOSYS, answers EOPNOTSUPP by itself and asks no more.
-
-    fn getxattr(&self, _: &fuser::Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        reply.error(fuser::Errno::ENOSYS);
+    fn getxattr(&self, _: &fuser::Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        // All others mean something only on the machine that they are on.
+        if !name.as_bytes().starts_with(XATTR_PREFIX) {
+            return reply.error(fuser::Errno::EOPNOTSUPP);
+        }
+        let name = name.to_owned();
+        self.with_xattrs(ino, reply, move |reply, xattrs| match xattrs.get(name.as_bytes()) {
+            Some(value) => reply.send(|reply| send_xattr(reply, value, size)),
+            None => reply.refuse(fuser::Errno::NO_XATTR),
+        });
     }
 
-    fn listxattr(&self, _: &fuser::Request, _: INodeNo, _: u32, reply: ReplyXattr) {
-        reply.error(fuser::Errno::ENOSYS);
+    fn listxattr(&self, _: &fuser::Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.with_xattrs(ino, reply, move |reply, xattrs| reply.send(|reply| send_xattr(reply, &xattrs.list(), size)));
     }
 
     // Nothing is ever unwritten: the kernel remembers ENOSYS and lets `fsync` succeed by itself.
@@ -461,6 +481,16 @@ pub(crate) fn refused(what: &str, limit: impl std::fmt::Debug) -> io::Error {
 thread_local! {
     /// Where bytes are put together for the kernel. Kept, so that a read allocates nothing.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Answers with a value or a list of names; with no room for one with how long it is. Longer ones than that says the kernel does
+/// not keep.
+pub(crate) fn send_xattr(reply: ReplyXattr, value: &[u8], room_bytes: u32) {
+    match room_bytes {
+        0 => reply.size(value.len() as u32),
+        room if value.len() > room as usize => reply.error(fuser::Errno::ERANGE),
+        _ => reply.data(value),
+    }
 }
 
 /// Answers a read of `wanted` bytes: with all of `bytes` or with an error, because a short answer would be taken for

@@ -128,7 +128,7 @@ impl Live {
         let modified = new.modified.to_file_time();
         if mode.is_some() || modified.is_some() {
             turn.must_be_ours()?;
-            self.teller.hear(vec![Observation::Amended { path: path.clone(), mode, modified }]);
+            self.teller.hear(vec![Observation::Amended { path: path.clone(), mode, modified, xattrs: None }]);
         }
         let (_, attr) = self.away_at(place).ok_or(Errno::STALE)?;
         self.inodes.amended_away(number, &attr);

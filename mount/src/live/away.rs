@@ -7,7 +7,7 @@ use crate::folder::beneath::stat_in;
 use crate::fuse::{Invalidation, Readable};
 use crate::store::PRIVATE;
 use farshore_engine::path::{Name, RelPath};
-use farshore_engine::{Attr, Errno, Handle, Ino};
+use farshore_engine::{Attr, Errno, Handle, Ino, Xattrs};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::Stat;
 use rustix::io::Errno as SystemErrno;
@@ -29,6 +29,9 @@ pub trait Away: Send + Sync + 'static {
 
     /// The files in a directory that are away, in the order of their names.
     fn within(&self, dir: &RelPath) -> Vec<(Name, Attr)>;
+
+    /// The extended attributes of the file at a path, if it is away; otherwise none.
+    fn xattrs(&self, path: &RelPath) -> Xattrs;
 
     /// Whether any file in a directory is away.
     fn is_any_within(&self, dir: &RelPath) -> bool {

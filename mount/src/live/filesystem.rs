@@ -10,7 +10,7 @@ use super::stat::{file_attr, file_type};
 use super::volume::{Caller, Live, Outcome, Seen};
 use super::waiting::{Held, Tried, Turn, settle};
 use crate::fuse::attr::{GENERATION, TTL, no_entry};
-use crate::fuse::filesystem::{MAX_BACKGROUND, MAX_READ_BYTES, NAME_MAX, refused, send_bytes};
+use crate::fuse::filesystem::{MAX_BACKGROUND, MAX_READ_BYTES, NAME_MAX, refused, send_bytes, send_xattr};
 use crate::fuse::passthrough::Passthrough;
 use crate::fuse::pending::{Pending, Refuse};
 use crate::fuse::{MountError, MountOptions, Mounted, Operation, Stats};
@@ -458,20 +458,24 @@ impl fuser::Filesystem for FileSystem {
         reply: ReplyEmpty,
     ) {
         let (name, value) = (name.to_owned(), value.to_vec());
-        let set = move |folder: &Live, _| folder.set_extended(ino.0, &name, &value, flags);
+        let set = move |folder: &Live, turn| folder.set_extended(ino.0, &name, &value, flags, turn);
         self.answer_in_time(Operation::Xattr, reply, set, done);
     }
 
     fn getxattr(&self, _: &fuser::Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.answer(Operation::Xattr, reply, |folder| fitting(folder.extended(ino.0, name)?, size), extended);
+        let send = move |reply, value: Vec<u8>| send_xattr(reply, &value, size);
+        self.answer(Operation::Xattr, reply, |folder| folder.extended(ino.0, name), send);
     }
 
     fn listxattr(&self, _: &fuser::Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.answer(Operation::Xattr, reply, |folder| fitting(folder.list_extended(ino.0)?, size), extended);
+        let send = move |reply, names: Vec<u8>| send_xattr(reply, &names, size);
+        self.answer(Operation::Xattr, reply, |folder| folder.list_extended(ino.0), send);
     }
 
     fn removexattr(&self, _: &fuser::Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.answer(Operation::Xattr, reply, |folder| folder.remove_extended(ino.0, name), done);
+        let name = name.to_owned();
+        let remove = move |folder: &Live, turn| folder.remove_extended(ino.0, &name, turn);
+        self.answer_in_time(Operation::Xattr, reply, remove, done);
     }
 
     fn fallocate(
@@ -613,28 +617,6 @@ fn done(reply: ReplyEmpty, (): ()) {
 fn written(reply: ReplyWrite, bytes: usize) {
     // At most as many as the kernel offered, which counts in 32 bits.
     reply.written(bytes as u32);
-}
-
-/// A value, or with no room for one how long it is.
-enum Extended {
-    Len(u32),
-    Value(Vec<u8>),
-}
-
-fn fitting(value: Vec<u8>, room: u32) -> Outcome<Extended> {
-    match room {
-        // Longer ones the kernel does not keep.
-        0 => Ok(Extended::Len(value.len() as u32)),
-        room if value.len() > room as usize => Err(Errno::RANGE),
-        _ => Ok(Extended::Value(value)),
-    }
-}
-
-fn extended(reply: ReplyXattr, found: Extended) {
-    match found {
-        Extended::Len(len) => reply.size(len),
-        Extended::Value(value) => reply.data(&value),
-    }
 }
 
 /// What the kernel keeps of a file's bytes when it is opened. Only what is written through a memory map has to be flushed:

@@ -129,13 +129,17 @@ impl Live {
         if self.away_at(to).is_some() {
             self.must_stay_away(&target)?;
         }
-        let moved = self.inodes.child(from.parent, &from.name).map(|(number, _)| number);
-        self.inodes.renamed(moved, from, to.clone());
         self.teller.hear(vec![
             Observation::Sighted { path: path.clone() },
             Observation::Sighted { path: target.clone() },
-            Observation::Moved { from: path, to: target },
+            Observation::Moved { from: path.clone(), to: target },
         ]);
+        if self.away_at(to).is_none() || self.away_at(from).is_some() {
+            // What several have made of these names is not moved before it is settled: the file comes, and is renamed here.
+            return Err(Held::ForFile(path));
+        }
+        let moved = self.inodes.child(from.parent, &from.name).map(|(number, _)| number);
+        self.inodes.renamed(moved, from, to.clone());
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
 use farshore_engine::{Errno, PeerFault, PeerId, TreeUpdate, WatchCursor};
 use farshore_proto::v1::farshore_server::FarshoreServer;
-use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Members, Open, Refusal, VERSION_NOT_YET};
+use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Members, Open, Refusal, VERSION_MIN, VERSION_NOT_YET};
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use futures_util::{FutureExt, stream};
 use std::io;
@@ -384,10 +384,15 @@ impl Visitor {
         ended.map(drop)
     }
 
+    /// The version of the protocol that is spoken with it; the first one until it has said which it speaks.
+    pub(super) fn version(&self) -> u32 {
+        self.version.get().copied().unwrap_or(VERSION_MIN)
+    }
+
     /// Why it does not get a file, in words that it knows.
     pub(super) fn refusal(&self, error: ServeError) -> Refusal {
         match error {
-            ServeError::NotYet if self.version.get().is_none_or(|version| *version < VERSION_NOT_YET) => Refusal::Gone,
+            ServeError::NotYet if self.version() < VERSION_NOT_YET => Refusal::Gone,
             ServeError::NotYet => Refusal::NotYet,
             ServeError::Gone => Refusal::Gone,
             ServeError::Stale => Refusal::Stale,

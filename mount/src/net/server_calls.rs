@@ -12,7 +12,7 @@ use farshore_proto::hello::parse_watch;
 use farshore_proto::v1::farshore_server::Farshore;
 use farshore_proto::{
     Hello, MAX_WATCH_SILENCE_SECONDS, ReadReply, ReadRequest, VERSION_MAX, VERSION_MEMBERS, VERSION_MIN, Welcome,
-    batches, choose_version, encode_members, v1,
+    batches_in, choose_version, encode_members, v1,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::collections::VecDeque;
@@ -59,6 +59,7 @@ impl Farshore for Calls {
         let following = Following {
             host: self.host.clone(),
             peer: visitor.peer,
+            version: visitor.version(),
             cursor: if visitor.looks_on() { cursor.looking_on() } else { cursor },
             ready: VecDeque::new(),
         };
@@ -169,6 +170,7 @@ pub(super) fn blame(peer: PeerId, fault: PeerFault) -> Status {
 struct Following {
     host: Arc<dyn Host>,
     peer: PeerId,
+    version: u32,
     cursor: WatchCursor,
     /// Made, but not sent yet.
     ready: VecDeque<v1::TreeBatch>,
@@ -184,7 +186,7 @@ impl Following {
         match timeout(patience, self.host.watch(self.peer, self.cursor.clone())).await {
             Ok(Ok((updates, cursor))) => {
                 self.cursor = cursor;
-                self.ready = batches(&updates).into();
+                self.ready = batches_in(self.version, &updates).into();
                 Ok(self.ready.pop_front().unwrap_or_default())
             }
             Ok(Err(errno)) => {

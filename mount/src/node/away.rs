@@ -3,7 +3,7 @@
 use super::{Answer, Node};
 use crate::live::{Away, Read, Then};
 use farshore_engine::path::{Name, RelPath};
-use farshore_engine::{Attr, Errno, Handle, Ino, Notice, Reply, Request};
+use farshore_engine::{Attr, Errno, Handle, Ino, Notice, Reply, Request, Xattrs};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -23,6 +23,10 @@ impl Away for Node {
 
     fn within(&self, dir: &RelPath) -> Vec<(Name, Attr)> {
         self.view(|view| view.away_in(dir).map(|(name, attr)| (name.clone(), attr)).collect())
+    }
+
+    fn xattrs(&self, path: &RelPath) -> Xattrs {
+        self.view(|view| view.away_xattrs(path))
     }
 
     fn is_any_within(&self, dir: &RelPath) -> bool {

@@ -332,6 +332,7 @@ impl Node {
         target: std::path::PathBuf,
         mode: u16,
         modified: farshore_engine::record::FileTime,
+        xattrs: farshore_engine::Xattrs,
     ) -> std::io::Result<()> {
         let known = self.lock().contents.get(&content).and_then(|content| content.stored());
         let stored = match known {
@@ -342,7 +343,7 @@ impl Node {
                 self.store.create(&identity, &RelPath::ROOT)?
             }
         };
-        stored.keep(target, mode, modified).await
+        stored.keep(target, mode, modified, xattrs).await
     }
 
     /// Ends everything: whoever waits gets an error, connections are closed. Returns when that has ended, or after three

@@ -11,7 +11,7 @@ use farshore_engine::chunk::{CHUNK_SIZE, chunk_range, chunks_touched};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
 use farshore_engine::sidecar::Sidecar;
-use farshore_engine::{Changes, ContentIdentity, ContentKey, Held, Memory};
+use farshore_engine::{Changes, ContentIdentity, ContentKey, Held, Memory, Xattrs};
 use farshore_proto::{Boot, JournalFile, ShareId, TreeFile, TreeId, encode_memory};
 use futures_util::future::BoxFuture;
 use rustix::fs::{Mode, OFlags};
@@ -41,6 +41,8 @@ pub struct KeptFile {
     pub mode: u16,
     /// When it was last modified.
     pub modified: FileTime,
+    /// Its extended attributes.
+    pub xattrs: Xattrs,
 }
 
 /// The chunks that were written, each as the frames that it came in.
@@ -538,7 +540,13 @@ impl Stored for MemoryStored {
         self.is_gone.store(true, Ordering::Release);
     }
 
-    fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>> {
+    fn keep(
+        self: Arc<Self>,
+        target: PathBuf,
+        mode: u16,
+        modified: FileTime,
+        xattrs: Xattrs,
+    ) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(async move {
             lock(&self.shelf).check_open()?;
             let len = usize::try_from(self.size_bytes).map_err(io::Error::other)?;
@@ -551,7 +559,7 @@ impl Stored for MemoryStored {
                     return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
                 }
                 std::collections::btree_map::Entry::Vacant(free) => {
-                    free.insert(KeptFile { bytes: bytes.into(), mode: mode & 0o7777, modified });
+                    free.insert(KeptFile { bytes: bytes.into(), mode: mode & 0o7777, modified, xattrs });
                 }
             }
             if let Some(key) = self.key {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use farshore_engine::chunk::chunk_range;
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{Changes, ContentIdentity, ContentKey, Held, Memory, Remembered, Resumed};
+use farshore_engine::{Changes, ContentIdentity, ContentKey, Held, Memory, Remembered, Resumed, Xattrs};
 use farshore_proto::{ShareId, TreeFile, TreeId};
 use futures_util::future::BoxFuture;
 use std::any::Any;
@@ -225,13 +225,19 @@ pub trait Stored: Any + Send + Sync {
     /// What is stored of it goes when the last reference is dropped. Until then it can be read.
     fn discard(&self);
 
-    /// Makes a complete content an ordinary file at `target`, with this mode and modification time, durable when it
-    /// returns. Never overwrites. The store does not hold it any more then; it can still be read.
+    /// Makes a complete content an ordinary file at `target`, with this mode, modification time and these extended
+    /// attributes, as far as its disk takes them, durable when it returns. Never overwrites. The store does not hold it any more then; it can still be read.
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] if something is there; otherwise what the disk says. The content is as before
     /// then, and it may be tried again.
-    fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>>;
+    fn keep(
+        self: Arc<Self>,
+        target: PathBuf,
+        mode: u16,
+        modified: FileTime,
+        xattrs: Xattrs,
+    ) -> BoxFuture<'static, io::Result<()>>;
 
     /// Makes the bytes of a complete content a file `name` in the directory `to`, where nothing has that name: the very file
     /// of the store where the file systems allow that, otherwise a copy. Its mode is its owner's alone, its time any, and

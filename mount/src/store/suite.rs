@@ -8,7 +8,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::{Facts, FileTime, Kind, Record, Stamp};
 use farshore_engine::{
     AtPath, Changes, Command, Config, ContentIdentity, ContentKey, DeviceTag, Dot, Engine, Entries, InFolder, Input,
-    Memory, PeerId, Remembered, Resumed, Standing, Stated, Time, Trust,
+    Memory, PeerId, Remembered, Resumed, Standing, Stated, Time, Trust, Xattrs,
 };
 use farshore_proto::{ShareId, TreeId};
 use rustix::fs::{Mode, OFlags};
@@ -293,7 +293,7 @@ pub async fn a_kept_content_is_an_ordinary_file_and_still_read(subject: &mut dyn
     let Some(target) = subject.target("kept") else { return };
     let (stored, bytes) = whole(subject, 1, CHUNK_SIZE + 77).await;
     save(subject, &stored).await;
-    Arc::clone(&stored).keep(target.clone(), 0o640, MODIFIED).await.unwrap();
+    Arc::clone(&stored).keep(target.clone(), 0o640, MODIFIED, Xattrs::default()).await.unwrap();
     assert_eq!(subject.kept(&target), Some((bytes.to_vec(), 0o640, MODIFIED)));
     assert_eq!(read(&stored, 0, bytes.len()), bytes);
     save(subject, &stored).await;
@@ -310,12 +310,12 @@ pub async fn keeping_never_overwrites(subject: &mut dyn Subject) {
     let (Some(target), Some(other)) = (subject.target("kept"), subject.target("other")) else { return };
     let (first, first_bytes) = whole(subject, 1, 500).await;
     let (second, second_bytes) = whole(subject, 2, 600).await;
-    first.keep(target.clone(), 0o600, MODIFIED).await.unwrap();
-    let error = Arc::clone(&second).keep(target.clone(), 0o644, MODIFIED).await.unwrap_err();
+    first.keep(target.clone(), 0o600, MODIFIED, Xattrs::default()).await.unwrap();
+    let error = Arc::clone(&second).keep(target.clone(), 0o644, MODIFIED, Xattrs::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(subject.kept(&target), Some((first_bytes.to_vec(), 0o600, MODIFIED)));
     assert_eq!(read(&second, 0, 600), second_bytes);
-    second.keep(other.clone(), 0o644, MODIFIED).await.unwrap();
+    second.keep(other.clone(), 0o644, MODIFIED, Xattrs::default()).await.unwrap();
     assert_eq!(subject.kept(&other), Some((second_bytes.to_vec(), 0o644, MODIFIED)));
 }
 
@@ -697,7 +697,12 @@ pub fn known_tree(id: TreeId, seq: u64, files: u64) -> KnownTree {
 }
 
 fn record(number: u64) -> Record {
-    Record { kind: Kind::File { size_bytes: number, stamp: Stamp(number) }, mode: 0o644, modified: MODIFIED }
+    Record {
+        kind: Kind::File { size_bytes: number, stamp: Stamp(number) },
+        mode: 0o644,
+        modified: MODIFIED,
+        xattrs: Xattrs::default(),
+    }
 }
 
 /// What is remembered of a share with as many files.

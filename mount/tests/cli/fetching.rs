@@ -91,7 +91,7 @@ fn a_listing_for_programs_says_it_exactly() {
                 assert_eq!(line["size_bytes"], size_bytes, "{path}");
                 ("file", Some(mode), modified)
             }
-            Sight::Dir { mode, modified } => ("directory", Some(mode), modified),
+            Sight::Dir { mode, modified, .. } => ("directory", Some(mode), modified),
             Sight::Symlink { modified, target, .. } => {
                 assert_eq!(line["target"], String::from_utf8_lossy(&target).into_owned(), "{path}");
                 ("symlink", None, modified)

@@ -17,8 +17,8 @@ pub(crate) struct Both {
     pub(crate) share: Option<Share>,
     /// Where the owner listens, once it has.
     address: String,
-    folder: PathBuf,
-    copy: PathBuf,
+    pub(crate) folder: PathBuf,
+    pub(crate) copy: PathBuf,
     pub(crate) world: World,
 }
 
@@ -29,7 +29,7 @@ impl Both {
     }
 
     /// With something in both folders already.
-    fn with(fill: impl FnOnce(&Path), fill_copy: impl FnOnce(&Path)) -> Option<Both> {
+    pub(crate) fn with(fill: impl FnOnce(&Path), fill_copy: impl FnOnce(&Path)) -> Option<Both> {
         let world = World::with_fuse()?;
         let (folder, copy) = (world.new_dir("folder"), world.new_dir("copy"));
         fill(&folder);
@@ -40,7 +40,7 @@ impl Both {
         Some(both)
     }
 
-    fn start_owner(&mut self) {
+    pub(crate) fn start_owner(&mut self) {
         let share = self.world.share_at(&self.folder, &self.address, &[]);
         // The same one each time: the guest knows it from the ticket.
         self.address = share.address.clone();

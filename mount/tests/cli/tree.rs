@@ -1,6 +1,7 @@
 //! Folders to share, and whether two folders look the same to whoever walks them.
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags, getxattr, listxattr, setxattr, utimensat};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -10,6 +11,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
+/// Extended attributes that travel, by their names.
+pub(crate) type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// What a walk sees of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Sight {
@@ -18,10 +22,12 @@ pub(crate) enum Sight {
         modified: (i64, i64),
         size_bytes: u64,
         hash: u64,
+        xattrs: Xattrs,
     },
     Dir {
         mode: u32,
         modified: (i64, i64),
+        xattrs: Xattrs,
     },
     /// A directory that this user may not look into.
     ClosedDir {
@@ -144,13 +150,43 @@ pub(crate) fn look(path: &Path) -> io::Result<Sight> {
     if meta.is_dir() {
         return match fs::read_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Sight::ClosedDir { mode }),
-            listed => listed.map(|_| Sight::Dir { mode, modified }),
+            listed => listed.and_then(|_| Ok(Sight::Dir { mode, modified, xattrs: xattrs(path)? })),
         };
     }
     if meta.is_file() {
-        return Ok(Sight::File { mode, modified, size_bytes: meta.len(), hash: hash_file(path)? });
+        return Ok(Sight::File {
+            mode,
+            modified,
+            size_bytes: meta.len(),
+            hash: hash_file(path)?,
+            xattrs: xattrs(path)?,
+        });
     }
     Ok(Sight::Other)
+}
+
+/// The extended attributes under `user.`; none where there are no such things.
+pub(crate) fn xattrs(path: &Path) -> io::Result<Xattrs> {
+    let mut buffer = vec![0; 65_536];
+    let len = match listxattr(path, &mut buffer[..]) {
+        Err(Errno::OPNOTSUPP) => 0,
+        listed => listed?,
+    };
+    let names: Vec<Vec<u8>> = buffer[..len].split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+    let names = names.into_iter().filter(|name| name.starts_with(b"user."));
+    let read = names.map(|name| {
+        let len = getxattr(path, &name[..], &mut buffer[..])?;
+        Ok((name, buffer[..len].to_vec()))
+    });
+    read.collect()
+}
+
+/// Gives a file or a directory an extended attribute, if the disk has such things.
+pub(crate) fn mark(path: &Path, name: &str, value: &[u8]) -> bool {
+    match setxattr(path, name, value, XattrFlags::empty()) {
+        Err(Errno::OPNOTSUPP) => false,
+        set => set.map(|()| true).unwrap(),
+    }
 }
 
 /// The first difference between a folder and what is shown of it. Pipes and sockets are not shown.
@@ -219,6 +255,8 @@ pub(crate) fn write_zoo(root: &Path, units: &[usize]) {
         fs::write(root.join(name), name).unwrap();
         set_mode(&root.join(name), mode);
     }
+    mark(&root.join("program"), "user.mime_type", b"text/plain");
+    mark(&root.join("empty"), "user.empty", b"");
     fs::create_dir(root.join("closed")).unwrap();
     fs::write(root.join("closed/inside"), "for those who may").unwrap();
     set_mode(&root.join("deep"), 0o750);

@@ -4,8 +4,8 @@ use crate::far::Halves;
 use crate::fixture::{SOON, eventually};
 use crate::tree::pattern;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, RenameFlags, SeekFrom, StatxFlags, Timespec, Timestamps, XattrFlags, mknodat,
-    renameat_with, statx, utimensat,
+    AtFlags, CWD, FileType, Mode, RenameFlags, SeekFrom, StatxFlags, Timespec, Timestamps, XattrFlags, getxattr,
+    listxattr, mknodat, removexattr, renameat_with, setxattr, statx, utimensat,
 };
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
@@ -140,7 +140,7 @@ fn a_reader_that_waits_holds_up_nobody_and_an_end_ends_it() {
 fn who_writes_to_what_is_away_gets_all_of_it_first() {
     let Some(halves) = Halves::new() else { return };
     let (far, bytes) = (&halves.far, pattern(1_000_000, 4));
-    for name in ["write", "append", "cut", "allocate", "link", "chown", "xattr", "exchange"] {
+    for name in ["write", "append", "cut", "allocate", "link", "chown", "exchange"] {
         far.put(name, &bytes);
     }
     OpenOptions::new().write(true).open(halves.here("write")).unwrap().write_all_at(b"new", 500_000).unwrap();
@@ -155,18 +155,39 @@ fn who_writes_to_what_is_away_gets_all_of_it_first() {
     assert_eq!(fs::metadata(halves.there("linked")).unwrap().nlink(), 2);
     std::os::unix::fs::chown(halves.here("chown"), None, Some(fs::metadata(halves.root()).unwrap().gid())).unwrap();
     assert!(fs::read(halves.there("chown")).unwrap() == bytes);
-    let path = halves.here("xattr");
-    assert_eq!(rustix::fs::getxattr(&path, "user.a", &mut [0; 9]), Err(Errno::NODATA));
-    assert_eq!(rustix::fs::listxattr(&path, &mut [0; 9]), Ok(0));
-    assert!(!halves.there("xattr").exists(), "looking fetches nothing");
-    rustix::fs::setxattr(&path, "user.a", b"value", XattrFlags::empty()).unwrap();
-    assert_eq!(rustix::fs::getxattr(halves.there("xattr"), "user.a", &mut [0; 9]), Ok(5));
     fs::write(halves.here("other"), "other").unwrap();
     renameat_with(CWD, halves.here("other"), CWD, halves.here("exchange"), RenameFlags::EXCHANGE).unwrap();
     assert!(fs::read(halves.here("other")).unwrap() == bytes);
     assert_eq!(fs::read_to_string(halves.here("exchange")).unwrap(), "other");
-    assert_eq!(far.brought(), ["write", "append", "cut", "link", "chown", "xattr", "exchange"]);
+    assert_eq!(far.brought(), ["write", "append", "cut", "link", "chown", "exchange"]);
     assert_eq!(far.names(), ["allocate"]);
+}
+
+#[test]
+fn extended_attributes_of_what_is_away_are_set_where_it_is() {
+    let Some(halves) = Halves::new() else { return };
+    halves.far.put("file", b"far away");
+    let path = halves.here("file");
+    let (mut value, none) = ([0; 9], XattrFlags::empty());
+    assert_eq!(getxattr(&path, "user.a", &mut value), Err(Errno::NODATA));
+    assert_eq!(listxattr(&path, &mut [0; 9]), Ok(0));
+    assert_eq!(setxattr(&path, "user.a", b"value", XattrFlags::REPLACE), Err(Errno::NODATA));
+    setxattr(&path, "user.a", b"value", XattrFlags::CREATE).unwrap();
+    assert_eq!(setxattr(&path, "user.a", b"other", XattrFlags::CREATE), Err(Errno::EXIST));
+    setxattr(&path, "user.b", b"", none).unwrap();
+    let mut names = [0; 20];
+    assert_eq!(listxattr(&path, &mut names), Ok(14));
+    assert_eq!(&names[..14], b"user.a\0user.b\0");
+    assert_eq!(getxattr(&path, "user.a", &mut value), Ok(5));
+    assert_eq!(&value[..5], b"value");
+    assert_eq!(getxattr(&path, "user.a", &mut value[..2]), Err(Errno::RANGE));
+    removexattr(&path, "user.b").unwrap();
+    assert_eq!(removexattr(&path, "user.b"), Err(Errno::NODATA));
+    // Two of the longest are more than others can be told of.
+    setxattr(&path, "user.long", &[0; 65_536], none).unwrap();
+    assert_eq!(setxattr(&path, "user.longer", &[0; 65_536], none), Err(Errno::NOSPC));
+    assert_eq!(halves.far.told(), ["amended file"; 4]);
+    assert!(halves.far.brought().is_empty() && !halves.there("file").exists(), "nothing is fetched for that");
 }
 
 #[test]

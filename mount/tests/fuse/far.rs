@@ -6,7 +6,7 @@ use farshore::fuse::{MountOptions, Mounted, Readable, Stats};
 use farshore::live::{self, Away, Live, Read, Then};
 use farshore_engine::path::{Name, RelPath};
 use farshore_engine::record::FileTime;
-use farshore_engine::{Attr, AttrKind, Errno, Handle, Ino, Observation};
+use farshore_engine::{Attr, AttrKind, Errno, Handle, Ino, Observation, Xattrs};
 use rustix::fs::{CWD, RenameFlags, Timespec, Timestamps, futimens, renameat_with};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -27,6 +27,7 @@ struct FarFile {
     bytes: Arc<Vec<u8>>,
     mode: u16,
     modified: FileTime,
+    xattrs: Xattrs,
 }
 
 impl FarFile {
@@ -91,7 +92,7 @@ impl Far {
         state.last += 1;
         let ino = state.last + 100;
         let modified = FileTime { seconds: MODIFIED + ino as i64, nanos: 7 };
-        let file = FarFile { ino, bytes: Arc::new(bytes.to_vec()), mode: 0o640, modified };
+        let file = FarFile { ino, bytes: Arc::new(bytes.to_vec()), mode: 0o640, modified, xattrs: Xattrs::default() };
         state.files.insert(path(at), file);
     }
 
@@ -262,10 +263,11 @@ impl State {
                     self.files.insert(RelPath::new(names).unwrap(), file);
                 }
             }
-            Observation::Amended { path, mode, modified } => {
+            Observation::Amended { path, mode, modified, xattrs } => {
                 let file = self.files.get_mut(&path).unwrap();
                 file.mode = mode.unwrap_or(file.mode);
                 file.modified = modified.unwrap_or(file.modified);
+                file.xattrs = xattrs.unwrap_or(std::mem::take(&mut file.xattrs));
             }
             Observation::ScanBegin { .. } | Observation::ScanEnd { .. } | Observation::Unknown { .. } => {}
         }
@@ -290,6 +292,10 @@ impl Away for Asked {
             (parents == dir.names()).then(|| (name.clone(), file.attr()))
         });
         inside.collect()
+    }
+
+    fn xattrs(&self, path: &RelPath) -> Xattrs {
+        self.0.lock().files.get(path).map(|file| file.xattrs.clone()).unwrap_or_default()
     }
 
     fn is_coming(&self, path: &RelPath) -> bool {

@@ -3,7 +3,10 @@
 use crate::fixture::{Fixture, eventually};
 use crate::tree::Tree;
 use farshore::fuse::{MountOptions, Owner};
+use farshore_engine::Xattrs;
 use farshore_engine::record::FileTime;
+use rustix::fs::{getxattr, getxattr_query, listxattr};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -176,14 +179,24 @@ fn df_counts_in_one_unit() {
 }
 
 #[test]
-fn there_are_no_extended_attributes() {
+fn extended_attributes_are_those_that_the_host_says() {
     let tree = Tree::new();
-    tree.file(1, b"file", Vec::new());
+    let file = tree.file(1, b"file", Vec::new());
+    tree.set_xattrs(file, Xattrs::default().with(b"user.a", b"value").with(b"user.b", b""));
+    tree.dir(1, b"dir");
     let Some(fixture) = Fixture::new(tree) else { return };
-    for _ in 0..2 {
-        let error = rustix::fs::getxattr(fixture.path("file"), "user.x", &mut [0u8; 8][..]).unwrap_err();
-        assert_eq!(error, rustix::io::Errno::OPNOTSUPP);
-    }
+    let (path, mut buffer) = (fixture.path("file"), [0; 20]);
+    assert_eq!(getxattr(&path, "user.a", &mut buffer), Ok(5));
+    assert_eq!(&buffer[..5], b"value");
+    assert_eq!(getxattr(&path, "user.a", &mut buffer[..4]), Err(Errno::RANGE));
+    assert_eq!(getxattr_query(&path, "user.a"), Ok(5));
+    assert_eq!(getxattr(&path, "user.b", &mut buffer), Ok(0));
+    assert_eq!(getxattr(&path, "user.c", &mut buffer), Err(Errno::NODATA));
+    assert_eq!(listxattr(&path, &mut buffer), Ok(14));
+    assert_eq!(&buffer[..14], b"user.a\0user.b\0");
+    assert_eq!(listxattr(fixture.path("dir"), &mut buffer), Ok(0));
+    // Access control lists are each machine's own.
+    assert_eq!(getxattr(&path, "system.posix_acl_access", &mut buffer), Err(Errno::OPNOTSUPP));
 }
 
 #[test]

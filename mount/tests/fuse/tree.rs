@@ -3,7 +3,9 @@
 use farshore::fuse::{Answer, Host, Invalidation, Notifier, Readable, StatFs};
 use farshore_engine::path::Name;
 use farshore_engine::record::FileTime;
-use farshore_engine::{Attr, AttrKind, ContentId, DirEntry, DirEntryName, Errno, Handle, Ino, Opened, Reply, Request};
+use farshore_engine::{
+    Attr, AttrKind, ContentId, DirEntry, DirEntryName, Errno, Handle, Ino, Opened, Reply, Request, Xattrs,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
@@ -23,6 +25,7 @@ struct Node {
     parent: u64,
     mode: u16,
     modified: FileTime,
+    xattrs: Xattrs,
 }
 
 type Waiting = Box<dyn FnOnce() + Send>;
@@ -57,7 +60,10 @@ impl Tree {
     pub(crate) fn new() -> Tree {
         let mut state = State::default();
         let modified = FileTime { seconds: 1_000_000_000, nanos: 5 };
-        state.nodes.insert(ROOT, Node { holds: Holds::Dir(BTreeMap::new()), parent: ROOT, mode: 0o755, modified });
+        state.nodes.insert(
+            ROOT,
+            Node { holds: Holds::Dir(BTreeMap::new()), parent: ROOT, mode: 0o755, modified, xattrs: Xattrs::default() },
+        );
         Tree { state: Mutex::new(state), notifier: OnceLock::new() }
     }
 
@@ -69,7 +75,7 @@ impl Tree {
         let mut state = self.lock();
         let ino = state.nodes.last_key_value().unwrap().0 + 1;
         let modified = FileTime { seconds: 1_000_000_000 + i64::try_from(ino).unwrap(), nanos: 123_456_789 };
-        state.nodes.insert(ino, Node { holds, parent, mode, modified });
+        state.nodes.insert(ino, Node { holds, parent, mode, modified, xattrs: Xattrs::default() });
         state.dir(parent).unwrap().insert(name.to_vec(), ino);
         ino
     }
@@ -115,6 +121,10 @@ impl Tree {
         let node = state.nodes.get_mut(&ino).unwrap();
         node.holds = Holds::File(Arc::new(bytes), None);
         node.modified.seconds += 1;
+    }
+
+    pub(crate) fn set_xattrs(&self, ino: u64, xattrs: Xattrs) {
+        self.lock().nodes.get_mut(&ino).unwrap().xattrs = xattrs;
     }
 
     pub(crate) fn set_modified(&self, ino: u64, modified: FileTime) {
@@ -242,6 +252,7 @@ impl State {
                 Reply::Entry(self.attr(ino)?)
             }
             Request::GetAttr { ino } => Reply::Attr(self.attr(ino.0)?),
+            Request::Xattrs { ino } => Reply::Xattrs(self.nodes.get(&ino.0).ok_or(Errno::Stale)?.xattrs.clone()),
             Request::ReadLink { ino } => match &self.nodes.get(&ino.0).ok_or(Errno::NoEntry)?.holds {
                 Holds::Link(target) => Reply::Target(target.clone().into()),
                 Holds::File(..) | Holds::Dir(_) => return Err(Errno::Invalid),
@@ -311,6 +322,7 @@ fn kind(request: &Request) -> &'static str {
     match request {
         Request::Lookup { .. } => "lookup",
         Request::GetAttr { .. } => "getattr",
+        Request::Xattrs { .. } => "xattrs",
         Request::ReadLink { .. } => "readlink",
         Request::Open { .. } => "open",
         Request::Read { .. } => "read",

@@ -44,7 +44,7 @@ pub(crate) fn tell(node: &Node, files: &Owner, path: &str) {
     files.put(path, 1, SIZE_BYTES);
     let modified = FileTime { seconds: 1, nanos: 1 };
     let facts = Facts { inode: u64::from(path.as_bytes()[0]), changed: modified };
-    let seen = Seen { kind: SeenKind::File { size_bytes: SIZE_BYTES }, mode: 0o644, modified, facts };
+    let seen = Seen { kind: SeenKind::File { size_bytes: SIZE_BYTES }, mode: 0o644, modified, xattrs: None, facts };
     node.observe(vec![Observation::Found { path: name(path), seen }]);
 }
 

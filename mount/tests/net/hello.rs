@@ -51,7 +51,7 @@ async fn a_caller_of_another_age_hears_which_versions_are_spoken() {
     let refused = within(Link::dial(&running.network, &["owner".into()], OWNER, &future)).await;
     assert_eq!(refused.err(), Some(DialError::Incompatible));
     let status = raw_client(&running.network).await.hello(future.encode()).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "this program speaks versions 2 to 4"));
+    assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "this program speaks versions 2 to 5"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,8 +12,8 @@ use farshore_proto::codec::StrictCodec;
 use farshore_proto::v1::farshore_server::{Farshore, FarshoreServer};
 use farshore_proto::verify::seal;
 use farshore_proto::{
-    Fetch, Frame, Hashes, MAX_MEMBERS, Members, ReadReply, ReadRequest, UNREADABLE, VERSION_MAX, VERSION_WHOLE,
-    Welcome, Whole, v1,
+    Fetch, Frame, Hashes, MAX_MEMBERS, MAX_REPLY_BYTES, Members, ReadReply, ReadRequest, UNREADABLE, VERSION_MAX,
+    VERSION_WHOLE, Welcome, Whole, v1,
 };
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -228,7 +228,7 @@ async fn lies_about_hashes() {
 
 #[tokio::test(start_paused = true)]
 async fn messages_that_are_too_large_are_not_taken_in() {
-    let huge = told(|f| vec![sent(seal(f.request, 0, content(0..3 * FRAME_SIZE)))]).await;
+    let huge = told(|f| vec![sent(seal(f.request, 0, content(0..MAX_REPLY_BYTES as u64)))]).await;
     assert_eq!(huge, fault(PeerFault::OutOfRange("message length")));
 }
 

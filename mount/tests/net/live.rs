@@ -1,6 +1,7 @@
 //! What is done on the mount of one's own folder, as those hear it who follow.
 
 use crate::table::until;
+use farshore::folder::WhileWritten;
 use farshore::fuse::{MountOptions, Mounted};
 use farshore::live;
 use farshore::sharing::{ShareOptions, Sharing};
@@ -36,10 +37,19 @@ impl Stage {
         fs::create_dir(&root).unwrap();
         let state = State::open(Some(dir.path().join("state"))).unwrap();
         let (listen, advertise) = ("127.0.0.1:0".into(), Vec::new());
-        let sharing =
-            Sharing::start(state, ShareOptions { folder, listen, advertise, new_ticket: false, writable: false })
-                .await
-                .unwrap();
+        let sharing = Sharing::start(
+            state,
+            ShareOptions {
+                folder,
+                listen,
+                advertise,
+                new_ticket: false,
+                writable: false,
+                while_written: WhileWritten::default(),
+            },
+        )
+        .await
+        .unwrap();
         let announced: Arc<Mutex<Vec<News>>> = Arc::default();
         let heard = announced.clone();
         sharing.node().on_notice(Box::new(move |notice| {

@@ -52,7 +52,8 @@ const FILE: SeenKind = SeenKind::File { size_bytes: 5 };
 fn found(path: &str, kind: SeenKind, inode: u64) -> Observation {
     let modified = FileTime { seconds: 1, nanos: 0 };
     let path = RelPath::parse(path.as_bytes()).unwrap_or(RelPath::ROOT);
-    Observation::Found { path, seen: Seen { kind, mode: 0o755, modified, facts: Facts { inode, changed: modified } } }
+    let facts = Facts { inode, changed: modified };
+    Observation::Found { path, seen: Seen { kind, mode: 0o755, modified, xattrs: None, facts } }
 }
 
 fn moved(from: &str, to: &str, inode: u64) -> Vec<Observation> {

@@ -2,6 +2,7 @@
 
 use crate::owner::name;
 use crate::table::until;
+use farshore::folder::WhileWritten;
 use farshore::sharing::{ShareOptions, Sharing};
 use farshore::state::{State, StateError};
 use farshore_engine::{Errno, Ino, Request};
@@ -40,6 +41,7 @@ impl Place {
             listen: "127.0.0.1:0".into(),
             advertise: Vec::new(),
             new_ticket: false,
+            while_written: WhileWritten::default(),
             writable: false,
         };
         self.sharing = Some(Sharing::start(self.state(), options).await.unwrap());

@@ -216,7 +216,7 @@ async fn work_away(stage: &Stage, lots: &mut Lots, at: &RelPath) {
             folder.works().handle(version);
             let modified = lots.chance(50).then(|| FileTime { seconds: lots.below(100_000) as i64, nanos: 0 });
             let (path, mode) = (at.clone(), Some(draw_mode(lots)));
-            node.observe(vec![Observation::Amended { path, mode, modified }]);
+            node.observe(vec![Observation::Amended { path, mode, modified, xattrs: None }]);
         }
         3 => {
             // Whoever cuts it wants nothing of it.

@@ -1,4 +1,4 @@
-//! Farshore itself, as a mount that is only looked at, as those of the others are.
+//! Farshore itself.
 
 use super::Owner;
 use crate::process::Process;
@@ -7,31 +7,40 @@ use crate::stopping::Trouble;
 use std::path::Path;
 use std::process::Command;
 
-pub(super) fn serve(stage: &Stage<'_>) -> Result<Owner, Trouble> {
+/// What tells both sides that the folder is only looked at.
+pub(super) const LOOKED_AT: &[&str] = &["--read-only"];
+
+/// What tells them that it may be changed: nothing.
+pub(super) const WRITABLE: &[&str] = &[];
+
+pub(super) fn serve(stage: &Stage<'_>, folder: &Path, how: &[&str]) -> Result<Owner, Trouble> {
     let mut command = farshore(stage, "owner")?;
-    command.args(["share", "--read-only", "--listen", &format!("{}:0", stage.owner_address())]).arg(stage.folder);
+    command.args(["share", "--listen", &format!("{}:0", stage.owner_address())]).args(how).arg(folder);
     let mut process = stage.start_owner(command, "farshore share")?;
     let at = process.first_line(START_LIMIT)?;
     Ok(Owner { process: Some(process), at })
 }
 
-pub(super) fn mount(owner: &Owner, root: &Path, stage: &Stage<'_>) -> Result<Process, Trouble> {
+pub(super) fn mount(owner: &Owner, root: &Path, stage: &Stage<'_>, how: &[&str]) -> Result<Process, Trouble> {
     let mut command = farshore(stage, "reader")?;
-    command.args(["mount", "--read-only", &owner.at]).arg(root);
+    command.arg("mount").args(how).arg(&owner.at).arg(root);
     stage.start_reader(command, "farshore mount")
 }
 
 /// Shares a folder, and mounts it on the reader's side, where it has a folder of its own.
 pub(super) fn together(stage: &Stage<'_>, folder: &Path) -> Result<(Owner, Mounted), Trouble> {
-    let mut share = farshore(stage, "owner")?;
-    share.args(["share", "--listen", &format!("{}:0", stage.owner_address())]).arg(folder);
-    let mut process = stage.start_owner(share, "farshore share")?;
-    let at = process.first_line(START_LIMIT)?;
+    let owner = serve(stage, folder, WRITABLE)?;
     let root = stage.new_dir("mnt")?;
-    let mut mount = farshore(stage, "reader")?;
-    mount.args(["mount", &at]).arg(&root);
-    let mounted = Mounted::wait_for_any(stage.start_reader(mount, "farshore mount")?, root)?;
-    Ok((Owner { process: Some(process), at }, mounted))
+    let mounted = Mounted::wait_for_any(mount(&owner, &root, stage, WRITABLE)?, root)?;
+    Ok((owner, mounted))
+}
+
+/// Removes what Farshore keeps in a folder that all change, so that nobody else offers it or finds it.
+pub(crate) fn tidy(folder: &Path) -> Result<(), Trouble> {
+    match std::fs::remove_dir_all(folder.join(".farshore")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => Ok(removed?),
+    }
 }
 
 /// Shares a folder and mounts it for its owner.

@@ -4,6 +4,8 @@ mod farshore;
 mod rclone;
 mod ssh;
 
+pub(crate) use self::farshore::tidy;
+
 use crate::process::Process;
 use crate::stage::{Mounted, Stage};
 use crate::stopping::Trouble;
@@ -18,8 +20,10 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Contender {
-    /// Farshore, as it comes
+    /// Farshore, as a mount that is only looked at, as those of the others are
     Farshore,
+    /// Farshore, as it comes: what is in the mount can be changed
+    FarshoreWritable,
     /// sshfs, as it comes
     Sshfs,
     /// sshfs with its fastest cipher, four connections, and its caches on for an hour
@@ -100,6 +104,7 @@ impl Contender {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Contender::Farshore => "Farshore",
+            Contender::FarshoreWritable => "Farshore, writable",
             Contender::Sshfs => "sshfs",
             Contender::SshfsTuned => "sshfs, tuned",
             Contender::RcloneHttp => "rclone, http",
@@ -112,7 +117,7 @@ impl Contender {
     /// The programs that it needs, and the packages that have them.
     pub(crate) fn needs(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Contender::Farshore | Contender::Plain | Contender::Stream => &[],
+            Contender::Farshore | Contender::FarshoreWritable | Contender::Plain | Contender::Stream => &[],
             Contender::Sshfs | Contender::SshfsTuned => &[("sshfs", "sshfs"), ("/usr/sbin/sshd", "openssh-server")],
             Contender::RcloneHttp | Contender::RcloneSftp => &[("rclone", "rclone"), ("fusermount3", "fuse3")],
         }
@@ -121,7 +126,8 @@ impl Contender {
     /// Offers the folder.
     pub(crate) fn serve(self, stage: &Stage<'_>) -> Result<Owner, Trouble> {
         match self {
-            Contender::Farshore => farshore::serve(stage),
+            Contender::Farshore => farshore::serve(stage, stage.folder, farshore::LOOKED_AT),
+            Contender::FarshoreWritable => farshore::serve(stage, stage.folder, farshore::WRITABLE),
             Contender::Sshfs | Contender::SshfsTuned => ssh::serve(stage),
             Contender::RcloneHttp => rclone::serve(stage, rclone::Protocol::Http),
             Contender::RcloneSftp => rclone::serve(stage, rclone::Protocol::Sftp),
@@ -134,7 +140,8 @@ impl Contender {
     pub(crate) fn mount(self, owner: &Owner, stage: &Stage<'_>) -> Result<Reader, Trouble> {
         let root = stage.new_dir("mnt")?;
         let process = match self {
-            Contender::Farshore => farshore::mount(owner, &root, stage),
+            Contender::Farshore => farshore::mount(owner, &root, stage, farshore::LOOKED_AT),
+            Contender::FarshoreWritable => farshore::mount(owner, &root, stage, farshore::WRITABLE),
             Contender::Sshfs => ssh::mount(owner, &root, stage, &[]),
             Contender::SshfsTuned => ssh::mount(owner, &root, stage, &ssh::TUNED),
             Contender::RcloneHttp => rclone::mount(owner, &root, stage, rclone::Protocol::Http),
@@ -150,7 +157,8 @@ impl Contender {
     pub(crate) fn together(self, stage: &Stage<'_>, folder: &Path) -> Result<(Owner, Mounted), Trouble> {
         match self {
             Contender::Farshore => farshore::together(stage, folder),
-            Contender::Sshfs
+            Contender::FarshoreWritable
+            | Contender::Sshfs
             | Contender::SshfsTuned
             | Contender::RcloneHttp
             | Contender::RcloneSftp
@@ -164,7 +172,8 @@ impl Contender {
         match self {
             Contender::Farshore => farshore::own_folder(stage, folder).map(OwnFolder::Mounted),
             Contender::Plain => Ok(OwnFolder::Plain(folder.to_owned())),
-            Contender::Sshfs
+            Contender::FarshoreWritable
+            | Contender::Sshfs
             | Contender::SshfsTuned
             | Contender::RcloneHttp
             | Contender::RcloneSftp

@@ -7,7 +7,9 @@ mod saved;
 mod start;
 
 use self::own::OwnTask;
-use crate::contender::Contender::{self, Farshore, Plain, RcloneHttp, RcloneSftp, Sshfs, SshfsTuned, Stream};
+use crate::contender::Contender::{
+    self, Farshore, FarshoreWritable, Plain, RcloneHttp, RcloneSftp, Sshfs, SshfsTuned, Stream,
+};
 use crate::contender::{Owner, Reader};
 use crate::folders::Content;
 use crate::processes::{Usage, usage};
@@ -103,10 +105,11 @@ pub(crate) type Values = Vec<Option<f64>>;
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
-const ALL_READERS: &[Contender] = &[Farshore, Sshfs, SshfsTuned, RcloneHttp, RcloneSftp, Plain, Stream];
+const ALL_READERS: &[Contender] =
+    &[Farshore, FarshoreWritable, Sshfs, SshfsTuned, RcloneHttp, RcloneSftp, Plain, Stream];
 const OVER_A_LINE: &[Contender] = &[Farshore, Sshfs, SshfsTuned, RcloneHttp, RcloneSftp, Stream];
-const MOUNTS: &[Contender] = &[Farshore, Sshfs, SshfsTuned, RcloneHttp, RcloneSftp];
-const MOUNTS_AND_PLAIN: &[Contender] = &[Farshore, Sshfs, SshfsTuned, RcloneHttp, RcloneSftp, Plain];
+const MOUNTS: &[Contender] = &[Farshore, FarshoreWritable, Sshfs, SshfsTuned, RcloneHttp, RcloneSftp];
+const MOUNTS_AND_PLAIN: &[Contender] = &[Farshore, FarshoreWritable, Sshfs, SshfsTuned, RcloneHttp, RcloneSftp, Plain];
 
 const OWN: &[Contender] = &[Farshore, Plain];
 

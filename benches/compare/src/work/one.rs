@@ -72,6 +72,7 @@ impl<'a> File<'a> {
         let reader = match contender {
             Contender::Stream => None,
             Contender::Farshore
+            | Contender::FarshoreWritable
             | Contender::Sshfs
             | Contender::SshfsTuned
             | Contender::RcloneHttp

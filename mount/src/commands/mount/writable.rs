@@ -2,6 +2,7 @@
 
 use crate::circle::{Circle, Reach};
 use crate::commands::Failure;
+use crate::folder::WhileWritten;
 use crate::joining::{Absence, Joined, Membership, join_with_folder};
 use crate::live::Live;
 use crate::net::transport::Transport;
@@ -19,6 +20,7 @@ pub(super) struct Writing {
     replica: Replica,
     circle: Arc<Circle>,
     folder: Option<OwnFolder>,
+    while_written: WhileWritten,
 }
 
 impl Writing {
@@ -26,7 +28,12 @@ impl Writing {
     pub(super) fn begin(state: &State, ticket: &Ticket, own: PeerId) -> Result<Writing, Failure> {
         let replica = state.replica(ticket.share()).map_err(Failure::failed)?;
         let circle = Circle::new(state.clone(), own, ticket.owner(), ticket.share());
-        Ok(Writing { replica, circle, folder: None })
+        Ok(Writing { replica, circle, folder: None, while_written: WhileWritten::default() })
+    }
+
+    /// Others hear of a file that is being written when this says.
+    pub(super) fn tell(&mut self, while_written: WhileWritten) {
+        self.while_written = while_written;
     }
 
     /// Where the share was kept last.
@@ -50,7 +57,8 @@ impl Writing {
         reach: &Reach,
     ) -> Result<Joined, Failure> {
         let path = path.canonicalize()?;
-        let folder = OwnFolder::open(&path, Writers::Everybody, Unshared::default()).map_err(Failure::failed)?;
+        let folder = OwnFolder::open(&path, Writers::Everybody, self.while_written, Unshared::default())
+            .map_err(Failure::failed)?;
         let listener = self.circle.receive(&*transport, reach).await.map_err(Failure::failed)?;
         let (folder, circle) = (self.folder.insert(folder), self.circle.clone());
         let membership = Membership { folder, absence, circle, listener };

@@ -4,7 +4,9 @@ use super::*;
 use crate::folder::look::{Sight, look_in};
 use crate::store::suite::{identity, path, sample, write};
 use crate::store::{DiskStore, MemoryStore, Store};
+use crate::xattrs::read_in;
 use farshore_engine::chunk::CHUNK_SIZE;
+use rustix::fs::XattrFlags;
 use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -135,7 +137,14 @@ fn contents() -> Contents {
 }
 
 fn publish_at(name: &str, expect: Option<Facts>) -> Apply {
-    Apply::Publish { path: path(name), content: Some(ContentId(1)), mode: 0o640, modified: MODIFIED, expect }
+    Apply::Publish {
+        path: path(name),
+        content: Some(ContentId(1)),
+        mode: 0o640,
+        modified: MODIFIED,
+        xattrs: Xattrs::default(),
+        expect,
+    }
 }
 
 fn link_at(name: &str, expect: Option<Facts>) -> Apply {
@@ -143,11 +152,19 @@ fn link_at(name: &str, expect: Option<Facts>) -> Apply {
 }
 
 fn rename(from: &str, to: &str, expect: Facts, over: Option<Facts>) -> Apply {
-    Apply::Rename { from: path(from), to: path(to), mode: 0o640, modified: MODIFIED, expect, over }
+    Apply::Rename {
+        from: path(from),
+        to: path(to),
+        mode: 0o640,
+        modified: MODIFIED,
+        xattrs: Xattrs::default(),
+        expect,
+        over,
+    }
 }
 
 fn attributes(name: &str, expect: Option<Facts>) -> Apply {
-    Apply::SetAttributes { path: path(name), mode: 0o640, modified: MODIFIED, expect }
+    Apply::SetAttributes { path: path(name), mode: 0o640, modified: MODIFIED, xattrs: None, expect }
 }
 
 /// It is there, as it was asked for, and the engine hears the facts that a look finds.
@@ -162,12 +179,20 @@ fn is_made(bench: &Bench, name: &str, done: Result<Facts, ApplyError>, mode: u32
 #[test]
 fn what_is_asked_for_is_done_with_mode_and_time() {
     let bench = Bench::new();
-    let make_dir = |name| Apply::MakeDir { path: path(name), mode: 0o750, modified: MODIFIED };
+    let make_dir =
+        |name| Apply::MakeDir { path: path(name), mode: 0o750, modified: MODIFIED, xattrs: Xattrs::default() };
     is_made(&bench, "dir", bench.apply(make_dir("dir")), 0o750);
     is_made(&bench, "dir/inner", bench.apply(make_dir("dir/inner")), 0o750);
     is_made(&bench, "dir/link", bench.apply(link_at("dir/link", None)), 0o777);
     is_made(&bench, "file", bench.apply(publish_at("file", None)), 0o640);
-    let empty = Apply::Publish { path: path("empty"), content: None, mode: 0o400, modified: MODIFIED, expect: None };
+    let empty = Apply::Publish {
+        path: path("empty"),
+        content: None,
+        mode: 0o400,
+        modified: MODIFIED,
+        xattrs: Xattrs::default(),
+        expect: None,
+    };
     is_made(&bench, "empty", bench.apply(empty), 0o400);
     let moved = bench.apply(rename("file", "dir/file", bench.facts("file"), None));
     is_made(&bench, "dir/file", moved, 0o640);
@@ -190,6 +215,7 @@ fn what_is_asked_for_is_done_with_mode_and_time() {
         path: path("dir/link"),
         mode: 0o600,
         modified: MODIFIED,
+        xattrs: None,
         expect: Some(bench.facts("dir/link")),
     };
     is_made(&bench, "dir/link", bench.apply(linked), 0o777);
@@ -246,7 +272,8 @@ fn what_is_not_expected_stays() {
     symlink("dir", bench.at("way")).unwrap();
     let gone = Facts { inode: 1, ..edited };
     let before = bench.tree();
-    let make_dir = |name| Apply::MakeDir { path: path(name), mode: 0o750, modified: MODIFIED };
+    let make_dir =
+        |name| Apply::MakeDir { path: path(name), mode: 0o750, modified: MODIFIED, xattrs: Xattrs::default() };
     for op in [
         make_dir("edited"),
         make_dir("dir"),
@@ -289,7 +316,7 @@ fn the_private_place_is_out_of_reach() {
     fs::create_dir(bench.at(".farshore")).unwrap();
     let secret = bench.put(".farshore/secret", "secret");
     for op in [
-        Apply::MakeDir { path: path(".farshore/dir"), mode: 0o755, modified: MODIFIED },
+        Apply::MakeDir { path: path(".farshore/dir"), mode: 0o755, modified: MODIFIED, xattrs: Xattrs::default() },
         publish_at(".farshore", None),
         rename("file", ".farshore/file", file, None),
         rename(".farshore/secret", "secret", secret, None),
@@ -330,10 +357,10 @@ fn what_is_on_another_file_system_is_trouble_and_stays() {
         fs::write(bench.at(".farshore/applying").join(item.name()), "new").unwrap();
         item.made()
     };
-    let wanted = Attributes { mode: Some(0o600), modified: MODIFIED };
-    assert_eq!(applier.put(item(), wanted, &there, Some(facts(&file))).err(), Some(trouble));
+    let wanted = || Attributes { mode: Some(0o600), modified: MODIFIED, xattrs: None };
+    assert_eq!(applier.put(item(), wanted(), &there, Some(facts(&file))).err(), Some(trouble));
     fs::remove_file(mounted.path().join("file")).unwrap();
-    assert_eq!(applier.put(item(), wanted, &there, None).err(), Some(trouble));
+    assert_eq!(applier.put(item(), wanted(), &there, None).err(), Some(trouble));
     assert_eq!(applier.rename(&here, &before, &there, None), Err(trouble));
     assert_eq!(fs::read(bench.at("other")).unwrap(), b"here");
     // What leads out of the folder is another matter.
@@ -387,6 +414,7 @@ fn what_a_program_does_meanwhile_is_never_lost() {
             content: None,
             mode: 0o600,
             modified: MODIFIED,
+            xattrs: Xattrs::default(),
             expect: None,
         }),
     ];
@@ -429,6 +457,7 @@ fn a_file_of_the_store_is_published_without_being_copied_and_read_on() {
         content: Some(ContentId(1)),
         mode: 0o755,
         modified: MODIFIED,
+        xattrs: Xattrs::default(),
         expect: Some(bench.put("script", "old")),
     };
     is_made(&bench, "script", bench.apply_all(vec![op], &contents).remove(0), 0o755);
@@ -476,6 +505,7 @@ fn many_files_are_published_in_one_batch() {
         content: Some(ContentId(number)),
         mode: 0o644,
         modified: MODIFIED,
+        xattrs: Xattrs::default(),
         expect: None,
     };
     let done = bench.apply_all(numbers.clone().map(publish).collect(), &contents);
@@ -497,7 +527,8 @@ fn a_directory_has_its_time_in_the_end_whatever_is_done_in_it() {
     drop(bench.applier.aside.item(&bench.applier.beneath));
     let times = || ["", "as it was"].map(|name| bench.at(name).metadata().unwrap().modified().unwrap());
     let before = times();
-    let make_dir = |name| Apply::MakeDir { path: path(name), mode: 0o755, modified: MODIFIED };
+    let make_dir =
+        |name| Apply::MakeDir { path: path(name), mode: 0o755, modified: MODIFIED, xattrs: Xattrs::default() };
     let ops = vec![
         Apply::Remove { path: path("as it was/file"), expect },
         make_dir("dir"),
@@ -528,17 +559,80 @@ fn a_store_on_another_disk_is_copied_from() {
     assert_eq!(fs::read_dir(elsewhere.path().join(".farshore/partial")).unwrap().count(), 0);
 }
 
+/// All that is under `user.` at a name.
+fn xattrs(bench: &Bench, name: &str) -> Xattrs {
+    read_in(bench.applier.beneath.root(), name).unwrap_or_default()
+}
+
+#[test]
+fn extended_attributes_are_there_before_a_name_is_and_replace_what_was_there() {
+    let bench = Bench::new();
+    let one = Xattrs::default().with(b"user.a", b"1").with(b"user.b", &[0; 300]);
+    let publish = |xattrs: &Xattrs, content, expect| Apply::Publish {
+        path: path("file"),
+        content,
+        // Nobody may write it, not even its owner.
+        mode: 0o400,
+        modified: MODIFIED,
+        xattrs: xattrs.clone(),
+        expect,
+    };
+    is_made(&bench, "file", bench.apply(publish(&one, Some(ContentId(1)), None)), 0o400);
+    if xattrs(&bench, "file").is_empty() {
+        return eprintln!("skipped: {} has no extended attributes", bench.dir.path().display());
+    }
+    assert_eq!(xattrs(&bench, "file"), one);
+    is_made(&bench, "file", bench.apply(publish(&Xattrs::default(), None, Some(bench.facts("file")))), 0o400);
+    assert_eq!(xattrs(&bench, "file"), Xattrs::default(), "it is another file");
+
+    let two = Xattrs::default().with(b"user.b", b"2").with(b"user.c", b"");
+    let dir = Apply::MakeDir { path: path("dir"), mode: 0o550, modified: MODIFIED, xattrs: one.clone() };
+    is_made(&bench, "dir", bench.apply(dir), 0o550);
+    assert_eq!(xattrs(&bench, "dir"), one);
+    for name in ["file", "dir"] {
+        let set = |xattrs| Apply::SetAttributes {
+            path: path(name),
+            mode: 0o500,
+            modified: MODIFIED,
+            xattrs,
+            expect: Some(bench.facts(name)),
+        };
+        is_made(&bench, name, bench.apply(set(Some(two.clone()))), 0o500);
+        assert_eq!(xattrs(&bench, name), two);
+        is_made(&bench, name, bench.apply(set(None)), 0o500);
+        assert_eq!(xattrs(&bench, name), two, "they stay");
+    }
+    let before = bench.facts("file");
+    rustix::fs::setxattr(bench.at("file"), "user.mine", b"", XattrFlags::empty()).unwrap();
+    let late = Apply::SetAttributes {
+        path: path("file"),
+        mode: 0o500,
+        modified: MODIFIED,
+        xattrs: Some(one),
+        expect: Some(before),
+    };
+    assert_eq!(bench.apply(late), Err(ApplyError::Changed), "somebody has set one meanwhile");
+    assert_eq!(xattrs(&bench, "file"), two.with(b"user.mine", b""));
+}
+
 #[test]
 fn set_id_bits_are_not_taken_from_peers_and_stay_where_they_are() {
     let bench = Bench::new();
-    let published =
-        Apply::Publish { path: path("file"), content: None, mode: 0o6755, modified: MODIFIED, expect: None };
+    let published = Apply::Publish {
+        path: path("file"),
+        content: None,
+        mode: 0o6755,
+        modified: MODIFIED,
+        xattrs: Xattrs::default(),
+        expect: None,
+    };
     is_made(&bench, "file", bench.apply(published), 0o755);
     fs::set_permissions(bench.at("file"), fs::Permissions::from_mode(0o4755)).unwrap();
     let op = Apply::SetAttributes {
         path: path("file"),
         mode: 0o2711,
         modified: MODIFIED,
+        xattrs: None,
         expect: Some(bench.facts("file")),
     };
     is_made(&bench, "file", bench.apply(op), 0o4711);

@@ -106,7 +106,7 @@ mod tests {
     fn file(inode: u64, links: u64, changed: i64) -> There {
         let facts = Facts { inode, changed: FileTime { seconds: changed, nanos: 0 } };
         let kind = SeenKind::File { size_bytes: 1 };
-        let seen = Seen { kind, mode: 0o644, modified: FileTime::default(), facts };
+        let seen = Seen { kind, mode: 0o644, modified: FileTime::default(), xattrs: None, facts };
         There { seen, id: InodeId { device: 1, inode }, links }
     }
 

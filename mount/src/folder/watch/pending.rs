@@ -1,10 +1,12 @@
 //! Paths where something happened, waiting for a quiet moment to be looked at.
 //!
 //! A path is due [`QUIET`] after the last thing that happened to it, but never later than [`PATIENCE`] after the
-//! first. A file that was written and closed is due much sooner, unless much happens at once, or to that file again and again:
+//! first. A file that a program has open and writes to is due when it has been at [`REST`], or again and again meanwhile, as
+//! whoever watches wants it ([`WhileWritten`]). A file that was written and closed is due much sooner, unless much happens at once, or to that file again and again:
 //! somebody has saved it and may want to see it elsewhere. When a path is due, every path that began to wait before it goes first, so that order is kept: a file that
 //! was written before another one is never told after it.
 
+use super::WhileWritten;
 use farshore_engine::path::RelPath;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -14,6 +16,15 @@ pub(super) const QUIET: Duration = Duration::from_millis(50);
 
 /// How long a path to which things keep happening waits at most.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a file that is open must not have been written to before it is looked at, unless somebody wants it.
+const REST: Duration = Duration::from_secs(1);
+
+/// How long a file that is written without rest waits at most.
+const HELD: Duration = Duration::from_secs(5);
+
+/// How long a file that is being written waits at most if it is to be seen meanwhile.
+const PUSHED: Duration = Duration::from_millis(200);
 
 /// How long nothing must happen to a file that was written and closed before it is looked at: enough for whoever sets its mode
 /// and times after that.
@@ -32,6 +43,7 @@ pub(super) struct Pending {
     next_turn: u64,
     /// The files that were looked at soon after they had been closed, and until when that is not done again.
     saved: BTreeMap<RelPath, Instant>,
+    while_written: WhileWritten,
 }
 
 #[derive(Debug)]
@@ -42,11 +54,40 @@ struct Waiting {
     renewed: bool,
     /// It is being written.
     is_open: bool,
+    /// Somebody waits for it to be looked at.
+    is_wanted: bool,
+}
+
+impl Waiting {
+    /// When it is due if something happens `now`.
+    fn due_after(&self, now: Instant, while_written: WhileWritten) -> Instant {
+        match while_written {
+            WhileWritten::Held if self.is_open && !self.is_wanted => (now + REST).min(self.first + HELD),
+            WhileWritten::Pushed if self.is_open => (now + QUIET).min(self.first + PUSHED),
+            WhileWritten::Held | WhileWritten::Pushed => (now + QUIET).min(self.first + PATIENCE),
+        }
+    }
 }
 
 impl Pending {
+    pub(super) fn new(while_written: WhileWritten) -> Pending {
+        Pending { while_written, ..Pending::default() }
+    }
+
     /// Something happened at `path`. `renewed` if another thing may stand there now, or nothing.
     pub(super) fn note(&mut self, path: RelPath, renewed: bool, now: Instant) {
+        self.change(path, now, |waiting| {
+            waiting.renewed |= renewed;
+            waiting.is_open = false;
+        });
+    }
+
+    /// Somebody has to hear what is at `path`, whatever goes on there.
+    pub(super) fn note_wanted(&mut self, path: RelPath, now: Instant) {
+        self.change(path, now, |waiting| waiting.is_wanted = true);
+    }
+
+    fn change(&mut self, path: RelPath, now: Instant, change: impl FnOnce(&mut Waiting)) {
         let turn = *self.turns.entry(path.clone()).or_insert(self.next_turn);
         self.next_turn = self.next_turn.max(turn + 1);
         let waiting = self.waiting.entry(turn).or_insert_with(|| Waiting {
@@ -55,29 +96,22 @@ impl Pending {
             due: now,
             renewed: false,
             is_open: false,
+            is_wanted: false,
         });
         self.due.remove(&(waiting.due, turn));
-        waiting.due = (now + QUIET).min(waiting.first + PATIENCE);
-        waiting.renewed |= renewed;
+        change(waiting);
+        waiting.due = waiting.due_after(now, self.while_written);
         self.due.insert((waiting.due, turn));
     }
 
     /// The file at `path` is being written.
     pub(super) fn note_written(&mut self, path: RelPath, now: Instant) {
-        self.note(path.clone(), false, now);
-        self.set_open(&path, true);
-    }
-
-    fn set_open(&mut self, path: &RelPath, is_open: bool) {
-        if let Some(waiting) = self.turns.get(path).and_then(|turn| self.waiting.get_mut(turn)) {
-            waiting.is_open = is_open;
-        }
+        self.change(path, now, |waiting| waiting.is_open = true);
     }
 
     /// The file at `path` was written, and is closed now.
     pub(super) fn note_closed(&mut self, path: RelPath, now: Instant) {
         self.note(path.clone(), false, now);
-        self.set_open(&path, false);
         if self.saved.len() > FEW {
             self.saved.retain(|_, until| *until > now);
         }
@@ -207,7 +241,7 @@ mod tests {
         let mut pending = Pending::default();
         pending.note_written(path("large"), start);
         pending.note_closed(path("small"), start + ms(10));
-        assert_eq!(pending.next_due(), Some(start + ms(50)));
+        assert_eq!(pending.next_due(), Some(start + ms(60)));
         pending.note_closed(path("large"), start + ms(20));
         pending.note_closed(path("another"), start + ms(20));
         assert_eq!(pending.next_due(), Some(start + ms(25)));
@@ -224,6 +258,59 @@ mod tests {
         assert_eq!(pending.next_due(), Some(start + ms(50)));
         assert_eq!(pending.take_due(start + ms(50)).len(), 100);
         assert!(pending.saved.is_empty());
+    }
+
+    /// When a file is due that is written every 10 ms for this many ms and then rests.
+    fn due_while_written(
+        while_written: WhileWritten,
+        millis: u64,
+        begin: impl FnOnce(&mut Pending, Instant),
+    ) -> Vec<u64> {
+        let start = Instant::now();
+        let mut pending = Pending::new(while_written);
+        begin(&mut pending, start);
+        let mut told = Vec::new();
+        for step in 0..1_000 {
+            let now = start + ms(10 * step);
+            if !pending.take_due(now).is_empty() {
+                told.push(10 * step);
+            }
+            if 10 * step < millis {
+                pending.note_written(path("a"), now);
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_waits_until_it_rests_or_is_seen_meanwhile() {
+        let created = |pending: &mut Pending, now| pending.note(path("a"), true, now);
+        assert_eq!(due_while_written(WhileWritten::Held, 2_000, created), [2_990]);
+        assert_eq!(due_while_written(WhileWritten::Held, 7_000, created), [5_000, 7_990], "but not for ever");
+        assert_eq!(due_while_written(WhileWritten::Pushed, 1_000, created), [200, 400, 600, 800, 1_000]);
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_does_not_wait_if_somebody_wants_it_or_it_is_gone() {
+        let wanted = due_while_written(WhileWritten::Held, 2_000, |pending, now| pending.note_wanted(path("a"), now));
+        assert_eq!(wanted, [500, 2_990]);
+        let wanted = due_while_written(WhileWritten::Pushed, 500, |pending, now| pending.note_wanted(path("a"), now));
+        assert_eq!(wanted, [200, 400, 540], "that is no reason to wait for longer");
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        pending.note_written(path("a"), start);
+        pending.note(path("a"), true, start + ms(10));
+        assert_eq!(pending.next_due(), Some(start + ms(60)));
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_goes_before_what_was_done_after_it() {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        pending.note_written(path("data"), start);
+        pending.note(path("done"), true, start + ms(10));
+        pending.note_written(path("data"), start + ms(50));
+        assert_eq!(pending.take_due(start + ms(60)), [path("data"), path("done")]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The watching thread: reads the kernel's notices, looks where they point, tells what it saw.
 
+use super::WhileWritten;
 use super::inotify::{Inotify, Notice, WatchId};
 use super::links::Links;
 use super::pending::{Pending, QUIET};
@@ -73,6 +74,8 @@ pub(super) struct Watching {
     pub(super) beneath: Arc<Beneath>,
     /// The name in it that is passed over.
     pub(super) private: Option<&'static str>,
+    /// When is told of a file that is being written.
+    pub(super) while_written: WhileWritten,
 }
 
 pub(super) struct Worker {
@@ -113,13 +116,13 @@ impl Worker {
         Worker {
             sink,
             shared,
+            pending: Pending::new(folder.while_written),
             folder,
             root: Root::Present,
             root_check_at: now + ROOT_CHECK,
             inotify,
             backlog: VecDeque::new(),
             watched: Watched::default(),
-            pending: Pending::default(),
             links: Links::default(),
             halves: HashMap::new(),
             skipped: HashMap::new(),
@@ -164,7 +167,7 @@ impl Worker {
     fn look_and_tell(&mut self) -> Result<(), Stopped> {
         let now = Instant::now();
         for path in self.shared.take_rechecks() {
-            self.pending.note(path, false, now);
+            self.pending.note_wanted(path, now);
         }
         for path in self.shared.take_forgotten() {
             self.watched.doubt_all_below(&path);
@@ -380,7 +383,7 @@ impl Worker {
             Ok(stat) if known != Some(InodeId::of(&stat).inode) => self.watched.doubt_all_below(&path),
             Ok(_) | Err(_) => {}
         }
-        self.pending.note(path, false, now);
+        self.pending.note_wanted(path, now);
     }
 
     fn look_at(&mut self, path: &RelPath) -> Result<(), Stopped> {

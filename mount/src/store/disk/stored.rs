@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use farshore_engine::chunk::{CHUNK_SIZE, chunk_range};
 use farshore_engine::path::RelPath;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ContentIdentity, ContentKey, Resumed};
+use farshore_engine::{ContentIdentity, ContentKey, Resumed, Xattrs};
 use futures_util::future::BoxFuture;
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
@@ -307,7 +307,7 @@ impl DiskStored {
         Ok(())
     }
 
-    fn keep_now(&self, target: &Path, mode: u16, modified: FileTime) -> io::Result<()> {
+    fn keep_now(&self, target: &Path, mode: u16, modified: FileTime, xattrs: &Xattrs) -> io::Result<()> {
         let _open = self.home.enter()?;
         if self.kept.get().is_some() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the content was kept already"));
@@ -324,10 +324,10 @@ impl DiskStored {
         // An empty file has no chunks that were written.
         self.make()?;
         let file = self.opened()?;
-        finish(&file, mode, modified)?;
+        finish(&file, mode, modified, xattrs)?;
         match publish(self.home.partial.as_fd(), self.name.as_ref(), directory.as_fd(), name) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                copy_to(&file, directory.as_fd(), name, |copy| finish(copy, mode, modified))?;
+                copy_to(&file, directory.as_fd(), name, |copy| finish(copy, mode, modified, xattrs))?;
                 self.home.partial.remove(&self.name)?;
             }
             published => published?,
@@ -455,8 +455,14 @@ impl Stored for DiskStored {
         self.is_discarded.store(true, Ordering::Release);
     }
 
-    fn keep(self: Arc<Self>, target: PathBuf, mode: u16, modified: FileTime) -> BoxFuture<'static, io::Result<()>> {
-        Box::pin(blocking(move || self.keep_now(&target, mode, modified)))
+    fn keep(
+        self: Arc<Self>,
+        target: PathBuf,
+        mode: u16,
+        modified: FileTime,
+        xattrs: Xattrs,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        Box::pin(blocking(move || self.keep_now(&target, mode, modified, &xattrs)))
     }
 
     fn lend(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
@@ -495,8 +501,9 @@ impl Drop for DiskStored {
     }
 }
 
-/// Gives a file its mode and time, and makes all of it durable.
-fn finish(file: &File, mode: u16, modified: FileTime) -> io::Result<()> {
+/// Gives a file its attributes, and makes all of it durable.
+fn finish(file: &File, mode: u16, modified: FileTime, xattrs: &Xattrs) -> io::Result<()> {
+    crate::xattrs::set(file, xattrs);
     rustix::fs::fchmod(file, Mode::from_raw_mode(u32::from(mode & KEPT_MODE_BITS)))?;
     let modified = Timespec { tv_sec: modified.seconds, tv_nsec: modified.nanos.into() };
     let accessed = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };

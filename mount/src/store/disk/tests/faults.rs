@@ -8,7 +8,7 @@ use crate::store::{Store, Stored};
 use bytes::Bytes;
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::record::FileTime;
-use farshore_engine::{ContentIdentity, PeerId, Trust};
+use farshore_engine::{ContentIdentity, PeerId, Trust, Xattrs};
 use farshore_proto::{ShareId, TreeId};
 use rustix::io::Errno;
 use std::io;
@@ -181,7 +181,7 @@ async fn a_sidecar_that_could_not_be_removed_goes_before_the_content_is_stored_a
         write(&stored, &sample(1, 40), 0).await.unwrap();
         store.save(vec![stored.clone()]).await.unwrap();
         trouble.plan(at, Fault::Error(Errno::IO));
-        let kept = stored.clone().keep(dir.path().join("kept"), 0o600, FileTime::default()).await;
+        let kept = stored.clone().keep(dir.path().join("kept"), 0o600, FileTime::default(), Xattrs::default()).await;
         if !trouble.has_struck() {
             break;
         }

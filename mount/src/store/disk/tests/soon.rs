@@ -7,7 +7,7 @@ use bytes::Bytes;
 use farshore_engine::chunk::CHUNK_SIZE;
 use farshore_engine::record::FileTime;
 use farshore_engine::sidecar::Sidecar;
-use farshore_engine::{ContentIdentity, Trust};
+use farshore_engine::{ContentIdentity, Trust, Xattrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -195,7 +195,9 @@ async fn a_second_sidecar_goes_with_what_it_lists() {
                 drop(stored);
                 store.close().await.unwrap();
             }
-            "keep" => stored.keep(bench.dir.path().join("kept"), 0o600, FileTime::default()).await.unwrap(),
+            "keep" => {
+                stored.keep(bench.dir.path().join("kept"), 0o600, FileTime::default(), Xattrs::default()).await.unwrap()
+            }
             "discard" => {
                 stored.discard();
                 drop(stored);
