@@ -302,6 +302,10 @@ impl Store for SimStore {
         self.memory().memory(share)
     }
 
+    fn is_copied(&self, share: ShareId) -> bool {
+        self.memory().is_copied(share)
+    }
+
     fn note(&self, share: ShareId, changes: Changes) -> BoxFuture<'static, io::Result<bool>> {
         let store = self.clone();
         async move {
@@ -311,7 +315,7 @@ impl Store for SimStore {
         .boxed()
     }
 
-    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<()>> {
+    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<bool>> {
         let store = self.clone();
         async move {
             let memory = store.memory();

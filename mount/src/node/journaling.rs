@@ -39,7 +39,7 @@ pub(super) struct Journaling {
 
 #[derive(Default)]
 struct Noted {
-    /// Something was noted in this life.
+    /// Something was noted in this life, or in one before that has not copied it.
     is_used: bool,
     /// Something was noted since it was made durable.
     is_undurable: bool,
@@ -90,6 +90,16 @@ impl Noted {
 }
 
 impl Node {
+    /// What an earlier life has noted, and not copied, is for this one to look after, also if it has nothing to note.
+    pub(super) fn begin_journaling(&self) {
+        let Some(journaling) = &self.journaling else { return };
+        // Nobody notes yet.
+        if let Ok(mut noted) = journaling.noted.try_lock() {
+            noted.is_used = !self.store.is_copied(journaling.share);
+            noted.is_undurable = noted.is_used;
+        }
+    }
+
     /// Notes what has changed. When it returns, all that the engine knew before is written, or cannot be.
     pub(super) async fn note_changes(&self) {
         let Some(journaling) = &self.journaling else { return };
@@ -118,9 +128,14 @@ impl Node {
         if !std::mem::take(&mut journaling.noted.lock().await.is_undurable) {
             return;
         }
-        if let Err(error) = self.store.sync_journal(journaling.share).await {
-            tracing::warn!("what was written down of the share may not survive a power failure: {error}");
-            journaling.noted.lock().await.is_undurable = true;
+        let synced = self.store.sync_journal(journaling.share).await;
+        let mut noted = journaling.noted.lock().await;
+        match synced {
+            Ok(wants_copy) => noted.wants_copy |= wants_copy,
+            Err(error) => {
+                tracing::warn!("what was written down of the share may not survive a power failure: {error}");
+                noted.is_undurable = true;
+            }
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Journals {
     copy_bytes: u64,
     /// The last one in which something could not be noted: only a copy helps that is followed by later ones.
     lost: Option<u64>,
+    /// What lies there says where the device stood, which does not count, and nothing there says that yet.
+    drops_standings: bool,
 }
 
 /// What is remembered, and where it is gone on.
@@ -74,6 +76,7 @@ impl Journals {
             before_bytes: 0,
             copy_bytes: 0,
             lost: Some(last),
+            drops_standings: false,
         }
     }
 
@@ -104,11 +107,22 @@ impl Journals {
         // Whoever may have told more than is known here is not told that again.
         let knows_what_was_told = is_all && (is_same_boot || was_closed);
         let memory = if changes.is_empty() { memory } else { memory.after(changes).map_err(JournalError::Share)? };
-        let memory = if knows_what_was_told { memory } else { memory.without_standings() };
+        let drops_standings = !knows_what_was_told && !memory.standings().is_empty();
+        let memory = if drops_standings { memory.without_standings() } else { memory };
         let follows_bytes = journals.last().map_or(0, |(_, until)| *until);
         let number = first + journals.len() as u64;
-        let journals =
-            Journals { share, boot, first, number, follows_bytes, len_bytes: 0, before_bytes, copy_bytes, lost: None };
+        let journals = Journals {
+            share,
+            boot,
+            first,
+            number,
+            follows_bytes,
+            len_bytes: 0,
+            before_bytes,
+            copy_bytes,
+            lost: None,
+            drops_standings,
+        };
         Ok(Recalled { journals, memory: (!is_new).then_some(memory) })
     }
 
@@ -126,13 +140,24 @@ impl Journals {
         self.len_bytes
     }
 
-    /// The bytes that it begins with, if it has not been begun.
-    pub(super) fn header(&self) -> Option<Vec<u8>> {
+    /// The bytes that it begins with, if it has not been begun: also that where the device stood before does not count, if it
+    /// does not. Otherwise the next life would believe it.
+    ///
+    /// # Errors
+    /// As for [`Journals::frame_of`].
+    pub(super) fn beginning(&self) -> io::Result<Option<Vec<u8>>> {
+        if self.len_bytes > 0 {
+            return Ok(None);
+        }
         let Journals { share, number, boot, .. } = *self;
         // Behind what is missing, nothing counts.
         let is_behind = self.lost.is_some_and(|lost| lost < number && lost >= self.first);
         let follows_bytes = if is_behind { u64::MAX } else { self.follows_bytes };
-        (self.len_bytes == 0).then(|| JournalHeader { share, number, follows_bytes, boot }.encode())
+        let mut beginning = JournalHeader { share, number, follows_bytes, boot }.encode();
+        if self.drops_standings {
+            beginning.extend(frame(&Changes { standings: Some(BTreeMap::new()), ..Changes::default() })?);
+        }
+        Ok(Some(beginning))
     }
 
     /// The bytes that are to be appended to note changes.
@@ -143,7 +168,7 @@ impl Journals {
         if self.lost == Some(self.number) {
             return Err(io::Error::other("what was to be noted before could not be"));
         }
-        encode_changes(changes).map_err(|error| io::Error::new(io::ErrorKind::FileTooLarge, error))
+        frame(changes)
     }
 
     /// The bytes that are to be appended when so many of journal `number` were made durable; `None` if that is not written any
@@ -156,6 +181,7 @@ impl Journals {
     /// So many bytes were appended.
     pub(super) fn note_appended(&mut self, bytes: usize) {
         self.len_bytes += bytes as u64;
+        self.drops_standings = false;
     }
 
     /// Nobody knows what was appended, or nothing was.
@@ -179,15 +205,33 @@ impl Journals {
         self.first = number;
         self.copy_bytes = copy_bytes as u64;
         self.before_bytes = 0;
+        self.drops_standings = false;
+    }
+
+    /// Whether the copy alone is all that is remembered: then there is nothing to be made durable, and none to be made at the end.
+    pub(super) fn is_copied(&self) -> bool {
+        self.number == self.first && self.len_bytes == 0 && self.is_told()
+    }
+
+    /// Whether the next life may believe where the device stands in what lies there, if the store is closed now.
+    pub(super) fn is_told(&self) -> bool {
+        !self.is_lost() && !self.drops_standings
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.is_some_and(|lost| lost >= self.first)
     }
 
     /// Whether it is time for a new copy.
     pub(super) fn is_long(&self) -> bool {
         let bytes = self.before_bytes + self.len_bytes;
         let is_outgrown = bytes > LEAST_BYTES && bytes > self.copy_bytes / 2;
-        let is_lost = self.lost.is_some_and(|lost| lost >= self.first);
-        is_lost || is_outgrown || self.number - self.first >= MOST_JOURNALS
+        self.is_lost() || is_outgrown || self.number - self.first >= MOST_JOURNALS
     }
+}
+
+fn frame(changes: &Changes) -> io::Result<Vec<u8>> {
+    encode_changes(changes).map_err(|error| io::Error::new(io::ErrorKind::FileTooLarge, error))
 }
 
 /// The journals that follow a copy.

@@ -8,6 +8,7 @@ use farshore_engine::{Changes, Memory};
 use farshore_proto::{Boot, ShareId, encode_memory};
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 /// The copy.
 pub(super) const MEMORY: &str = "memory";
@@ -23,7 +24,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub(super) struct Noting {
     /// `None` until somebody asks what is remembered.
     journals: Option<Journals>,
-    file: Option<File>,
+    file: Option<Arc<File>>,
 }
 
 /// What is remembered of `share`; `None` if nothing ever was. What cannot be used is told in the log.
@@ -51,25 +52,41 @@ pub(super) fn load(home: &Home, share: ShareId) -> Option<Memory> {
     memory
 }
 
+/// Whether the copy alone is all that is remembered of `share`.
+pub(super) fn is_copied(home: &Home, share: ShareId) -> bool {
+    home.noting.lock().of(share).is_ok_and(|journals| journals.is_copied())
+}
+
 /// Appends what has changed. A kill does not undo that. Says whether it is time for a new copy.
 pub(super) fn note(home: &Home, share: ShareId, changes: &Changes) -> io::Result<bool> {
     let _open = home.enter()?;
     let mut noting = home.noting.lock();
-    noting.append(home, share, |journals| journals.frame_of(changes).map(Some))?;
+    noting.append(home, share, |journals| journals.frame_of(changes))?;
     Ok(noting.of(share)?.is_long())
 }
 
-/// Makes durable what was noted, and what the folder held then.
-pub(super) fn sync(home: &Home, share: ShareId) -> io::Result<()> {
+/// Makes durable what was noted, in earlier lives too, and what the folder held then. Says whether it is time for a new copy.
+pub(super) fn sync(home: &Home, share: ShareId) -> io::Result<bool> {
     let _open = home.enter()?;
     let (number, len_bytes) = {
         let mut noting = home.noting.lock();
+        // It stands for what it follows, too.
+        noting.append(home, share, |_| Ok(Vec::new()))?;
         let journals = noting.of(share)?;
         (journals.number(), journals.len_bytes())
     };
-    // Nobody waits for this who has something to note.
+    // Nobody waits for this, and for the mark to be durable, who has something to note.
     home.private.sync_all()?;
-    home.noting.lock().append(home, share, |journals| Ok(journals.mark_of(number, len_bytes)))
+    let (file, is_long) = {
+        let mut noting = home.noting.lock();
+        let Some(mark) = noting.of(share)?.mark_of(number, len_bytes) else { return Ok(noting.of(share)?.is_long()) };
+        noting.append(home, share, |_| Ok(mark))?;
+        (noting.file.clone(), noting.of(share)?.is_long())
+    };
+    if let Some(file) = file {
+        home.private.sync(&name(number), &file)?;
+    }
+    Ok(is_long)
 }
 
 /// What is noted from now on follows what [`save`] is given with the number that this returns.
@@ -99,12 +116,17 @@ impl Noting {
         self.journals.as_mut().filter(|journals| journals.share() == share).ok_or_else(other)
     }
 
+    /// Whether the next life may believe where the device stands in what lies there, if the store is closed now.
+    pub(super) fn is_told(&self) -> bool {
+        self.journals.is_none_or(|journals| journals.is_told())
+    }
+
     /// Appends to the journal. If that fails, nothing is appended to it any more.
     fn append(
         &mut self,
         home: &Home,
         share: ShareId,
-        frame: impl FnOnce(&Journals) -> io::Result<Option<Vec<u8>>>,
+        frame: impl FnOnce(&Journals) -> io::Result<Vec<u8>>,
     ) -> io::Result<()> {
         let appended = self.try_append(home, share, frame);
         if appended.is_err() {
@@ -118,20 +140,20 @@ impl Noting {
         &mut self,
         home: &Home,
         share: ShareId,
-        frame: impl FnOnce(&Journals) -> io::Result<Option<Vec<u8>>>,
+        frame: impl FnOnce(&Journals) -> io::Result<Vec<u8>>,
     ) -> io::Result<()> {
         let journals = self.of(share)?;
-        let Some(frame) = frame(journals)? else { return Ok(()) };
+        let frame = frame(journals)?;
         let name = name(journals.number());
-        if let Some(header) = journals.header() {
+        if let Some(beginning) = journals.beginning()? {
             // What is left of a life of which not all is believed.
             for left in numbers(home)?.into_iter().filter(|number| *number > journals.number()) {
                 home.private.remove(&self::name(left))?;
             }
             let file = home.private.create(&name)?;
-            home.private.write_all(&name, &file, &header)?;
-            journals.note_appended(header.len());
-            self.file = Some(file);
+            home.private.write_all(&name, &file, &beginning)?;
+            journals.note_appended(beginning.len());
+            self.file = Some(Arc::new(file));
         }
         let Noting { journals: Some(journals), file: Some(file) } = self else { return Ok(()) };
         write_at(home, &name, file, &frame, journals.len_bytes())?;
