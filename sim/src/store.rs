@@ -310,7 +310,11 @@ impl Store for SimStore {
         let store = self.clone();
         async move {
             let memory = store.memory();
-            store.step_of_save(memory.note(share, changes)).await
+            let noted = store.step_of_save(memory.note(share, changes)).await;
+            if noted.is_err() {
+                memory.refuse_note(share);
+            }
+            noted
         }
         .boxed()
     }

@@ -35,6 +35,8 @@ pub(super) struct Journaling {
     news: Arc<Notify>,
     /// Held by who notes: who comes next waits until what was taken before is written.
     noted: Arc<Mutex<Noted>>,
+    /// Held by who writes down all: before what is noted is locked.
+    copied: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -62,7 +64,7 @@ struct Known {
 
 impl Journaling {
     pub(super) fn new(share: ShareId) -> Journaling {
-        Journaling { share, news: Arc::default(), noted: Arc::default() }
+        Journaling { share, news: Arc::default(), noted: Arc::default(), copied: Mutex::default() }
     }
 
     pub(super) fn note_news(&self) {
@@ -141,6 +143,7 @@ impl Node {
 
     /// Writes down all that is known, if that is possible now. Says whether it did.
     async fn copy_memory(&self, journaling: &Journaling) -> bool {
+        let _copied = journaling.copied.lock().await;
         let Some(Known { memory, changes, mut noted }) = self.known_memory(journaling).await else { return false };
         // It is in the copy; until that is there it has to be noted all the same.
         self.write_changes(&mut noted, changes).await;

@@ -184,9 +184,16 @@ impl Journals {
         self.drops_standings = false;
     }
 
-    /// Nobody knows what was appended, or nothing was.
-    pub(super) fn note_failed(&mut self) {
-        self.lost = Some(self.number);
+    /// Nobody knows what was appended, or nothing was. Returns which journal is to end there and be one byte longer, which looks
+    /// cut off to the next life, and takes no room on a full disk; `None` if one does already, or there is none.
+    pub(super) fn note_failed(&mut self) -> Option<(u64, u64)> {
+        if self.lost.replace(self.number) == Some(self.number) {
+            return None;
+        }
+        match self.len_bytes {
+            0 => (self.number > self.first && self.follows_bytes > 0).then(|| (self.number - 1, self.follows_bytes)),
+            len_bytes => Some((self.number, len_bytes)),
+        }
     }
 
     /// What is noted from now on is in the next journal. Returns its number.
@@ -198,6 +205,11 @@ impl Journals {
             self.number += 1;
         }
         self.number
+    }
+
+    /// Whether a copy that the journals from `number` on follow would be older than the one that is there.
+    pub(super) fn is_outdated(&self, number: u64) -> bool {
+        number < self.first
     }
 
     /// A copy of so many bytes is there, which the journals from `number` on follow.

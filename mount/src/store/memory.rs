@@ -148,6 +148,16 @@ impl MemoryStore {
         }
     }
 
+    /// As if the disk had refused what was to be noted of a share.
+    pub fn refuse_note(&self, share: ShareId) {
+        let mut shelf = self.shelf();
+        let refused = shelf.journals_of(share).ok().and_then(Journals::note_failed);
+        let Some((number, until)) = refused else { return };
+        if let Some(bytes) = shelf.noted.get_mut(&number) {
+            bytes.resize(until as usize + 1, 0);
+        }
+    }
+
     /// Changes a byte of what is saved, as a failing disk does. Says whether there was one.
     pub fn damage(&self, key: ContentKey, offset: u64) -> bool {
         let mut shelf = self.shelf();
@@ -450,6 +460,9 @@ impl Store for MemoryStore {
         Box::pin(async move {
             let mut shelf = store.shelf();
             let bytes = encode_memory(share, journal, &memory).map_err(io::Error::other)?;
+            if shelf.journals_of(share)?.is_outdated(journal) {
+                return Ok(());
+            }
             shelf.journals_of(share)?.note_copied(journal, bytes.len());
             shelf.noted.retain(|number, _| *number >= journal);
             shelf.copy = Some(bytes);

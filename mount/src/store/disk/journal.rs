@@ -97,14 +97,18 @@ pub(super) fn begin(home: &Home, share: ShareId) -> io::Result<u64> {
     Ok(noting.of(share)?.begin_next())
 }
 
-/// Replaces the copy. Durable when it returns: there is always a whole one with all that follows it, this one or the one before.
+/// Replaces the copy, unless there is a newer one. Durable when it returns: there is always a whole one with all that follows it,
+/// this one or the one before.
 pub(super) fn save(home: &Home, share: ShareId, number: u64, memory: &Memory) -> io::Result<()> {
     let bytes =
         encode_memory(share, number, memory).map_err(|error| io::Error::new(io::ErrorKind::FileTooLarge, error))?;
-    let _open = home.enter()?;
+    let open = home.enter()?;
+    if home.noting.lock().of(share)?.is_outdated(number) {
+        return Ok(());
+    }
     // It says what the folder held: that must not be lost by what it is remembered through.
     home.private.sync_all()?;
-    known::save(home, MEMORY, &bytes)?;
+    known::save(home, &open, MEMORY, &bytes)?;
     home.noting.lock().of(share)?.note_copied(number, bytes.len());
     numbers(home)?.into_iter().filter(|old| *old < number).try_for_each(|old| home.private.remove(&name(old)))
 }
@@ -129,10 +133,21 @@ impl Noting {
         frame: impl FnOnce(&Journals) -> io::Result<Vec<u8>>,
     ) -> io::Result<()> {
         let appended = self.try_append(home, share, frame);
-        if appended.is_err() {
-            self.of(share)?.note_failed();
+        if appended.is_err()
+            && let Some((number, until)) = self.of(share)?.note_failed()
+            && let Err(error) = Noting::spoil(home, number, until)
+        {
+            tracing::warn!("whoever is killed now does not know that not all was written down: {error}");
         }
         appended
+    }
+
+    /// Something could not be noted, and peers are told of it all the same: the next life must not take them to know less.
+    fn spoil(home: &Home, number: u64, until: u64) -> io::Result<()> {
+        let name = name(number);
+        let spoiled = home.private.open(&name).and_then(|file| home.private.set_len(&name, &file, until + 1));
+        // Behind a gap nothing counts either.
+        spoiled.or_else(|_| home.private.rename(&name, &self::name(number + 1)))
     }
 
     /// The journal is begun if there is none yet.

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod faults;
+mod noting;
 mod soon;
 
 use super::{DiskStore, OpenError, Verdict, VerifiedFile};
