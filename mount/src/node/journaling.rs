@@ -19,6 +19,9 @@ const NOTED_WITHIN: Duration = Duration::from_millis(200);
 /// The time between two looks at whether something is to be made durable, or copied.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The pause after a copy that could not be made is doubled so often at most: it is tried every ten minutes then.
+const MOST_DOUBLINGS: u32 = 7;
+
 /// For so much of the time at most, one part in so many, this is done.
 const MOST_OF_THE_TIME: u32 = 20;
 
@@ -47,6 +50,10 @@ struct Noted {
     is_undurable: bool,
     /// It is time for a copy.
     wants_copy: bool,
+    /// So many copies could not be made one after the other.
+    failed_copies: u32,
+    /// Before that, none is tried again.
+    retry_at: Option<Instant>,
     /// The disk has refused something, and that was told.
     is_failing: bool,
     /// Nothing is written any more.
@@ -73,6 +80,19 @@ impl Journaling {
 }
 
 impl Noted {
+    /// Whether a copy is to be made now.
+    fn is_copy_due(&self, now: Instant) -> bool {
+        self.wants_copy && self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// A copy was made, or could not be. Each try begins a journal and looks at all there is: so the pauses become longer.
+    fn note_copy(&mut self, is_saved: bool, now: Instant) {
+        self.wants_copy |= !is_saved;
+        self.failed_copies = if is_saved { 0 } else { self.failed_copies.saturating_add(1) };
+        let pause = LOOK_INTERVAL.saturating_mul(1 << self.failed_copies.min(MOST_DOUBLINGS));
+        self.retry_at = (!is_saved).then(|| now + pause);
+    }
+
     fn note(&mut self, noted: std::io::Result<bool>) {
         self.is_used = true;
         self.is_undurable = true;
@@ -155,7 +175,7 @@ impl Node {
             Err(error) => Err(error),
         };
         let mut noted = journaling.noted.lock().await;
-        noted.wants_copy |= saved.is_err();
+        noted.note_copy(saved.is_ok(), Instant::now());
         let was_failing = std::mem::replace(&mut noted.is_failing, saved.is_err());
         if let (Err(error), false) = (&saved, was_failing) {
             tracing::warn!("what is known of the share cannot be written down for a later start: {error}");
@@ -238,11 +258,37 @@ pub(super) async fn run_copying(node: Weak<Node>) {
         let Some(node) = node.upgrade() else { return };
         let Some(journaling) = node.journaling.as_ref().filter(|_| !node.lock().has_ended) else { return };
         let began = Instant::now();
-        let wants_copy = journaling.noted.lock().await.wants_copy;
-        if wants_copy {
+        let is_copy_due = journaling.noted.lock().await.is_copy_due(began);
+        if is_copy_due {
             node.copy_memory(journaling).await;
         }
         node.sync_journal(journaling).await;
         pause = LOOK_INTERVAL.max(began.elapsed() * MOST_OF_THE_TIME);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_cannot_be_made_is_tried_less_and_less_often() {
+        let (mut noted, mut now) = (Noted::default(), Instant::now());
+        assert!(!noted.is_copy_due(now), "there is nothing to copy");
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            noted.note_copy(false, now);
+            pauses.push(noted.retry_at.unwrap() - now);
+            assert!(!noted.is_copy_due(now));
+            now = noted.retry_at.unwrap();
+            assert!(noted.is_copy_due(now));
+        }
+        let seconds: Vec<u64> = pauses.iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [10, 20, 40, 80, 160, 320, 640, 640, 640]);
+        noted.wants_copy = false;
+        noted.note_copy(true, now);
+        assert!(!noted.is_copy_due(now));
+        noted.wants_copy = true;
+        assert!(noted.is_copy_due(now), "nothing is left of the pauses");
     }
 }

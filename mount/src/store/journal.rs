@@ -6,6 +6,7 @@
 //! the folder has kept, and what is not in it would look as if it had been removed.
 
 use farshore_engine::{Changes, Memory};
+use farshore_proto::tree_file::MAX_TREE_BYTES;
 use farshore_proto::{
     Boot, JournalError, JournalFile, JournalHeader, MemoryFileError, ShareId, decode_memory, encode_changes,
     encode_mark,
@@ -15,6 +16,10 @@ use std::io;
 
 /// Journals that are longer than half of the copy that they follow are replaced by a new one, unless they are shorter than this.
 const LEAST_BYTES: u64 = 4 << 20;
+
+/// What is noted when a journal is longer than this is in the next one: so none becomes too long to be read, also if no copy can be
+/// made.
+const MOST_BYTES: u64 = MAX_TREE_BYTES / 4;
 
 /// So many journals are replaced by a copy in any case: each life begins one.
 const MOST_JOURNALS: u64 = 16;
@@ -196,6 +201,11 @@ impl Journals {
         }
     }
 
+    /// Whether what comes next has to be in the next journal.
+    pub(super) fn is_full(&self) -> bool {
+        self.len_bytes > MOST_BYTES && self.lost != Some(self.number)
+    }
+
     /// What is noted from now on is in the next journal. Returns its number.
     pub(super) fn begin_next(&mut self) -> u64 {
         if self.len_bytes > 0 || self.lost == Some(self.number) {
@@ -243,7 +253,11 @@ impl Journals {
 }
 
 fn frame(changes: &Changes) -> io::Result<Vec<u8>> {
-    encode_changes(changes).map_err(|error| io::Error::new(io::ErrorKind::FileTooLarge, error))
+    let too_long = |error| io::Error::new(io::ErrorKind::FileTooLarge, error);
+    let frame = encode_changes(changes).map_err(too_long)?;
+    let len_bytes = frame.len() as u64;
+    // It has to fit behind all that a journal holds that is not full.
+    if len_bytes > MAX_TREE_BYTES / 2 { Err(too_long(JournalError::TooLong(len_bytes))) } else { Ok(frame) }
 }
 
 /// The journals that follow a copy.

@@ -431,7 +431,11 @@ impl Store for MemoryStore {
         let store = self.clone();
         Box::pin(async move {
             let mut shelf = store.shelf();
-            let frame = shelf.journals_of(share)?.frame_of(&changes)?;
+            let journals = shelf.journals_of(share)?;
+            if journals.is_full() {
+                journals.begin_next();
+            }
+            let frame = journals.frame_of(&changes)?;
             shelf.append(share, &frame)?;
             Ok(shelf.journals_of(share)?.is_long())
         })

@@ -31,17 +31,14 @@ pub(super) struct Noting {
 pub(super) fn load(home: &Home, share: ShareId) -> Option<Memory> {
     let mut noting = home.noting.lock();
     let boot = boot();
-    let recalled = numbers(home).map_err(RecallError::Io).and_then(|numbers| {
-        let files = numbers.iter().filter_map(|number| Some((*number, known::load(home, &name(*number)).transpose()?)));
+    let numbers = numbers(home);
+    let last = numbers.as_ref().ok().and_then(|numbers| numbers.last().copied());
+    let recalled = numbers.map_err(RecallError::Io).and_then(|numbers| {
+        let files = numbers.iter().filter_map(|number| Some((*number, read(home, *number).transpose()?)));
         let files = files.map(|(number, bytes)| bytes.map(|bytes| (number, bytes))).collect::<io::Result<_>>()?;
-        Ok((Journals::recall(share, boot, home.was_closed, known::load(home, MEMORY)?, &files), numbers))
+        Journals::recall(share, boot, home.was_closed, known::load(home, MEMORY)?, &files)
     });
-    let recalled = match recalled {
-        Ok((Ok(recalled), _)) => Ok(recalled),
-        Ok((Err(error), numbers)) => Err((error, numbers.last().copied())),
-        Err(error) => Err((error, None)),
-    };
-    let Recalled { journals, memory } = recalled.unwrap_or_else(|(error, last)| {
+    let Recalled { journals, memory } = recalled.unwrap_or_else(|error| {
         tracing::warn!(
             "what was remembered of the share is of no use, and the folder is compared with its peers anew: {error}"
         );
@@ -61,6 +58,9 @@ pub(super) fn is_copied(home: &Home, share: ShareId) -> bool {
 pub(super) fn note(home: &Home, share: ShareId, changes: &Changes) -> io::Result<bool> {
     let _open = home.enter()?;
     let mut noting = home.noting.lock();
+    if noting.of(share)?.is_full() {
+        noting.begin_next(share)?;
+    }
     noting.append(home, share, |journals| journals.frame_of(changes))?;
     Ok(noting.of(share)?.is_long())
 }
@@ -92,9 +92,7 @@ pub(super) fn sync(home: &Home, share: ShareId) -> io::Result<bool> {
 /// What is noted from now on follows what [`save`] is given with the number that this returns.
 pub(super) fn begin(home: &Home, share: ShareId) -> io::Result<u64> {
     let _open = home.enter()?;
-    let mut noting = home.noting.lock();
-    noting.file = None;
-    Ok(noting.of(share)?.begin_next())
+    home.noting.lock().begin_next(share)
 }
 
 /// Replaces the copy, unless there is a newer one. Durable when it returns: there is always a whole one with all that follows it,
@@ -123,6 +121,12 @@ impl Noting {
     /// Whether the next life may believe where the device stands in what lies there, if the store is closed now.
     pub(super) fn is_told(&self) -> bool {
         self.journals.is_none_or(|journals| journals.is_told())
+    }
+
+    /// What is noted from now on is in the next journal. Returns its number.
+    fn begin_next(&mut self, share: ShareId) -> io::Result<u64> {
+        self.file = None;
+        Ok(self.of(share)?.begin_next())
     }
 
     /// Appends to the journal. If that fails, nothing is appended to it any more.
@@ -186,6 +190,15 @@ fn write_at(home: &Home, name: &str, file: &File, bytes: &[u8], offset: u64) -> 
         }
     }
     Ok(())
+}
+
+/// The bytes of a journal; `None` if it is gone. One that is longer than any can be is none from its beginning on: what is before it
+/// counts.
+fn read(home: &Home, number: u64) -> io::Result<Option<Vec<u8>>> {
+    match known::load(home, &name(number)) {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(Some(Vec::new())),
+        read => read,
+    }
 }
 
 fn name(number: u64) -> String {

@@ -1,6 +1,6 @@
 //! Which of what was noted counts in the next life.
 
-use super::{Journals, LEAST_BYTES, RecallError, Recalled};
+use super::{Journals, LEAST_BYTES, MOST_BYTES, RecallError, Recalled};
 use farshore_engine::event::Position;
 use farshore_engine::path::RelPath;
 use farshore_engine::{AtPath, Changes, DeviceTag, Dot, Memory, PeerId, Revision, Standing, Stated};
@@ -348,4 +348,15 @@ fn what_a_killed_life_has_noted_is_made_durable_by_one_that_notes_nothing() {
     disk.mark();
     disk.begin(2, true);
     assert_eq!(disk.remembers(), (vec![1, 2], Some(2)), "it is durable, the mark included");
+}
+
+#[test]
+fn a_journal_that_is_full_is_gone_on_with_in_the_next_also_without_a_copy() {
+    let mut journals = Disk::new().journals;
+    journals.note_appended(MOST_BYTES as usize);
+    assert!(!journals.is_full());
+    journals.note_appended(1);
+    assert!(journals.is_full());
+    assert_eq!(journals.begin_next(), 1);
+    assert!(!journals.is_full() && journals.is_long());
 }

@@ -1,12 +1,13 @@
 //! What is noted of what is remembered, on a disk that refuses some of it or is about to lose its power.
 
-use super::super::DiskStore;
 use super::super::journal;
 use super::super::trouble::{Done, Fault, Trouble};
+use super::super::{DiskStore, PRIVATE};
 use crate::store::Store;
 use farshore_engine::event::Position;
 use farshore_engine::{Changes, Memory, PeerId, Standing};
 use farshore_proto::ShareId;
+use farshore_proto::tree_file::MAX_TREE_BYTES;
 use rustix::io::Errno;
 use std::path::Path;
 use std::sync::mpsc;
@@ -78,6 +79,21 @@ async fn after_a_copy_all_is_believed_that_could_not_be_noted_before() {
     store.close().await.unwrap();
     drop(store);
     assert_eq!(stands(dir.path()), Some(2));
+}
+
+#[tokio::test]
+async fn what_was_noted_before_a_journal_that_is_too_long_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    for seq in 1..3 {
+        let store = DiskStore::open(dir.path()).unwrap();
+        store.memory(SHARE);
+        store.note(SHARE, change(seq)).await.unwrap();
+    }
+    assert_eq!(stands(dir.path()), Some(2));
+    let journal = std::fs::File::options().write(true).open(dir.path().join(PRIVATE).join("journal-1")).unwrap();
+    journal.set_len(MAX_TREE_BYTES + 1).unwrap();
+    let memory = DiskStore::open(dir.path()).unwrap().memory(SHARE);
+    assert_eq!(memory, Some(Memory::default()), "the first counts, but not where it says that the device stood");
 }
 
 #[tokio::test]
