@@ -1,5 +1,6 @@
 //! What is noted of what is remembered, on a disk that refuses some of it or is about to lose its power.
 
+use super::super::home::CLEAN;
 use super::super::journal;
 use super::super::trouble::{Done, Fault, Trouble};
 use super::super::{DiskStore, PRIVATE};
@@ -137,6 +138,28 @@ async fn after_a_clean_stop_with_nothing_half_fetched_all_is_believed() {
     drop(store);
     assert_eq!(stands(dir.path()), Some(1));
     assert_eq!(stands(dir.path()), None, "nobody has closed it since");
+}
+
+#[tokio::test]
+async fn a_stop_is_no_clean_one_while_what_does_not_count_stands_there_as_if_it_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DiskStore::open(dir.path()).unwrap();
+    store.memory(SHARE);
+    let number = store.begin_journal(SHARE).await.unwrap();
+    store.save_memory(SHARE, number, Memory::default().after(change(1)).unwrap()).await.unwrap();
+    drop(store);
+    for says_so in [false, true] {
+        let store = DiskStore::open(dir.path()).unwrap();
+        assert_eq!(store.memory(SHARE), Some(Memory::default()), "it was killed after the copy");
+        assert!(!store.is_copied(SHARE));
+        if says_so {
+            store.sync_journal(SHARE).await.unwrap();
+        }
+        store.close().await.unwrap();
+        drop(store);
+        let is_clean = dir.path().join(PRIVATE).join(CLEAN).is_file();
+        assert_eq!((is_clean, stands(dir.path())), (says_so, None));
+    }
 }
 
 #[test]
