@@ -190,8 +190,10 @@ impl Engine {
     /// It is gone from one place, and what is seen at the other is new. What is not in our folder was not there to be
     /// seen.
     fn move_apart(&mut self, from: &RelPath, to: &RelPath, sighted: [bool; 2], out: &mut Vec<Output>) {
+        // What is away and was not moved keeps its name: nobody has removed it, nor what it was to replace.
+        let is_done = !self.is_away(from);
         for (path, sighted) in [from, to].into_iter().zip(sighted) {
-            if sighted {
+            if sighted && is_done {
                 self.replica.folder.note_sighted(path.clone());
             }
         }

@@ -536,7 +536,8 @@ fn what_is_away_and_disputed_keeps_its_name_when_it_is_renamed() {
     for sighted in [&from, &to] {
         observe(&mut hand, Observation::Sighted { path: sighted.clone() });
     }
-    observe(&mut hand, Observation::Moved { from: from.clone(), to: to.clone() });
+    let out = observe(&mut hand, Observation::Moved { from: from.clone(), to: to.clone() });
+    assert!(Hand::notices(&out).contains(&&Notice::LookAt { path: from.clone() }), "{out:?}");
     for missing in [&from, &to] {
         let out = observe(&mut hand, Observation::Missing { path: missing.clone() });
         assert_eq!(announced(&out, &missing.to_string()), None);
