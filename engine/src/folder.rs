@@ -476,7 +476,8 @@ fn is_file(node: &Node) -> bool {
     matches!(node.record.kind, Kind::File { .. })
 }
 
-fn stamp_of(node: &Node) -> Option<Stamp> {
+/// Which bytes an entry has, if it is a file.
+pub(crate) fn stamp_of(node: &Node) -> Option<Stamp> {
     match node.record.kind {
         Kind::File { stamp, .. } => Some(stamp),
         Kind::Dir | Kind::Symlink { .. } => None,

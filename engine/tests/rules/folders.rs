@@ -586,3 +586,26 @@ fn of_small_files_many_are_on_their_way_at_once_and_of_large_ones_a_few() {
         assert_eq!(paths.len(), expected, "of {size_bytes} bytes: {paths:?}");
     }
 }
+
+#[test]
+fn what_nobody_has_under_its_name_is_asked_for_under_another_one_that_has_its_bytes() {
+    let mut hand = at_rest_with(&[], Config { fetches_all: true, ..Config::default() });
+    hand.found("copy", FILE, 0o644, 1, (60, 60));
+    let stamp = match announced(&hand.found("copy", SeenKind::File { size_bytes: 11 }, 0o644, 2, (60, 61)), "copy") {
+        Some(Some(Record { kind: Kind::File { stamp, .. }, .. })) => stamp,
+        other => panic!("{other:?}"),
+    };
+    let mut out = hand.put("named", file_record(11, stamp.0), false);
+    let mut asked = Vec::new();
+    for _ in 0..6 {
+        while Hand::fetches(&out).is_empty() {
+            out = hand.pass(Duration::from_secs(1));
+        }
+        for fetch in Hand::fetches(&out) {
+            asked.push(fetch.path.clone());
+            out = hand.fail(&fetch, FetchError::NotYet);
+        }
+    }
+    assert_eq!(asked[0], "named", "{asked:?}");
+    assert_eq!(asked.last().map(String::as_str), Some("copy"), "{asked:?}");
+}
