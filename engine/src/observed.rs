@@ -24,7 +24,7 @@ impl Engine {
         self.replica.folder.note_seen(path);
         let held = self.held_at(path);
         let before = held.as_ref().map(|held| (&held.record, held.facts));
-        let (record, facts) = record_of(seen, before, moved, self.config.device);
+        let (record, facts) = record_of(seen, before, moved, self);
         if let Err(reason) = record.check() {
             out.push(Output::Notice(Notice::NotShared { path: path.clone(), reason }));
             return self.merge_missing(path, out);
