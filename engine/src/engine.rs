@@ -284,6 +284,7 @@ impl Engine {
             Command::Unfollow { peer } => self.unfollow(peer, out),
             Command::NetworkChanged => self.redial_all(out),
             Command::Shutdown => self.shut_down(out),
+            Command::LacksXattrs => self.replica.folder.lacks_xattrs = true,
             Command::Unshare { path } => self.unshare(path, out),
             Command::Share { path } => self.share.offer_again(&path),
         }

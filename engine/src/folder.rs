@@ -42,6 +42,8 @@ pub(crate) struct FolderState {
     /// Where what is told next was done by somebody who saw what the tree has.
     pub(crate) sighted: BTreeSet<RelPath>,
     pub(crate) unsettled: Unsettled,
+    /// Its disk does not take all extended attributes: that one is missing is not told.
+    pub(crate) lacks_xattrs: bool,
     /// Contents whose files are in our folder now.
     landed: Vec<ContentId>,
     /// What the disk refused, and when that is tried again. Everything else goes on.

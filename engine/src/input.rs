@@ -317,6 +317,9 @@ pub enum Command {
         /// Where.
         path: RelPath,
     },
+    /// The disk of our own folder has not taken an extended attribute that a peer gave. From here on one that is not there
+    /// counts as one that it does not take, not as one that was removed, for as long as the process lives.
+    LacksXattrs,
     /// Takes back [`Command::Unshare`] of this very path. What is there is offered again once it is observed.
     Share {
         /// Where.

@@ -28,7 +28,7 @@ impl Engine {
             return out.push(Output::Notice(Notice::LookAt { path: path.clone() }));
         }
         let before = held.as_ref().map(|held| (&held.record, held.facts));
-        let (record, facts) = record_of(seen, before, moved, self.config.device);
+        let (record, facts) = record_of(seen, before, moved, self);
         if let Err(reason) = record.check() {
             out.push(Output::Notice(Notice::NotShared { path: path.clone(), reason }));
             return self.merge_missing(path, out);

@@ -12,7 +12,7 @@ use crate::reads::Waiting;
 use crate::record::{Facts, FileTime, Kind, Record, Stamp};
 use crate::timers::Timer;
 use crate::tree::{Known, Node, Origin};
-use crate::version::{DeviceTag, Dot, Revision};
+use crate::version::{Dot, Revision};
 use crate::xattrs::Xattrs;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -140,7 +140,7 @@ impl Engine {
             Origin::Local(facts) => Some((&node.record, facts)),
             Origin::Peer(_) => None,
         });
-        let (record, facts) = record_of(seen, before, moved, self.config.device);
+        let (record, facts) = record_of(seen, before, moved, self);
         if let Err(reason) = record.check() {
             out.push(Output::Notice(Notice::NotShared { path: path.clone(), reason }));
             return self.on_missing(path.clone(), out);
@@ -345,10 +345,9 @@ impl Engine {
 ///
 /// The inode's own time also changes when a file is renamed or its attributes are set. Where one of these explains it, the
 /// bytes are taken to be the same; anything unexplained is a new version.
-fn kept_stamp(record: &Record, facts: Facts, seen: &Seen, moved: bool) -> Option<Stamp> {
+fn kept_stamp(record: &Record, facts: Facts, seen: &Seen, xattrs: &Xattrs, moved: bool) -> Option<Stamp> {
     let Kind::File { size_bytes, stamp } = &record.kind else { return None };
-    let is_explained =
-        || moved || record.mode != seen.mode || seen.xattrs.as_ref().is_some_and(|seen| *seen != record.xattrs);
+    let is_explained = || moved || record.mode != seen.mode || record.xattrs != *xattrs;
     let SeenKind::File { size_bytes: seen_bytes } = seen.kind else { return None };
     let untouched = *size_bytes == seen_bytes
         && record.modified == seen.modified
@@ -357,34 +356,29 @@ fn kept_stamp(record: &Record, facts: Facts, seen: &Seen, moved: bool) -> Option
     untouched.then_some(*stamp)
 }
 
-/// The extended attributes of what was seen. Where they are not known they are as they were; and so they are if some are
-/// missing of what has not changed since: then the disk had no room for all that a peer gave it.
-fn xattrs_of(seen: &Seen, before: Option<(&Record, Facts)>) -> Xattrs {
+/// The extended attributes of what was seen. Where they are not known they are as they were; and so are those that are
+/// missing where the disk `lacks` what it does not take, unless that and what was set are more than there can be.
+fn xattrs_of(seen: &Seen, before: Option<(&Record, Facts)>, lacks: bool) -> Xattrs {
     let same = before.filter(|(_, facts)| facts.inode == seen.facts.inode);
     match (&seen.kind, &seen.xattrs, same) {
         (SeenKind::Symlink { .. }, ..) => Xattrs::default(),
         (_, None, same) => same.map(|(record, _)| record.xattrs.clone()).unwrap_or_default(),
-        (_, Some(seen_now), Some((record, facts)))
-            if facts.changed == seen.facts.changed && seen_now.are_among(&record.xattrs) =>
-        {
-            record.xattrs.clone()
+        (_, Some(seen_now), Some((record, _))) if lacks => {
+            let all: Xattrs = record.xattrs.iter().chain(seen_now.iter()).collect();
+            if all.check().is_ok() { all } else { seen_now.clone() }
         }
         (_, Some(seen_now), _) => seen_now.clone(),
     }
 }
 
-/// What peers may know of what was seen, where `before` was there, and whether the file system said that it was `moved` there.
-pub(crate) fn record_of(
-    seen: Seen,
-    before: Option<(&Record, Facts)>,
-    moved: bool,
-    device: DeviceTag,
-) -> (Record, Facts) {
-    let xattrs = xattrs_of(&seen, before);
-    let kept = before.and_then(|(record, facts)| kept_stamp(record, facts, &seen, moved));
+/// What peers of `engine` may know of what was seen, where `before` was there, and whether the file system said that it was
+/// `moved` there.
+pub(crate) fn record_of(seen: Seen, before: Option<(&Record, Facts)>, moved: bool, engine: &Engine) -> (Record, Facts) {
+    let xattrs = xattrs_of(&seen, before, engine.replica.folder.lacks_xattrs);
+    let kept = before.and_then(|(record, facts)| kept_stamp(record, facts, &seen, &xattrs, moved));
     let kind = match seen.kind {
         SeenKind::File { size_bytes } => {
-            let stamp = kept.unwrap_or_else(|| seen.facts.stamp(device, size_bytes, seen.modified));
+            let stamp = kept.unwrap_or_else(|| seen.facts.stamp(engine.config.device, size_bytes, seen.modified));
             Kind::File { size_bytes, stamp }
         }
         SeenKind::Dir => Kind::Dir,

@@ -60,12 +60,6 @@ impl Xattrs {
         self.iter().filter(|(other, _)| *other != name).collect()
     }
 
-    /// Whether each of them is among `others`, with the same value.
-    #[must_use]
-    pub fn are_among(&self, others: &Xattrs) -> bool {
-        self.iter().all(|(name, value)| others.get(name) == Some(value))
-    }
-
     /// The names as `listxattr` gives them: each with a zero byte behind it.
     #[must_use]
     pub fn list(&self) -> Vec<u8> {
@@ -128,7 +122,6 @@ mod tests {
             (Some(&b"2"[..]), Some(&b""[..]), None)
         );
         assert_eq!(two.list(), b"user.a\0user.b\0");
-        assert!(!one.are_among(&two) && two.without(b"user.a").are_among(&two));
         assert_eq!(two.without(b"user.b").without(b"user.a"), Xattrs::default());
         assert!(Xattrs::default().is_empty() && Xattrs::default() < one, "any go before none");
     }

@@ -1,14 +1,15 @@
 //! A folder of ours beneath a node: what is seen in it is told, its files are served, and it is changed if peers may change it.
 
 use crate::folder::apply::SHARED_MODE_BITS;
+use crate::folder::lacking::Lacking;
 use crate::folder::look::{Sight, look_in};
 use crate::folder::{DiskFolder, Folder, FolderError, FolderEvent, Watcher, WhileWritten};
 use crate::live::Live;
 use crate::node::Node;
 use crate::sharing::Unshared;
 use crate::store::{DiskStore, PRIVATE};
-use farshore_engine::Observation;
 use farshore_engine::path::RelPath;
+use farshore_engine::{Command, Observation};
 use rustix::fs::{Mode, OFlags};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,8 @@ impl OwnFolder {
     ) -> Result<OwnFolder, FolderError> {
         let (told, vanished) = watch::channel(false);
         let (ready, is_ready) = oneshot::channel();
-        let ears = Ears { node: LateNode::default(), unshared: unshared.clone(), writers };
+        let lacking = Lacking::default();
+        let ears = Ears { node: LateNode::default(), unshared: unshared.clone(), writers, lacking: lacking.clone() };
         let live = LateLive::default();
         let sink = folder_sink(path.to_owned(), ears.clone(), live.clone(), ready, told);
         // Others may have changed it before, and their changes lie there still.
@@ -58,7 +60,7 @@ impl OwnFolder {
         unshared.set_recheck(watcher.recheck());
         let served = match writers {
             Writers::Us => DiskFolder::open(path, Some(watcher.recheck())),
-            Writers::Everybody => DiskFolder::writable(path, &watcher),
+            Writers::Everybody => DiskFolder::writable(path, &watcher, lacking),
         };
         // The watcher waits for a node, and must not wait for ever.
         let served = Arc::new(served.inspect_err(|_| ears.node.give_up())?);
@@ -169,6 +171,7 @@ struct Ears {
     node: LateNode,
     unshared: Unshared,
     writers: Writers,
+    lacking: Lacking,
 }
 
 impl Ears {
@@ -177,6 +180,9 @@ impl Ears {
             self.unshared.hear(&observations);
             if self.writers == Writers::Everybody {
                 observations.iter_mut().for_each(withhold);
+            }
+            if self.lacking.has_happened() {
+                node.command(Command::LacksXattrs);
             }
             node.observe(observations);
         }

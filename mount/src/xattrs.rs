@@ -12,6 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 /// The most that a value or a list of names may take, in bytes: the kernel's own limit.
 const MOST_BYTES: usize = 65_536;
 
+/// A name that one may have, to ask whether any can be had.
+const ANY: &CStr = c"user.farshore";
+
 /// What an owner needs to change them.
 const OWNER_BITS: RawMode = 0o600;
 
@@ -44,25 +47,40 @@ fn read(
             Err(_) => return None,
         }
     }
+    // Where a file system has no such thing the list is empty, too.
+    if found.is_empty() && get(ANY, &mut []) == Err(Errno::NOTSUP) {
+        return None;
+    }
     Some(found.into_iter().collect::<Xattrs>()).filter(|found| found.check().is_ok())
 }
 
-/// Gives what is open these and no others, as far as the disk takes them. Says whether anything had to be changed.
-pub(crate) fn set(opened: impl AsFd, wanted: &Xattrs) -> bool {
+/// What came of setting them.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    /// Whether anything had to be changed.
+    pub(crate) is_changed: bool,
+    /// Why the disk does not take one of them, if it does not.
+    pub(crate) refused: Option<Errno>,
+}
+
+/// Gives what is open these and no others, as far as the disk takes them.
+pub(crate) fn set(opened: impl AsFd, wanted: &Xattrs) -> Done {
     let opened = opened.as_fd();
-    let Some(there) = read_of(opened).filter(|there| there != wanted) else { return false };
-    let path = path_of(opened);
     let _writable = Writable::make(opened);
-    let gone = there.iter().filter(|(name, _)| wanted.get(name).is_none());
-    let removed = gone.map(|(name, _)| rustix::fs::removexattr(&*path, OsStr::from_bytes(name)));
-    let news = wanted.iter().filter(|(name, value)| there.get(name) != Some(value));
-    let set =
-        news.map(|(name, value)| rustix::fs::setxattr(&*path, OsStr::from_bytes(name), value, XattrFlags::empty()));
-    // One that there is no room for is no reason to leave out the others, nor the file.
-    for error in removed.chain(set).filter_map(Result::err) {
-        tracing::debug!(%error, "the disk does not take an extended attribute");
+    let Some(there) = read_of(opened).filter(|there| there != wanted) else { return Done::default() };
+    let path = path_of(opened);
+    for (name, _) in there.iter().filter(|(name, _)| wanted.get(name).is_none()) {
+        if let Err(error) = rustix::fs::removexattr(&*path, OsStr::from_bytes(name)) {
+            tracing::debug!(%error, "an extended attribute cannot be removed");
+        }
     }
-    true
+    let mut done = Done { is_changed: true, refused: None };
+    for (name, value) in wanted.iter().filter(|(name, value)| there.get(name) != Some(value)) {
+        // One that there is no room for is no reason to leave out the others, nor the file.
+        let set = rustix::fs::setxattr(&*path, OsStr::from_bytes(name), value, XattrFlags::empty());
+        done.refused = set.err().or(done.refused);
+    }
+    done
 }
 
 /// Where what is open is found by calls that take a path.
@@ -111,4 +129,27 @@ pub(crate) fn read_whole(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Re
         }
     }
     Err(Errno::RANGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::OFlags;
+
+    #[test]
+    fn that_a_file_system_has_none_is_not_taken_for_a_file_without_any() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        // As on every file system without them, the list is empty there, and only who asks for one by name hears why.
+        let without = rustix::fs::open("/proc", flags, Mode::empty()).unwrap();
+        assert_eq!(read_in(without.as_fd(), "version"), None);
+        let dir = tempfile::tempdir().unwrap();
+        let with = rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "text").unwrap();
+        match rustix::fs::setxattr(&file, "user.a", b"1", XattrFlags::empty()) {
+            Ok(()) => rustix::fs::removexattr(&file, "user.a").unwrap(),
+            Err(error) => return eprintln!("skipped: {} keeps none: {error}", dir.path().display()),
+        }
+        assert_eq!(read_in(with.as_fd(), "file"), Some(Xattrs::default()));
+    }
 }

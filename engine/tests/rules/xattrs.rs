@@ -2,7 +2,7 @@
 
 use farshore_engine::event::Observation;
 use farshore_engine::path::RelPath;
-use farshore_engine::record::{Facts, FileTime, Record};
+use farshore_engine::record::{Facts, FileTime, Kind, Record};
 use farshore_engine::testing::{Hand, file_record, path};
 use farshore_engine::*;
 
@@ -60,10 +60,29 @@ fn what_the_disk_had_no_room_for_is_not_taken_from_others() {
     for keeps_folder in [false, true] {
         let mut hand = hand(keeps_folder);
         seen(&mut hand, (2, 1), Some(some()));
-        assert_eq!(seen(&mut hand, (2, 1), Some(some().without(b"user.b"))), None);
-        assert_eq!(seen(&mut hand, (2, 1), None), None);
-        let removed = some().without(b"user.a");
-        assert_eq!(seen(&mut hand, (2, 2), Some(removed.clone())).map(|record| record.xattrs), Some(removed));
+        hand.give(Input::Command(Command::LacksXattrs));
+        let stamp = |record: &Record| match record.kind {
+            Kind::File { stamp, .. } => stamp,
+            _ => unreachable!(),
+        };
+        let before = seen(&mut hand, (2, 2), None).unwrap();
+        assert_eq!(seen(&mut hand, (2, 2), Some(some().without(b"user.b"))), None);
+        assert_eq!(seen(&mut hand, (2, 2), Some(Xattrs::default())), None);
+        let after = seen(&mut hand, (2, 3), Some(some().without(b"user.a"))).unwrap();
+        assert_eq!(after.xattrs, some());
+        assert!(stamp(&after) != stamp(&before), "nothing explains the new time: it may have been edited");
+        // What is set and changed is told.
+        for (set, all) in [
+            (Xattrs::default().with(b"user.a", b"3"), some().with(b"user.a", b"3")),
+            (Xattrs::default().with(b"user.c", b"3"), some().with(b"user.a", b"3").with(b"user.c", b"3")),
+        ] {
+            assert_eq!(seen(&mut hand, (2, 4), Some(set)).map(|record| record.xattrs), Some(all));
+        }
+        let full = Xattrs::default().with(b"user.d", &[0; 65_536]).with(b"user.e", &[0; 65_490]);
+        assert_eq!(seen(&mut hand, (2, 5), Some(full.clone())).map(|record| record.xattrs), Some(full));
+        // Another file has its own.
+        let other = seen(&mut hand, (3, 4), Some(Xattrs::default()));
+        assert_eq!(other.map(|record| record.xattrs), Some(Xattrs::default()));
     }
 }
 

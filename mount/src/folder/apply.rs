@@ -14,6 +14,7 @@ use self::aside::{Aside, Item};
 use self::opened::Opened;
 use self::troubles::Troubles;
 use super::beneath::{Beneath, InodeId, is_gone, stat_in};
+use super::lacking::Lacking;
 use super::look::{facts, modified};
 use crate::store::{KEPT_MODE_BITS, PRIVATE, Stored, publish};
 use farshore_engine::path::{Name, RelPath};
@@ -50,6 +51,7 @@ const OWNER_BITS: u16 = 0o700;
 #[derive(Debug)]
 pub(super) struct Applier {
     beneath: Arc<Beneath>,
+    lacking: Lacking,
     aside: Aside,
     troubles: Troubles,
 }
@@ -134,8 +136,8 @@ impl Place<'_> {
 }
 
 impl Applier {
-    pub(super) fn new(beneath: Arc<Beneath>) -> Applier {
-        Applier { beneath, aside: Aside::default(), troubles: Troubles::default() }
+    pub(super) fn new(beneath: Arc<Beneath>, lacking: Lacking) -> Applier {
+        Applier { beneath, lacking, aside: Aside::default(), troubles: Troubles::default() }
     }
 
     /// Prepares what takes long: the files that are to be published, all of their bytes durable, where nobody sees them.
@@ -208,9 +210,9 @@ impl Applier {
     /// What was done in a directory gave it another time than it had, or was given.
     fn restore_time(&self, path: &RelPath, modified: FileTime) {
         let directory = self.beneath.directory(path);
-        let restored = directory
-            .map_err(Refusal::from)
-            .and_then(|directory| set_attributes(&directory, Attributes { mode: None, modified, xattrs: None }));
+        let restored = directory.map_err(Refusal::from).and_then(|directory| {
+            self.set_attributes_of(&directory, Attributes { mode: None, modified, xattrs: None })
+        });
         if let Err(refusal) = restored {
             // Then it is seen, and told to all.
             tracing::debug!(%path, ?refusal, "a directory keeps the time of what was done in it");
@@ -294,7 +296,7 @@ impl Applier {
             Apply::SetAttributes { path, mode, modified, xattrs, expect } => {
                 let attributes = Attributes { mode: Some(mode), modified, xattrs };
                 if path.is_root() {
-                    return set_attributes(&self.beneath.parent(&path)?, attributes).map(|stat| facts(&stat));
+                    return self.set_attributes_of(&self.beneath.parent(&path)?, attributes).map(|stat| facts(&stat));
                 }
                 let place = self.place(&path)?;
                 let before = match expect {
@@ -320,7 +322,7 @@ impl Applier {
     /// it had the name.
     fn put(&self, item: Item<'_>, wanted: Attributes, place: &Place<'_>, expect: Option<Facts>) -> Outcome<Stat> {
         let before = expect.map(|expect| place.expect_replaceable(expect)).transpose()?;
-        let made = set_attributes(&item.open()?, wanted)?;
+        let made = self.set_attributes_of(&item.open()?, wanted)?;
         meanwhile();
         match &before {
             None => match item.give_name(place) {
@@ -448,9 +450,40 @@ impl Applier {
         if !is_dir(&now) && !is_same(&now, before) || InodeId::of(&now) != InodeId::of(before) {
             return Err(Refusal::Changed);
         }
-        let made = set_attributes(&opened, wanted)?;
+        let made = self.set_attributes_of(&opened, wanted)?;
         meanwhile();
         Ok(settled(place, &made))
+    }
+
+    /// Sets what is not so already. Says how it is then.
+    fn set_attributes_of(&self, opened: &OwnedFd, wanted: Attributes) -> Outcome<Stat> {
+        let mut now = rustix::fs::fstat(opened)?;
+        let is_symlink = FileType::from_raw_mode(now.st_mode) == FileType::Symlink;
+        if let Some(xattrs) = wanted.xattrs.filter(|_| !is_symlink) {
+            let set = crate::xattrs::set(opened, &xattrs);
+            if let Some(error) = set.refused {
+                self.lacking.note(&self.beneath, error)?;
+            }
+            if set.is_changed {
+                now = rustix::fs::fstat(opened)?;
+            }
+        }
+        if let Some(mode) = wanted.mode.filter(|_| !is_symlink) {
+            let shared = RawMode::from(SHARED_MODE_BITS);
+            let mode = RawMode::from(mode) & shared | now.st_mode & 0o7777 & !shared;
+            if mode != now.st_mode & 0o7777 {
+                set_mode(opened, mode)?;
+            }
+        }
+        if modified(&now) != wanted.modified {
+            let FileTime { seconds, nanos } = wanted.modified;
+            let times = Timestamps {
+                last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+                last_modification: Timespec { tv_sec: seconds, tv_nsec: nanos.into() },
+            };
+            rustix::fs::utimensat(opened, c"", &times, AtFlags::EMPTY_PATH)?;
+        }
+        Ok(rustix::fs::fstat(opened)?)
     }
 }
 
@@ -506,33 +539,6 @@ struct Attributes {
 fn set_mode(opened: &OwnedFd, mode: RawMode) -> Result<(), Errno> {
     let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
     rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())
-}
-
-/// Sets what is not so already. Says how it is then.
-fn set_attributes(opened: &OwnedFd, wanted: Attributes) -> Outcome<Stat> {
-    let mut now = rustix::fs::fstat(opened)?;
-    let is_symlink = FileType::from_raw_mode(now.st_mode) == FileType::Symlink;
-    if let Some(xattrs) = wanted.xattrs.filter(|_| !is_symlink)
-        && crate::xattrs::set(opened, &xattrs)
-    {
-        now = rustix::fs::fstat(opened)?;
-    }
-    if let Some(mode) = wanted.mode.filter(|_| !is_symlink) {
-        let shared = RawMode::from(SHARED_MODE_BITS);
-        let mode = RawMode::from(mode) & shared | now.st_mode & 0o7777 & !shared;
-        if mode != now.st_mode & 0o7777 {
-            set_mode(opened, mode)?;
-        }
-    }
-    if modified(&now) != wanted.modified {
-        let FileTime { seconds, nanos } = wanted.modified;
-        let times = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-            last_modification: Timespec { tv_sec: seconds, tv_nsec: nanos.into() },
-        };
-        rustix::fs::utimensat(opened, c"", &times, AtFlags::EMPTY_PATH)?;
-    }
-    Ok(rustix::fs::fstat(opened)?)
 }
 
 /// The directory that holds `path`; `None` for the root.

@@ -6,6 +6,7 @@
 
 use super::apply::{Applier, Contents};
 use super::beneath::{Beneath, is_gone};
+use super::lacking::Lacking;
 use super::look::{facts, modified};
 use super::order::Order;
 use super::watch::{Recheck, Watcher};
@@ -53,13 +54,15 @@ impl DiskFolder {
         Ok(DiskFolder { beneath: Arc::new(beneath), recheck, changing: None })
     }
 
-    /// Opens the folder `root`, which `watcher` watches, to have changed in it what peers change.
+    /// Opens the folder `root`, which `watcher` watches, to have changed in it what peers change. What its disk does not
+    /// take of that is noted in `lacking`.
     ///
     /// # Errors
     /// As [`DiskFolder::open`].
-    pub fn writable(root: &Path, watcher: &Watcher) -> Result<DiskFolder, FolderError> {
+    pub(crate) fn writable(root: &Path, watcher: &Watcher, lacking: Lacking) -> Result<DiskFolder, FolderError> {
         let mut folder = DiskFolder::open(root, Some(watcher.recheck()))?;
-        let applier = Arc::new(Applier::new(Arc::clone(&folder.beneath)));
+        lacking.recall(&folder.beneath);
+        let applier = Arc::new(Applier::new(Arc::clone(&folder.beneath), lacking));
         folder.changing = Some(Changing { applier, order: watcher.order() });
         Ok(folder)
     }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// How often an entry that changes its kind while it is being looked at is looked at anew.
+/// How often an entry that changes while it is being looked at is looked at anew.
 const LOOKS: usize = 4;
 
 /// Why something in the folder is not shared.
@@ -106,9 +106,20 @@ pub(super) fn look(beneath: &Beneath, path: &RelPath, parent: InodeId) -> Option
 
 /// Looks at `name` in an open directory.
 pub(crate) fn look_in<N: rustix::path::Arg + Copy>(directory: BorrowedFd<'_>, name: N) -> Sight {
-    for _ in 0..LOOKS {
-        let error = match stat_in(directory, name).and_then(|stat| sight(directory, name, &stat)) {
-            Ok(sight) => return sight,
+    look_while(directory, name, || {})
+}
+
+/// As [`look_in`], where something is done in the middle of each look.
+fn look_while<N: rustix::path::Arg + Copy>(directory: BorrowedFd<'_>, name: N, meanwhile: impl Fn()) -> Sight {
+    for looks in 1..=LOOKS {
+        let looked = stat_in(directory, name).and_then(|stat| {
+            meanwhile();
+            Ok((sight(directory, name, &stat)?, stat))
+        });
+        let error = match looked {
+            // Its extended attributes may be newer than its time, which would then look like an edit when it is seen.
+            Ok((Sight::There(_), stat)) if looks < LOOKS && is_changed(directory, name, &stat) => continue,
+            Ok((sight, _)) => return sight,
             Err(error) => error,
         };
         match error {
@@ -119,6 +130,11 @@ pub(crate) fn look_in<N: rustix::path::Arg + Copy>(directory: BorrowedFd<'_>, na
         }
     }
     Sight::Skip(SkipReason::Attributes(Errno::INVAL.raw_os_error()))
+}
+
+/// Whether it is not any more what `before` says, or cannot be seen any more.
+fn is_changed<N: rustix::path::Arg>(directory: BorrowedFd<'_>, name: N, before: &Stat) -> bool {
+    stat_in(directory, name).map(|now| facts(&now)) != Ok(facts(before))
 }
 
 fn sight<N: rustix::path::Arg + Copy>(directory: BorrowedFd<'_>, name: N, stat: &Stat) -> Result<Sight, Errno> {
@@ -138,7 +154,6 @@ fn sight<N: rustix::path::Arg + Copy>(directory: BorrowedFd<'_>, name: N, stat: 
     let mode = (stat.st_mode & 0o7777) as u16;
     let xattrs = match &kind {
         SeenKind::Symlink { .. } => Some(Xattrs::default()),
-        // After the rest: if they are set meanwhile, what is told is older than what is there, and is noticed.
         SeenKind::File { .. } | SeenKind::Dir => read_in(directory, name),
     };
     let seen = Seen { kind, mode, modified: modified(stat), xattrs, facts: facts(stat) };
@@ -160,4 +175,37 @@ pub(super) fn facts(stat: &Stat) -> Facts {
 /// The kernel keeps nanoseconds below a billion; a file system that does not is corrected.
 fn file_time(seconds: impl Into<i64>, nanos: impl TryInto<u32>) -> FileTime {
     FileTime { seconds: seconds.into(), nanos: nanos.try_into().unwrap_or(0).min(999_999_999) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{Mode, OFlags, XattrFlags};
+    use std::cell::Cell;
+
+    #[test]
+    fn extended_attributes_that_are_set_during_a_look_come_with_the_time_of_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("file");
+        std::fs::write(&at, "text").unwrap();
+        let set = || rustix::fs::setxattr(&at, "user.a", b"1", XattrFlags::empty());
+        if let Err(error) = set() {
+            return eprintln!("skipped: {} keeps none: {error}", dir.path().display());
+        }
+        rustix::fs::removexattr(&at, "user.a").unwrap();
+        let directory = rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let changed = || rustix::fs::stat(&at).map(|stat| facts(&stat).changed).unwrap();
+        let is_set = Cell::new(false);
+        let sight = look_while(directory.as_fd(), "file", || {
+            let before = changed();
+            // The clock of a disk is a coarse one.
+            while !is_set.get() && changed() == before {
+                set().unwrap();
+            }
+            is_set.set(true);
+        });
+        let Sight::There(there) = sight else { panic!("{sight:?}") };
+        assert_eq!(there.seen.xattrs, Some(Xattrs::default().with(b"user.a", b"1")));
+        assert_eq!(there.seen.facts.changed, changed());
+    }
 }

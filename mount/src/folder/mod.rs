@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod beneath;
 pub mod disk;
+pub(crate) mod lacking;
 pub(crate) mod look;
 pub(crate) mod order;
 mod scan;

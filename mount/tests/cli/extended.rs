@@ -9,6 +9,7 @@ use rustix::fs::{XattrFlags, removexattr, setxattr};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// The size of a file that is worth fetching, in bytes.
@@ -220,17 +221,40 @@ fn what_a_disk_has_no_room_for_comes_without_and_stays_with_the_others() {
     if !has_room(&file) || !mark(&file, "user.small", b"1") || !has_them(&store) || has_room(&store) {
         return skipped("the disks here have as much room as each other");
     }
+    // What is put into a directory, and its own time that it is given back, change it.
+    let marked = ["file", "dir", "dir/inner", "dir/inner/innermost"].map(|name| roomy.path().join(name));
+    for dir in &marked[1..] {
+        fs::create_dir(dir).unwrap();
+        assert!(has_room(dir) && mark(dir, "user.small", b"1"));
+    }
+    fs::write(roomy.path().join("dir/inner/innermost/file"), "text").unwrap();
     let both = xattrs(&file).unwrap();
     let share = world.share(roomy.path());
     for round in 0..2 {
         let mount = world.join(&share, &["--store", store.to_str().unwrap()]);
         assert!(fs::read(mount.path("file")).unwrap() == noise(1, LARGE_BYTES));
         eventually("it comes", || store.join("file").exists());
+        assert_eq!(fs::read(mount.path("dir/inner/innermost/file")).unwrap(), b"text");
+        eventually("so does what is in directories", || store.join("dir/inner/innermost/file").exists());
         assert_eq!(xattrs(&store.join("file")).unwrap(), [(b"user.small".to_vec(), b"1".to_vec())].into());
+        // Something else of them is changed there.
+        let mode = if round == 0 { 0o700 } else { 0o755 };
+        for name in ["file", "dir", "dir/inner"] {
+            fs::set_permissions(store.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::write(store.join("dir/inner").join(format!("new {round}")), "new").unwrap();
+        mark(&store.join("dir"), "user.new", format!("{round}").as_bytes());
         // What is done after it has gone both ways.
         fs::write(mount.path("after"), format!("{round}")).unwrap();
         eventually("it is there", || fs::read(roomy.path().join("after")).is_ok_and(|text| text == [b'0' + round]));
-        assert!(xattrs(&file).unwrap() == both, "round {round}: {:?}", xattrs(&file).unwrap().keys());
+        let has_come = |name: &str| fs::metadata(roomy.path().join(name)).unwrap().permissions().mode() & 0o777 == mode;
+        eventually("it has the mode there", || ["file", "dir", "dir/inner"].iter().all(|name| has_come(name)));
+        eventually("what was put there has come", || marked[2].join(format!("new {round}")).exists());
+        for at in &marked {
+            let mut there = xattrs(at).unwrap();
+            there.remove(&b"user.new"[..]);
+            assert!(there == both, "round {round}: {}: {:?}", at.display(), there.keys());
+        }
         mount.stop();
     }
 }

@@ -1,7 +1,7 @@
 //! A place in the folder that nobody sees, on its own file system: for what is about to get a name, or has just lost it.
 
 use super::{Outcome, Place, Refusal, lacks_flags};
-use crate::folder::beneath::{Beneath, stat_in};
+use crate::folder::beneath::{Beneath, open_private, stat_in};
 use crate::store::{APPLYING, PRIVATE, publish};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
@@ -36,8 +36,8 @@ impl Aside {
         let directory = match self.directory.get() {
             Some(directory) => directory,
             None => {
-                let private = open_in(beneath.root(), PRIVATE)?;
-                let made = open_in(private.as_fd(), APPLYING)?;
+                let private = open_private(beneath.root(), PRIVATE)?;
+                let made = open_private(private.as_fd(), APPLYING)?;
                 self.directory.get_or_init(|| made)
             }
         };
@@ -51,15 +51,6 @@ impl Aside {
             }
         }
     }
-}
-
-fn open_in(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error),
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
 impl<'a> Item<'a> {

@@ -1,6 +1,7 @@
 //! What is done in the folder is what was asked for, and what somebody else does meanwhile is never lost.
 
 use super::*;
+use crate::folder::lacking::Lacking;
 use crate::folder::look::{Sight, look_in};
 use crate::store::suite::{identity, path, sample, write};
 use crate::store::{DiskStore, MemoryStore, Store};
@@ -41,7 +42,7 @@ impl Bench {
     fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let beneath = Arc::new(Beneath::open(dir.path()).unwrap());
-        Bench { applier: Applier::new(beneath), dir }
+        Bench { applier: Applier::new(beneath, Lacking::default()), dir }
     }
 
     fn at(&self, name: &str) -> PathBuf {
