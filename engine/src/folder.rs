@@ -20,7 +20,7 @@ use crate::timers::Timer;
 use crate::tree::{Node, Origin};
 use crate::unsettled::Unsettled;
 use crate::version::Dot;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of our folder besides the tree.
 #[derive(Debug, Default)]
@@ -37,6 +37,8 @@ pub(crate) struct FolderState {
     look: BTreeSet<RelPath>,
     /// Where something else was found than was expected: nothing is done there until it was looked at.
     pub(crate) unclear: BTreeSet<RelPath>,
+    /// Where something was seen that is older than what is known to be there.
+    doubted: BTreeMap<RelPath, Facts>,
     /// Where what is told next was done by somebody who saw what the tree has.
     pub(crate) sighted: BTreeSet<RelPath>,
     pub(crate) unsettled: Unsettled,
@@ -58,6 +60,16 @@ impl FolderState {
     /// The folder may have to be made like the tree at this path.
     pub(crate) fn note_due(&mut self, path: RelPath) {
         self.due.insert(path);
+    }
+
+    /// What was seen at a path is older than what is known to be there: whoever saw it looked before that was done, and tells of it
+    /// afterwards. It is doubted once: a clock may have been set back.
+    pub(crate) fn is_doubted(&mut self, path: &RelPath, seen: Facts) -> bool {
+        let is_news = self.doubted.remove(path) != Some(seen);
+        if is_news {
+            self.doubted.insert(path.clone(), seen);
+        }
+        is_news
     }
 
     /// What is being done concerns this path: what is seen there now says nothing, and is looked at again.
@@ -466,7 +478,8 @@ fn is_file(node: &Node) -> bool {
     matches!(node.record.kind, Kind::File { .. })
 }
 
-fn stamp_of(node: &Node) -> Option<Stamp> {
+/// Which bytes an entry has, if it is a file.
+pub(crate) fn stamp_of(node: &Node) -> Option<Stamp> {
     match node.record.kind {
         Kind::File { stamp, .. } => Some(stamp),
         Kind::Dir | Kind::Symlink { .. } => None,

@@ -44,6 +44,8 @@ impl Engine {
         if let Some(path) = self.tree.path_of(content.ino) {
             content.path = path;
         }
-        Some(content.wanted(id))
+        let wanted = content.wanted(id);
+        let path = self.elsewhere(wanted.stamp);
+        Some(Wanted { path: path.unwrap_or(wanted.path), ..wanted })
     }
 }

@@ -23,6 +23,10 @@ impl Engine {
         }
         self.replica.folder.note_seen(path);
         let held = self.held_at(path);
+        let is_older = |held: &Held| held.facts.inode == seen.facts.inode && seen.facts.changed < held.facts.changed;
+        if held.as_ref().is_some_and(is_older) && self.replica.folder.is_doubted(path, seen.facts) {
+            return out.push(Output::Notice(Notice::LookAt { path: path.clone() }));
+        }
         let before = held.as_ref().map(|held| (&held.record, held.facts));
         let (record, facts) = record_of(seen, before, moved, self);
         if let Err(reason) = record.check() {

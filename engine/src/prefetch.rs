@@ -4,9 +4,11 @@
 use crate::chunk::CHUNK_SIZE;
 use crate::content::Content;
 use crate::engine::Engine;
+use crate::folder::stamp_of;
 use crate::ids::{ContentId, Ino};
 use crate::input::FetchError;
 use crate::output::{Effect, Output};
+use crate::path::RelPath;
 use crate::record::Stamp;
 use crate::replica::NOBODY;
 use crate::time::Time;
@@ -28,6 +30,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 const NOT_YET_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const NOT_YET_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 
+/// How often something could not be had until it is asked for under another name.
+const ELSEWHERE_AFTER: u32 = 3;
+
 /// Files to be fetched whole.
 #[derive(Debug, Default)]
 pub(crate) struct Prefetch {
@@ -46,6 +51,8 @@ pub(crate) struct Prefetch {
     pub(crate) again_at: Option<Time>,
     /// How often in a row that came to nothing.
     pub(crate) in_vain: u32,
+    /// Other entries that have the bytes of those that could not be had again and again.
+    elsewhere: BTreeMap<Stamp, Ino>,
     /// Those whose bytes our own folder has under another name, from which they are to be renamed.
     passed: BTreeMap<Stamp, BTreeSet<Ino>>,
 }
@@ -225,9 +232,29 @@ impl Engine {
     pub(crate) fn on_prefetch_again(&mut self) {
         self.prefetch.in_vain = self.prefetch.in_vain.saturating_add(1);
         self.prefetch.again_at = None;
+        if self.prefetch.in_vain >= ELSEWHERE_AFTER {
+            self.look_elsewhere();
+        }
         for ino in std::mem::take(&mut self.prefetch.given_up) {
             self.prefetch.push_back(ino);
         }
+    }
+
+    /// Looks for other entries with the bytes of those that nobody has under the name that they have here: whoever gave them that
+    /// name may not have had them, and who had them may have them under another one.
+    fn look_elsewhere(&mut self) {
+        let given_up = &self.prefetch.given_up;
+        let wanted: BTreeSet<Stamp> = given_up.iter().filter_map(|ino| stamp_of(self.tree.get(*ino)?)).collect();
+        let others = self.tree.iter().filter(|(ino, _)| !given_up.contains(ino));
+        let others =
+            others.filter_map(|(ino, node)| Some((stamp_of(node).filter(|stamp| wanted.contains(stamp))?, ino)));
+        self.prefetch.elsewhere = others.collect();
+    }
+
+    /// Another path with these bytes, if they could not be had again and again under the one that they are wanted at.
+    pub(crate) fn elsewhere(&self, stamp: Stamp) -> Option<RelPath> {
+        let ino = *self.prefetch.elsewhere.get(&stamp)?;
+        self.tree.get(ino).filter(|node| stamp_of(node) == Some(stamp)).and_then(|_| self.tree.path_of(ino))
     }
 
     /// A content is whole, or gone, or cannot be had.

@@ -12,9 +12,9 @@ use crate::reads::Waiting;
 use crate::record::{Facts, FileTime, Kind, Record, Stamp};
 use crate::timers::Timer;
 use crate::tree::{Known, Node, Origin};
-use crate::version::Revision;
+use crate::version::{Dot, Revision};
 use crate::xattrs::Xattrs;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The most updates in one answer to a follower.
 pub const WATCH_BATCH: usize = 256;
@@ -30,6 +30,8 @@ pub(crate) struct Share {
     capacity: usize,
     /// The last event that renamed a directory: a listing that was under way then may have missed what moved.
     last_dir_rename: u64,
+    /// The events of the log that renamed a directory, by the change that each made.
+    dir_renames: BTreeMap<Dot, u64>,
     /// Directories that are being read, innermost last, each with the mark that was current when it began.
     scans: Vec<(RelPath, u64)>,
     /// The path that the file system said was renamed last: its new inode time is explained by that.
@@ -46,6 +48,7 @@ impl Share {
             last: 0,
             capacity: config.event_log,
             last_dir_rename: 0,
+            dir_renames: BTreeMap::new(),
             scans: Vec::new(),
             moved: None,
             unshared: BTreeSet::new(),
@@ -89,13 +92,23 @@ impl Share {
 
     fn append(&mut self, change: Change, from: Option<PeerId>) {
         self.last += 1;
-        if let Change::Rename { record: Record { kind: Kind::Dir, .. }, .. } = change {
+        if let Some(dot) = dir_rename_of(&change) {
             self.last_dir_rename = self.last;
+            self.dir_renames.insert(dot, self.last);
         }
         if self.log.len() == self.capacity {
-            self.log.pop_front();
+            let oldest = self.last - self.log.len() as u64;
+            let dot = self.log.pop_front().and_then(|(change, _)| dir_rename_of(&change));
+            if let Some(dot) = dot.filter(|dot| self.dir_renames.get(dot) == Some(&oldest)) {
+                self.dir_renames.remove(&dot);
+            }
         }
         self.log.push_back((change, from));
+    }
+
+    /// Whether an event behind `seq` has renamed a directory, and this is the change that it made.
+    fn is_renamed_behind(&self, dot: Dot, seq: u64) -> bool {
+        self.dir_renames.get(&dot).is_some_and(|renamed| *renamed > seq)
     }
 
     /// The events behind `seq`, oldest first, for `peer`, if they are for a peer; `None` for those that came from there.
@@ -473,7 +486,7 @@ impl Engine {
             let merger = Some(peer).filter(|_| !cursor.looks_on);
             for (seq, change) in self.share.events_after(cursor.position.seq, merger) {
                 let is_full = updates.len() >= batch;
-                match (change.and_then(|change| self.as_of_now(merger, change)), updates.last_mut()) {
+                match (change.and_then(|change| self.as_of_now(merger, seq, change)), updates.last_mut()) {
                     (None, Some(TreeUpdate::Skip { seq: skipped })) => *skipped = seq,
                     _ if is_full => break,
                     (None, _) => updates.push(TreeUpdate::Skip { seq }),
@@ -488,14 +501,18 @@ impl Engine {
     /// What an event says by now. Of a path of which a later one says something else, that is told at once: what this one said
     /// was written over, and may be nowhere any more. What comes after it may need that something is there. Only who merges
     /// what we say with what it has itself is told so, and notices by its digest if a rename moved more than it heard of; who
-    /// only looks on is told everything in turn.
-    fn as_of_now(&self, merger: Option<PeerId>, change: &Change) -> Option<Change> {
+    /// only looks on is told everything in turn. What a directory's rename has made of a path is told in its turn, with all else
+    /// that it moved: whoever knew of the directory alone would take the rename to be known.
+    fn as_of_now(&self, merger: Option<PeerId>, seq: u64, change: &Change) -> Option<Change> {
         if !self.config.keeps_folder || !merger.is_some_and(|peer| self.peers.contains_key(&peer)) {
             return Some(change.clone());
         }
         match change {
             Change::Put { path, replaced, .. } => {
                 let Stated { record, revision } = self.stated_at(path)?;
+                if self.share.is_renamed_behind(revision.dot, seq) {
+                    return None;
+                }
                 Some(Change::Put { path: path.clone(), record: record?, revision, replaced: *replaced })
             }
             Change::Remove { path, revision } => {
@@ -512,5 +529,13 @@ impl Engine {
         let node = self.tree.get(ino)?;
         let is_told = self.config.keeps_folder || matches!(node.origin, Origin::Local(_));
         is_told.then(|| TreeUpdate::Entry { path, record: node.record.clone(), revision: node.revision.clone() })
+    }
+}
+
+/// The change that an event made, if that renamed a directory.
+fn dir_rename_of(change: &Change) -> Option<Dot> {
+    match change {
+        Change::Rename { record: Record { kind: Kind::Dir, .. }, revision, .. } => Some(revision.dot),
+        Change::Rename { .. } | Change::Put { .. } | Change::Remove { .. } => None,
     }
 }

@@ -106,6 +106,30 @@ fn what_a_peer_wrote_is_not_taken_for_ones_own_after_a_kill() {
     assert_eq!(after_a_kill_of_whoever_put_it_there(Age::Old).len(), 2, "what was lost looks like a change of its own");
 }
 
+/// What became of a path in a rename was told before the rename, as what is so by now: the rename was then taken to be known.
+#[test]
+fn what_a_directory_was_renamed_over_is_not_told_before_what_was_in_it() {
+    use ReplicaOp::{Create, Cut, MakeDir, Remove, Rename, Run, Symlink};
+    let ops = [
+        Run(3),
+        MakeDir(235, 0, 34),
+        Symlink(76, 30, 129),
+        Create(115, 89, 57, 0),
+        Cut(66, 97),
+        Create(95, 0, 220, 0),
+        Run(36),
+        Run(91),
+        Remove(11, 0),
+        Run(40),
+        Create(53, 0, 0, 0),
+        Cut(109, 29),
+        Rename(175, 31, 134, 12),
+        Run(82),
+        Create(29, 71, 0, 0),
+    ];
+    let _replicas = play_replicas(19_362, 3, &ops);
+}
+
 fn any_ops() -> impl Strategy<Value = Vec<ReplicaOp>> {
     let any_op = any::<[u8; ReplicaOp::BYTES]>().prop_map(ReplicaOp::decode);
     let any_list = proptest::collection::vec(any_op, 0..60);

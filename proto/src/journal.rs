@@ -203,11 +203,12 @@ impl<'a> JournalFile<'a> {
         let mut durable_bytes = at(rest);
         let mut whole_bytes = at(rest);
         while let Some(frame) = take_frame(&mut rest) {
+            let before_bytes = core::mem::replace(&mut whole_bytes, at(rest));
             if let Frame::Mark(bytes) = frame {
-                // It cannot speak of what comes behind it.
-                durable_bytes = durable_bytes.max(bytes.min(whole_bytes));
+                // It cannot speak of what comes behind it. If all before it is durable, nothing is lost with the mark itself.
+                let is_all = bytes >= before_bytes;
+                durable_bytes = durable_bytes.max(if is_all { whole_bytes } else { bytes });
             }
-            whole_bytes = at(rest);
         }
         Ok(JournalFile { header, bytes, whole_bytes, durable_bytes })
     }

@@ -168,10 +168,14 @@ fn a_mark_says_how_much_is_durable_and_nothing_else() {
     let (mut bytes, ends) = journal(&[Changes::default(), Changes::default()]);
     let durable = |bytes: &[u8]| JournalFile::open(bytes, HEADER.share).unwrap().durable_bytes();
     assert_eq!(durable(&bytes), JournalHeader::BYTES);
-    bytes.extend(encode_mark(ends[1] as u64));
-    assert_eq!(durable(&bytes), ends[1] as u64);
+    bytes.extend(encode_mark(ends[0] as u64));
+    assert_eq!(durable(&bytes), ends[0] as u64);
+    for all in [bytes.len() as u64, u64::MAX] {
+        bytes.extend(encode_mark(all));
+        assert_eq!(durable(&bytes), bytes.len() as u64, "nothing is lost with the mark itself");
+    }
     let len = bytes.len() as u64;
-    bytes.extend(encode_mark(u64::MAX));
+    bytes.extend(encode_changes(&Changes::default()).unwrap());
     assert_eq!(durable(&bytes), len, "it cannot speak of what comes behind it");
     let file = JournalFile::open(&bytes, HEADER.share).unwrap();
     assert_eq!(file.changes(file.whole_bytes()), Ok(Changes::default()));

@@ -356,18 +356,25 @@ impl Store for SimStore {
         known
     }
 
+    fn is_copied(&self, share: ShareId) -> bool {
+        self.memory().is_copied(share)
+    }
+
     fn note(&self, share: ShareId, changes: Changes) -> BoxFuture<'static, io::Result<bool>> {
         let store = self.clone();
         async move {
             let memory = store.memory();
             let noted = store.step_of_save(memory.note(share, changes)).await;
             store.disk().knows_all &= noted.is_ok();
+            if noted.is_err() {
+                memory.refuse_note(share);
+            }
             noted
         }
         .boxed()
     }
 
-    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<()>> {
+    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<bool>> {
         let store = self.clone();
         async move {
             let memory = store.memory();

@@ -201,9 +201,9 @@ impl Replicas {
         self.writes.ended.extend(before.keys().filter(|version| !after.contains_key(*version)));
         // What has two names is taken away name by name, and perhaps one here and one there.
         let now = contents_of(self.folder(at));
-        let gone = contents.into_iter().filter(|(path, version)| now.get(path) != Some(version));
-        let is_twin = |(path, version): &(RelPath, u64)| before.get(version) != Some(path);
-        self.writes.ended.extend(gone.filter(is_twin).map(|(_, version)| version));
+        let gone = contents.iter().filter(|(path, version)| now.get(*path) != Some(*version));
+        let is_twin = |version: &&u64| contents.values().filter(|other| other == version).count() > 1;
+        self.writes.ended.extend(gone.map(|(_, version)| version).filter(is_twin));
         self.writes.written.extend(after.into_iter().filter(|(version, _)| !before.contains_key(version)));
         changed
     }

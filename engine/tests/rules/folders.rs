@@ -293,6 +293,19 @@ fn what_a_renamed_directory_is_to_lose_or_to_become_is_done_at_its_new_place() {
 }
 
 #[test]
+fn who_looked_before_something_was_done_and_tells_afterwards_is_asked_to_look_again() {
+    let (mut hand, effect, ops) = being_published("d/f", &[("d/f", 700)]);
+    assert!(ops.iter().any(|op| matches!(op, Apply::SetAttributes { path: at, .. } if *at == path("d"))), "{ops:?}");
+    end(&mut hand, effect, did(&ops, 40));
+    // When the file had come into it, and its time was not set yet.
+    let dir = |hand: &mut Hand| hand.found("d", SeenKind::Dir, 0o755, 77, (40, 49));
+    let out = dir(&mut hand);
+    assert_eq!(Hand::notices(&out), [&Notice::LookAt { path: path("d") }]);
+    // Whoever looks again and says the same is believed: a clock may have been set back.
+    assert_eq!(announced(&dir(&mut hand), "d").flatten().map(|record| record.modified.seconds), Some(77));
+}
+
+#[test]
 fn attributes_of_what_is_away_cost_no_bytes() {
     let mut hand = at_rest(&[("f", 700)]);
     let modified = Some(FileTime { seconds: 77, nanos: 0 });
@@ -572,4 +585,27 @@ fn of_small_files_many_are_on_their_way_at_once_and_of_large_ones_a_few() {
         let paths: BTreeSet<String> = Hand::fetches(&out).into_iter().map(|fetch| fetch.path).collect();
         assert_eq!(paths.len(), expected, "of {size_bytes} bytes: {paths:?}");
     }
+}
+
+#[test]
+fn what_nobody_has_under_its_name_is_asked_for_under_another_one_that_has_its_bytes() {
+    let mut hand = at_rest_with(&[], Config { fetches_all: true, ..Config::default() });
+    hand.found("copy", FILE, 0o644, 1, (60, 60));
+    let stamp = match announced(&hand.found("copy", SeenKind::File { size_bytes: 11 }, 0o644, 2, (60, 61)), "copy") {
+        Some(Some(Record { kind: Kind::File { stamp, .. }, .. })) => stamp,
+        other => panic!("{other:?}"),
+    };
+    let mut out = hand.put("named", file_record(11, stamp.0), false);
+    let mut asked = Vec::new();
+    for _ in 0..6 {
+        while Hand::fetches(&out).is_empty() {
+            out = hand.pass(Duration::from_secs(1));
+        }
+        for fetch in Hand::fetches(&out) {
+            asked.push(fetch.path.clone());
+            out = hand.fail(&fetch, FetchError::NotYet);
+        }
+    }
+    assert_eq!(asked[0], "named", "{asked:?}");
+    assert_eq!(asked.last().map(String::as_str), Some("copy"), "{asked:?}");
 }

@@ -19,6 +19,9 @@ const NOTED_WITHIN: Duration = Duration::from_millis(200);
 /// The time between two looks at whether something is to be made durable, or copied.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The pause after a copy that could not be made is doubled so often at most: it is tried every ten minutes then.
+const MOST_DOUBLINGS: u32 = 7;
+
 /// For so much of the time at most, one part in so many, this is done.
 const MOST_OF_THE_TIME: u32 = 20;
 
@@ -35,16 +38,22 @@ pub(super) struct Journaling {
     news: Arc<Notify>,
     /// Held by who notes: who comes next waits until what was taken before is written.
     noted: Arc<Mutex<Noted>>,
+    /// Held by who writes down all: before what is noted is locked.
+    copied: Mutex<()>,
 }
 
 #[derive(Default)]
 struct Noted {
-    /// Something was noted in this life.
+    /// Something was noted in this life, or in one before that has not copied it.
     is_used: bool,
     /// Something was noted since it was made durable.
     is_undurable: bool,
     /// It is time for a copy.
     wants_copy: bool,
+    /// So many copies could not be made one after the other.
+    failed_copies: u32,
+    /// Before that, none is tried again.
+    retry_at: Option<Instant>,
     /// The disk has refused something, and that was told.
     is_failing: bool,
     /// Nothing is written any more.
@@ -62,7 +71,7 @@ struct Known {
 
 impl Journaling {
     pub(super) fn new(share: ShareId) -> Journaling {
-        Journaling { share, news: Arc::default(), noted: Arc::default() }
+        Journaling { share, news: Arc::default(), noted: Arc::default(), copied: Mutex::default() }
     }
 
     pub(super) fn note_news(&self) {
@@ -71,6 +80,19 @@ impl Journaling {
 }
 
 impl Noted {
+    /// Whether a copy is to be made now.
+    fn is_copy_due(&self, now: Instant) -> bool {
+        self.wants_copy && self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// A copy was made, or could not be. Each try begins a journal and looks at all there is: so the pauses become longer.
+    fn note_copy(&mut self, is_saved: bool, now: Instant) {
+        self.wants_copy |= !is_saved;
+        self.failed_copies = if is_saved { 0 } else { self.failed_copies.saturating_add(1) };
+        let pause = LOOK_INTERVAL.saturating_mul(1 << self.failed_copies.min(MOST_DOUBLINGS));
+        self.retry_at = (!is_saved).then(|| now + pause);
+    }
+
     fn note(&mut self, noted: std::io::Result<bool>) {
         self.is_used = true;
         self.is_undurable = true;
@@ -90,6 +112,16 @@ impl Noted {
 }
 
 impl Node {
+    /// What an earlier life has noted, and not copied, is for this one to look after, also if it has nothing to note.
+    pub(super) fn begin_journaling(&self) {
+        let Some(journaling) = &self.journaling else { return };
+        // Nobody notes yet.
+        if let Ok(mut noted) = journaling.noted.try_lock() {
+            noted.is_used = !self.store.is_copied(journaling.share);
+            noted.is_undurable = noted.is_used;
+        }
+    }
+
     /// Notes what has changed. When it returns, all that the engine knew before is written, or cannot be.
     pub(super) async fn note_changes(&self) {
         let Some(journaling) = &self.journaling else { return };
@@ -118,14 +150,20 @@ impl Node {
         if !std::mem::take(&mut journaling.noted.lock().await.is_undurable) {
             return;
         }
-        if let Err(error) = self.store.sync_journal(journaling.share).await {
-            tracing::warn!("what was written down of the share may not survive a power failure: {error}");
-            journaling.noted.lock().await.is_undurable = true;
+        let synced = self.store.sync_journal(journaling.share).await;
+        let mut noted = journaling.noted.lock().await;
+        match synced {
+            Ok(wants_copy) => noted.wants_copy |= wants_copy,
+            Err(error) => {
+                tracing::warn!("what was written down of the share may not survive a power failure: {error}");
+                noted.is_undurable = true;
+            }
         }
     }
 
     /// Writes down all that is known, if that is possible now. Says whether it did.
     async fn copy_memory(&self, journaling: &Journaling) -> bool {
+        let _copied = journaling.copied.lock().await;
         let Some(Known { memory, changes, mut noted }) = self.known_memory(journaling).await else { return false };
         // It is in the copy; until that is there it has to be noted all the same.
         self.write_changes(&mut noted, changes).await;
@@ -137,7 +175,7 @@ impl Node {
             Err(error) => Err(error),
         };
         let mut noted = journaling.noted.lock().await;
-        noted.wants_copy |= saved.is_err();
+        noted.note_copy(saved.is_ok(), Instant::now());
         let was_failing = std::mem::replace(&mut noted.is_failing, saved.is_err());
         if let (Err(error), false) = (&saved, was_failing) {
             tracing::warn!("what is known of the share cannot be written down for a later start: {error}");
@@ -220,11 +258,37 @@ pub(super) async fn run_copying(node: Weak<Node>) {
         let Some(node) = node.upgrade() else { return };
         let Some(journaling) = node.journaling.as_ref().filter(|_| !node.lock().has_ended) else { return };
         let began = Instant::now();
-        let wants_copy = journaling.noted.lock().await.wants_copy;
-        if wants_copy {
+        let is_copy_due = journaling.noted.lock().await.is_copy_due(began);
+        if is_copy_due {
             node.copy_memory(journaling).await;
         }
         node.sync_journal(journaling).await;
         pause = LOOK_INTERVAL.max(began.elapsed() * MOST_OF_THE_TIME);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_cannot_be_made_is_tried_less_and_less_often() {
+        let (mut noted, mut now) = (Noted::default(), Instant::now());
+        assert!(!noted.is_copy_due(now), "there is nothing to copy");
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            noted.note_copy(false, now);
+            pauses.push(noted.retry_at.unwrap() - now);
+            assert!(!noted.is_copy_due(now));
+            now = noted.retry_at.unwrap();
+            assert!(noted.is_copy_due(now));
+        }
+        let seconds: Vec<u64> = pauses.iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [10, 20, 40, 80, 160, 320, 640, 640, 640]);
+        noted.wants_copy = false;
+        noted.note_copy(true, now);
+        assert!(!noted.is_copy_due(now));
+        noted.wants_copy = true;
+        assert!(noted.is_copy_due(now), "nothing is left of the pauses");
     }
 }

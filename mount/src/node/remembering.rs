@@ -68,6 +68,7 @@ impl Node {
                 if let Some(memory) = self.store.memory(share) {
                     self.step(Input::Recalled(memory));
                 }
+                self.begin_journaling();
                 return None;
             }
         };

@@ -232,12 +232,16 @@ impl Store for DiskStore {
         journal::load(&self.home, share)
     }
 
+    fn is_copied(&self, share: ShareId) -> bool {
+        journal::is_copied(&self.home, share)
+    }
+
     fn note(&self, share: ShareId, changes: Changes) -> BoxFuture<'static, io::Result<bool>> {
         let home = Arc::clone(&self.home);
         Box::pin(blocking(move || journal::note(&home, share, &changes)))
     }
 
-    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<()>> {
+    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<bool>> {
         let home = Arc::clone(&self.home);
         Box::pin(blocking(move || journal::sync(&home, share)))
     }

@@ -6,6 +6,7 @@
 //! the folder has kept, and what is not in it would look as if it had been removed.
 
 use farshore_engine::{Changes, Memory};
+use farshore_proto::tree_file::MAX_TREE_BYTES;
 use farshore_proto::{
     Boot, JournalError, JournalFile, JournalHeader, MemoryFileError, ShareId, decode_memory, encode_changes,
     encode_mark,
@@ -15,6 +16,10 @@ use std::io;
 
 /// Journals that are longer than half of the copy that they follow are replaced by a new one, unless they are shorter than this.
 const LEAST_BYTES: u64 = 4 << 20;
+
+/// What is noted when a journal is longer than this is in the next one: so none becomes too long to be read, also if no copy can be
+/// made.
+const MOST_BYTES: u64 = MAX_TREE_BYTES / 4;
 
 /// So many journals are replaced by a copy in any case: each life begins one.
 const MOST_JOURNALS: u64 = 16;
@@ -52,6 +57,8 @@ pub(super) struct Journals {
     copy_bytes: u64,
     /// The last one in which something could not be noted: only a copy helps that is followed by later ones.
     lost: Option<u64>,
+    /// What lies there says where the device stood, which does not count, and nothing there says that yet.
+    drops_standings: bool,
 }
 
 /// What is remembered, and where it is gone on.
@@ -74,6 +81,7 @@ impl Journals {
             before_bytes: 0,
             copy_bytes: 0,
             lost: Some(last),
+            drops_standings: false,
         }
     }
 
@@ -104,11 +112,22 @@ impl Journals {
         // Whoever may have told more than is known here is not told that again.
         let knows_what_was_told = is_all && (is_same_boot || was_closed);
         let memory = if changes.is_empty() { memory } else { memory.after(changes).map_err(JournalError::Share)? };
-        let memory = if knows_what_was_told { memory } else { memory.without_standings() };
+        let drops_standings = !knows_what_was_told && !memory.standings().is_empty();
+        let memory = if drops_standings { memory.without_standings() } else { memory };
         let follows_bytes = journals.last().map_or(0, |(_, until)| *until);
         let number = first + journals.len() as u64;
-        let journals =
-            Journals { share, boot, first, number, follows_bytes, len_bytes: 0, before_bytes, copy_bytes, lost: None };
+        let journals = Journals {
+            share,
+            boot,
+            first,
+            number,
+            follows_bytes,
+            len_bytes: 0,
+            before_bytes,
+            copy_bytes,
+            lost: None,
+            drops_standings,
+        };
         Ok(Recalled { journals, memory: (!is_new).then_some(memory) })
     }
 
@@ -126,13 +145,24 @@ impl Journals {
         self.len_bytes
     }
 
-    /// The bytes that it begins with, if it has not been begun.
-    pub(super) fn header(&self) -> Option<Vec<u8>> {
+    /// The bytes that it begins with, if it has not been begun: also that where the device stood before does not count, if it
+    /// does not. Otherwise the next life would believe it.
+    ///
+    /// # Errors
+    /// As for [`Journals::frame_of`].
+    pub(super) fn beginning(&self) -> io::Result<Option<Vec<u8>>> {
+        if self.len_bytes > 0 {
+            return Ok(None);
+        }
         let Journals { share, number, boot, .. } = *self;
         // Behind what is missing, nothing counts.
         let is_behind = self.lost.is_some_and(|lost| lost < number && lost >= self.first);
         let follows_bytes = if is_behind { u64::MAX } else { self.follows_bytes };
-        (self.len_bytes == 0).then(|| JournalHeader { share, number, follows_bytes, boot }.encode())
+        let mut beginning = JournalHeader { share, number, follows_bytes, boot }.encode();
+        if self.drops_standings {
+            beginning.extend(frame(&Changes { standings: Some(BTreeMap::new()), ..Changes::default() })?);
+        }
+        Ok(Some(beginning))
     }
 
     /// The bytes that are to be appended to note changes.
@@ -143,7 +173,7 @@ impl Journals {
         if self.lost == Some(self.number) {
             return Err(io::Error::other("what was to be noted before could not be"));
         }
-        encode_changes(changes).map_err(|error| io::Error::new(io::ErrorKind::FileTooLarge, error))
+        frame(changes)
     }
 
     /// The bytes that are to be appended when so many of journal `number` were made durable; `None` if that is not written any
@@ -156,11 +186,24 @@ impl Journals {
     /// So many bytes were appended.
     pub(super) fn note_appended(&mut self, bytes: usize) {
         self.len_bytes += bytes as u64;
+        self.drops_standings = false;
     }
 
-    /// Nobody knows what was appended, or nothing was.
-    pub(super) fn note_failed(&mut self) {
-        self.lost = Some(self.number);
+    /// Nobody knows what was appended, or nothing was. Returns which journal is to end there and be one byte longer, which looks
+    /// cut off to the next life, and takes no room on a full disk; `None` if one does already, or there is none.
+    pub(super) fn note_failed(&mut self) -> Option<(u64, u64)> {
+        if self.lost.replace(self.number) == Some(self.number) {
+            return None;
+        }
+        match self.len_bytes {
+            0 => (self.number > self.first && self.follows_bytes > 0).then(|| (self.number - 1, self.follows_bytes)),
+            len_bytes => Some((self.number, len_bytes)),
+        }
+    }
+
+    /// Whether what comes next has to be in the next journal.
+    pub(super) fn is_full(&self) -> bool {
+        self.len_bytes > MOST_BYTES && self.lost != Some(self.number)
     }
 
     /// What is noted from now on is in the next journal. Returns its number.
@@ -174,20 +217,47 @@ impl Journals {
         self.number
     }
 
+    /// Whether a copy that the journals from `number` on follow would be older than the one that is there.
+    pub(super) fn is_outdated(&self, number: u64) -> bool {
+        number < self.first
+    }
+
     /// A copy of so many bytes is there, which the journals from `number` on follow.
     pub(super) fn note_copied(&mut self, number: u64, copy_bytes: usize) {
         self.first = number;
         self.copy_bytes = copy_bytes as u64;
         self.before_bytes = 0;
+        self.drops_standings = false;
+    }
+
+    /// Whether the copy alone is all that is remembered: then there is nothing to be made durable, and none to be made at the end.
+    pub(super) fn is_copied(&self) -> bool {
+        self.number == self.first && self.len_bytes == 0 && self.is_told()
+    }
+
+    /// Whether the next life may believe where the device stands in what lies there, if the store is closed now.
+    pub(super) fn is_told(&self) -> bool {
+        !self.is_lost() && !self.drops_standings
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.is_some_and(|lost| lost >= self.first)
     }
 
     /// Whether it is time for a new copy.
     pub(super) fn is_long(&self) -> bool {
         let bytes = self.before_bytes + self.len_bytes;
         let is_outgrown = bytes > LEAST_BYTES && bytes > self.copy_bytes / 2;
-        let is_lost = self.lost.is_some_and(|lost| lost >= self.first);
-        is_lost || is_outgrown || self.number - self.first >= MOST_JOURNALS
+        self.is_lost() || is_outgrown || self.number - self.first >= MOST_JOURNALS
     }
+}
+
+fn frame(changes: &Changes) -> io::Result<Vec<u8>> {
+    let too_long = |error| io::Error::new(io::ErrorKind::FileTooLarge, error);
+    let frame = encode_changes(changes).map_err(too_long)?;
+    let len_bytes = frame.len() as u64;
+    // It has to fit behind all that a journal holds that is not full.
+    if len_bytes > MAX_TREE_BYTES / 2 { Err(too_long(JournalError::TooLong(len_bytes))) } else { Ok(frame) }
 }
 
 /// The journals that follow a copy.

@@ -134,7 +134,7 @@ impl MemoryStore {
         next.shelf().copy.clone_from(&shelf.copy);
         next.shelf().noted.clone_from(&shelf.noted);
         next.shelf().boot = shelf.boot;
-        next.shelf().was_closed = shelf.is_closed;
+        next.shelf().was_closed = shelf.is_closed && shelf.journals.is_none_or(|journals| journals.is_told());
         next
     }
 
@@ -155,6 +155,16 @@ impl MemoryStore {
         let mut shelf = self.shelf();
         shelf.copy = None;
         shelf.noted.clear();
+    }
+
+    /// As if the disk had refused what was to be noted of a share.
+    pub fn refuse_note(&self, share: ShareId) {
+        let mut shelf = self.shelf();
+        let refused = shelf.journals_of(share).ok().and_then(Journals::note_failed);
+        let Some((number, until)) = refused else { return };
+        if let Some(bytes) = shelf.noted.get_mut(&number) {
+            bytes.resize(until as usize + 1, 0);
+        }
     }
 
     /// Changes a byte of what is saved, as a failing disk does. Says whether there was one.
@@ -285,15 +295,22 @@ impl Shelf {
 
     /// Appends to the journal, which is begun if there is none yet.
     fn append(&mut self, share: ShareId, frame: &[u8]) -> io::Result<()> {
+        self.begin(share)?;
         let journals = self.journals_of(share)?;
-        let header = journals.header();
-        journals.note_appended(header.as_ref().map_or(0, Vec::len) + frame.len());
+        journals.note_appended(frame.len());
         let number = journals.number();
-        if let Some(header) = header {
-            self.noted.split_off(&number);
-            self.noted.insert(number, header);
-        }
         self.noted.entry(number).or_default().extend(frame);
+        Ok(())
+    }
+
+    /// Begins the journal if there is none yet.
+    fn begin(&mut self, share: ShareId) -> io::Result<()> {
+        let journals = self.journals_of(share)?;
+        let Some(beginning) = journals.beginning()? else { return Ok(()) };
+        journals.note_appended(beginning.len());
+        let number = journals.number();
+        self.noted.split_off(&number);
+        self.noted.insert(number, beginning);
         Ok(())
     }
 
@@ -415,23 +432,34 @@ impl Store for MemoryStore {
         memory
     }
 
+    fn is_copied(&self, share: ShareId) -> bool {
+        self.shelf().journals.is_some_and(|journals| journals.share() == share && journals.is_copied())
+    }
+
     fn note(&self, share: ShareId, changes: Changes) -> BoxFuture<'static, io::Result<bool>> {
         let store = self.clone();
         Box::pin(async move {
             let mut shelf = store.shelf();
-            let frame = shelf.journals_of(share)?.frame_of(&changes)?;
+            let journals = shelf.journals_of(share)?;
+            if journals.is_full() {
+                journals.begin_next();
+            }
+            let frame = journals.frame_of(&changes)?;
             shelf.append(share, &frame)?;
             Ok(shelf.journals_of(share)?.is_long())
         })
     }
 
-    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<()>> {
+    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<bool>> {
         let store = self.clone();
         Box::pin(async move {
             let mut shelf = store.shelf();
+            shelf.begin(share)?;
             let journals = shelf.journals_of(share)?;
-            let mark = journals.mark_of(journals.number(), journals.len_bytes());
-            mark.map_or(Ok(()), |mark| shelf.append(share, &mark))
+            if let Some(mark) = journals.mark_of(journals.number(), journals.len_bytes()) {
+                shelf.append(share, &mark)?;
+            }
+            Ok(shelf.journals_of(share)?.is_long())
         })
     }
 
@@ -445,6 +473,9 @@ impl Store for MemoryStore {
         Box::pin(async move {
             let mut shelf = store.shelf();
             let bytes = encode_memory(share, journal, &memory).map_err(io::Error::other)?;
+            if shelf.journals_of(share)?.is_outdated(journal) {
+                return Ok(());
+            }
             shelf.journals_of(share)?.note_copied(journal, bytes.len());
             shelf.noted.retain(|number, _| *number >= journal);
             shelf.copy = Some(bytes);

@@ -107,6 +107,10 @@ pub trait Store: Send + Sync + 'static {
     /// cannot be used is told in the log. Of a life that may have told peers more, not where it stood in their events.
     fn memory(&self, share: ShareId) -> Option<Memory>;
 
+    /// Whether all that [`Store::memory`] has said lies there as [`Store::save_memory`] left it: then a life in which nothing changes
+    /// has nothing to write.
+    fn is_copied(&self, share: ShareId) -> bool;
+
     /// Notes what has changed of what is remembered of a share, of which [`Store::memory`] was asked in this life. When it returns,
     /// the end of the process does not undo it; that of the machine may, until [`Store::sync_journal`]. Says whether it is time
     /// for [`Store::save_memory`].
@@ -115,11 +119,12 @@ pub trait Store: Send + Sync + 'static {
     /// What the disk says. Then all that is noted is worth nothing until [`Store::save_memory`] has ended well.
     fn note(&self, share: ShareId, changes: Changes) -> BoxFuture<'static, io::Result<bool>>;
 
-    /// Makes durable what was noted before, and what the folder held then.
+    /// Makes durable what was noted before, in earlier lives too, and what the folder held then. Says whether it is time for
+    /// [`Store::save_memory`].
     ///
     /// # Errors
     /// What the disk says. Nothing is lost by that as long as the machine runs.
-    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<()>>;
+    fn sync_journal(&self, share: ShareId) -> BoxFuture<'static, io::Result<bool>>;
 
     /// What is noted from now on is what has changed since what [`Store::save_memory`] is given with the number that this returns.
     ///

@@ -783,7 +783,7 @@ pub async fn what_was_noted_is_there_after_a_crash_at_any_moment(subject: &mut d
                         store.save_memory(share, journal, memory_of(files - 1)).await.unwrap();
                     }
                 }
-                4 => store.sync_journal(share).await.unwrap(),
+                4 => _ = store.sync_journal(share).await.unwrap(),
                 _ => {
                     store.note(share, change(files)).await.unwrap();
                     files += 1;

@@ -22,6 +22,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, UT
 use rustix::io::Errno;
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -34,6 +35,9 @@ const OPEN_FILES: usize = 256;
 
 /// The mark of a clean stop.
 pub(super) const CLEAN: &str = "clean";
+
+/// The right to change the disk.
+pub(super) type Open<'a> = RwLockReadGuard<'a, bool>;
 
 /// The place of a store.
 #[derive(Debug)]
@@ -211,7 +215,7 @@ impl Home {
     }
 
     /// The right to change the disk until the guard is dropped.
-    pub(super) fn enter(&self) -> io::Result<RwLockReadGuard<'_, bool>> {
+    pub(super) fn enter(&self) -> io::Result<Open<'_>> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         if *gate { Err(closed()) } else { Ok(gate) }
     }
@@ -462,6 +466,12 @@ impl Home {
         }
     }
 
+    /// Whether anything is written down of which the mark of a clean stop says that it is all.
+    fn is_remembered(&self) -> bool {
+        let is_of_store = |name: &CString| [CLEAN, LOCK].iter().any(|own| name.as_bytes() == own.as_bytes());
+        self.private.names().is_ok_and(|names| !names.iter().all(is_of_store))
+    }
+
     fn shelf(&self) -> RankedGuard<'_, Shelf> {
         self.shelf.lock()
     }
@@ -477,7 +487,13 @@ impl Drop for Home {
         };
         let removed = absent(rustix::fs::unlinkat(&self.private, "partial", AtFlags::REMOVEDIR))
             .and_then(|()| absent(rustix::fs::unlinkat(&self.private, APPLYING, AtFlags::REMOVEDIR)))
-            .and_then(|()| absent(rustix::fs::unlinkat(&self.private, CLEAN, AtFlags::empty())))
+            .and_then(|()| {
+                if self.is_remembered() {
+                    Ok(())
+                } else {
+                    absent(rustix::fs::unlinkat(&self.private, CLEAN, AtFlags::empty()))
+                }
+            })
             .and_then(|()| rustix::fs::unlinkat(&self.private, LOCK, AtFlags::empty()))
             .and_then(|()| rustix::fs::unlinkat(&self.dir, PRIVATE, AtFlags::REMOVEDIR));
         match removed.map_err(full) {

@@ -8,6 +8,7 @@ use farshore_engine::{Changes, Memory};
 use farshore_proto::{Boot, ShareId, encode_memory};
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 /// The copy.
 pub(super) const MEMORY: &str = "memory";
@@ -23,24 +24,21 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub(super) struct Noting {
     /// `None` until somebody asks what is remembered.
     journals: Option<Journals>,
-    file: Option<File>,
+    file: Option<Arc<File>>,
 }
 
 /// What is remembered of `share`; `None` if nothing ever was. What cannot be used is told in the log.
 pub(super) fn load(home: &Home, share: ShareId) -> Option<Memory> {
     let mut noting = home.noting.lock();
     let boot = boot();
-    let recalled = numbers(home).map_err(RecallError::Io).and_then(|numbers| {
-        let files = numbers.iter().filter_map(|number| Some((*number, known::load(home, &name(*number)).transpose()?)));
+    let numbers = numbers(home);
+    let last = numbers.as_ref().ok().and_then(|numbers| numbers.last().copied());
+    let recalled = numbers.map_err(RecallError::Io).and_then(|numbers| {
+        let files = numbers.iter().filter_map(|number| Some((*number, read(home, *number).transpose()?)));
         let files = files.map(|(number, bytes)| bytes.map(|bytes| (number, bytes))).collect::<io::Result<_>>()?;
-        Ok((Journals::recall(share, boot, home.was_closed, known::load(home, MEMORY)?, &files), numbers))
+        Journals::recall(share, boot, home.was_closed, known::load(home, MEMORY)?, &files)
     });
-    let recalled = match recalled {
-        Ok((Ok(recalled), _)) => Ok(recalled),
-        Ok((Err(error), numbers)) => Err((error, numbers.last().copied())),
-        Err(error) => Err((error, None)),
-    };
-    let Recalled { journals, memory } = recalled.unwrap_or_else(|(error, last)| {
+    let Recalled { journals, memory } = recalled.unwrap_or_else(|error| {
         tracing::warn!(
             "what was remembered of the share is of no use, and the folder is compared with its peers anew: {error}"
         );
@@ -51,43 +49,64 @@ pub(super) fn load(home: &Home, share: ShareId) -> Option<Memory> {
     memory
 }
 
+/// Whether the copy alone is all that is remembered of `share`.
+pub(super) fn is_copied(home: &Home, share: ShareId) -> bool {
+    home.noting.lock().of(share).is_ok_and(|journals| journals.is_copied())
+}
+
 /// Appends what has changed. A kill does not undo that. Says whether it is time for a new copy.
 pub(super) fn note(home: &Home, share: ShareId, changes: &Changes) -> io::Result<bool> {
     let _open = home.enter()?;
     let mut noting = home.noting.lock();
-    noting.append(home, share, |journals| journals.frame_of(changes).map(Some))?;
+    if noting.of(share)?.is_full() {
+        noting.begin_next(share)?;
+    }
+    noting.append(home, share, |journals| journals.frame_of(changes))?;
     Ok(noting.of(share)?.is_long())
 }
 
-/// Makes durable what was noted, and what the folder held then.
-pub(super) fn sync(home: &Home, share: ShareId) -> io::Result<()> {
+/// Makes durable what was noted, in earlier lives too, and what the folder held then. Says whether it is time for a new copy.
+pub(super) fn sync(home: &Home, share: ShareId) -> io::Result<bool> {
     let _open = home.enter()?;
     let (number, len_bytes) = {
         let mut noting = home.noting.lock();
+        // It stands for what it follows, too.
+        noting.append(home, share, |_| Ok(Vec::new()))?;
         let journals = noting.of(share)?;
         (journals.number(), journals.len_bytes())
     };
-    // Nobody waits for this who has something to note.
+    // Nobody waits for this, and for the mark to be durable, who has something to note.
     home.private.sync_all()?;
-    home.noting.lock().append(home, share, |journals| Ok(journals.mark_of(number, len_bytes)))
+    let (file, is_long) = {
+        let mut noting = home.noting.lock();
+        let Some(mark) = noting.of(share)?.mark_of(number, len_bytes) else { return Ok(noting.of(share)?.is_long()) };
+        noting.append(home, share, |_| Ok(mark))?;
+        (noting.file.clone(), noting.of(share)?.is_long())
+    };
+    if let Some(file) = file {
+        home.private.sync(&name(number), &file)?;
+    }
+    Ok(is_long)
 }
 
 /// What is noted from now on follows what [`save`] is given with the number that this returns.
 pub(super) fn begin(home: &Home, share: ShareId) -> io::Result<u64> {
     let _open = home.enter()?;
-    let mut noting = home.noting.lock();
-    noting.file = None;
-    Ok(noting.of(share)?.begin_next())
+    home.noting.lock().begin_next(share)
 }
 
-/// Replaces the copy. Durable when it returns: there is always a whole one with all that follows it, this one or the one before.
+/// Replaces the copy, unless there is a newer one. Durable when it returns: there is always a whole one with all that follows it,
+/// this one or the one before.
 pub(super) fn save(home: &Home, share: ShareId, number: u64, memory: &Memory) -> io::Result<()> {
     let bytes =
         encode_memory(share, number, memory).map_err(|error| io::Error::new(io::ErrorKind::FileTooLarge, error))?;
-    let _open = home.enter()?;
+    let open = home.enter()?;
+    if home.noting.lock().of(share)?.is_outdated(number) {
+        return Ok(());
+    }
     // It says what the folder held: that must not be lost by what it is remembered through.
     home.private.sync_all()?;
-    known::save(home, MEMORY, &bytes)?;
+    known::save(home, &open, MEMORY, &bytes)?;
     home.noting.lock().of(share)?.note_copied(number, bytes.len());
     numbers(home)?.into_iter().filter(|old| *old < number).try_for_each(|old| home.private.remove(&name(old)))
 }
@@ -99,18 +118,40 @@ impl Noting {
         self.journals.as_mut().filter(|journals| journals.share() == share).ok_or_else(other)
     }
 
+    /// Whether the next life may believe where the device stands in what lies there, if the store is closed now.
+    pub(super) fn is_told(&self) -> bool {
+        self.journals.is_none_or(|journals| journals.is_told())
+    }
+
+    /// What is noted from now on is in the next journal. Returns its number.
+    fn begin_next(&mut self, share: ShareId) -> io::Result<u64> {
+        self.file = None;
+        Ok(self.of(share)?.begin_next())
+    }
+
     /// Appends to the journal. If that fails, nothing is appended to it any more.
     fn append(
         &mut self,
         home: &Home,
         share: ShareId,
-        frame: impl FnOnce(&Journals) -> io::Result<Option<Vec<u8>>>,
+        frame: impl FnOnce(&Journals) -> io::Result<Vec<u8>>,
     ) -> io::Result<()> {
         let appended = self.try_append(home, share, frame);
-        if appended.is_err() {
-            self.of(share)?.note_failed();
+        if appended.is_err()
+            && let Some((number, until)) = self.of(share)?.note_failed()
+            && let Err(error) = Noting::spoil(home, number, until)
+        {
+            tracing::warn!("whoever is killed now does not know that not all was written down: {error}");
         }
         appended
+    }
+
+    /// Something could not be noted, and peers are told of it all the same: the next life must not take them to know less.
+    fn spoil(home: &Home, number: u64, until: u64) -> io::Result<()> {
+        let name = name(number);
+        let spoiled = home.private.open(&name).and_then(|file| home.private.set_len(&name, &file, until + 1));
+        // Behind a gap nothing counts either.
+        spoiled.or_else(|_| home.private.rename(&name, &self::name(number + 1)))
     }
 
     /// The journal is begun if there is none yet.
@@ -118,20 +159,20 @@ impl Noting {
         &mut self,
         home: &Home,
         share: ShareId,
-        frame: impl FnOnce(&Journals) -> io::Result<Option<Vec<u8>>>,
+        frame: impl FnOnce(&Journals) -> io::Result<Vec<u8>>,
     ) -> io::Result<()> {
         let journals = self.of(share)?;
-        let Some(frame) = frame(journals)? else { return Ok(()) };
+        let frame = frame(journals)?;
         let name = name(journals.number());
-        if let Some(header) = journals.header() {
+        if let Some(beginning) = journals.beginning()? {
             // What is left of a life of which not all is believed.
             for left in numbers(home)?.into_iter().filter(|number| *number > journals.number()) {
                 home.private.remove(&self::name(left))?;
             }
             let file = home.private.create(&name)?;
-            home.private.write_all(&name, &file, &header)?;
-            journals.note_appended(header.len());
-            self.file = Some(file);
+            home.private.write_all(&name, &file, &beginning)?;
+            journals.note_appended(beginning.len());
+            self.file = Some(Arc::new(file));
         }
         let Noting { journals: Some(journals), file: Some(file) } = self else { return Ok(()) };
         write_at(home, &name, file, &frame, journals.len_bytes())?;
@@ -149,6 +190,15 @@ fn write_at(home: &Home, name: &str, file: &File, bytes: &[u8], offset: u64) -> 
         }
     }
     Ok(())
+}
+
+/// The bytes of a journal; `None` if it is gone. One that is longer than any can be is none from its beginning on: what is before it
+/// counts.
+fn read(home: &Home, number: u64) -> io::Result<Option<Vec<u8>>> {
+    match known::load(home, &name(number)) {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(Some(Vec::new())),
+        read => read,
+    }
 }
 
 fn name(number: u64) -> String {

@@ -1,6 +1,6 @@
 //! A file that is there as a whole, and replaced as a whole: what was known of a share, as `docs/TREE.md` says.
 
-use super::home::Home;
+use super::home::{Home, Open};
 use farshore_proto::tree_file::MAX_TREE_BYTES;
 use std::io;
 
@@ -21,9 +21,9 @@ pub(super) fn load(home: &Home, name: &str) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Replaces what was written down under `name`. Durable when it returns: there is always a whole file, this one or the one
-/// before.
-pub(super) fn save(home: &Home, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let _open = home.enter()?;
+/// before. The right to change the disk is the caller's: whoever asks for it again, while somebody waits to close the store, waits
+/// for ever.
+pub(super) fn save(home: &Home, _open: &Open<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
     let new = format!("{name}.new");
     let file = home.private.create(&new)?;
     home.private.write_all(&new, &file, bytes)?;

@@ -146,9 +146,12 @@ pub(super) fn close(home: &Arc<Home>) -> io::Result<()> {
     failures.end()?;
     // What was removed must not come back beside something else that has its name.
     home.partial.sync_names()?;
-    let mark = home.private.create(CLEAN)?;
-    home.private.sync(CLEAN, &mark)?;
-    home.private.sync_names()?;
+    // Otherwise the next life would believe more than was written down.
+    if home.noting.lock().is_told() {
+        let mark = home.private.create(CLEAN)?;
+        home.private.sync(CLEAN, &mark)?;
+        home.private.sync_names()?;
+    }
     *is_closed = true;
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod crashes;
 mod faults;
 mod noting;
+mod refused_notes;
 mod soon;
 
 use super::{DiskStore, OpenError, Verdict, VerifiedFile};

@@ -34,5 +34,5 @@ pub(super) fn load(home: &Home, id: TreeId) -> Result<Option<TreeFile>, LoadErro
 /// Replaces what was written down. Durable when it returns: there is always a whole tree, this one or the one before.
 pub(super) fn save(home: &Home, tree: &TreeFile) -> io::Result<()> {
     let bytes = tree.encode().map_err(|error| io::Error::new(io::ErrorKind::FileTooLarge, error))?;
-    known::save(home, TREE, &bytes)
+    known::save(home, &home.enter()?, TREE, &bytes)
 }

@@ -1,6 +1,6 @@
 //! Which of what was noted counts in the next life.
 
-use super::{Journals, LEAST_BYTES, RecallError, Recalled};
+use super::{Journals, LEAST_BYTES, MOST_BYTES, RecallError, Recalled};
 use farshore_engine::event::Position;
 use farshore_engine::path::RelPath;
 use farshore_engine::{AtPath, Changes, DeviceTag, Dot, Memory, PeerId, Revision, Standing, Stated};
@@ -34,15 +34,23 @@ impl Disk {
     }
 
     fn append(&mut self, frame: &[u8]) {
-        let header = self.journals.header();
-        self.journals.note_appended(header.as_ref().map_or(0, Vec::len) + frame.len());
-        let number = self.journals.number();
-        if let Some(header) = header {
-            // As whoever begins one removes what is left behind it.
-            self.files.split_off(&number);
-            self.files.insert(number, header);
-        }
-        self.files.get_mut(&number).unwrap().extend(frame);
+        self.begin_journal();
+        self.journals.note_appended(frame.len());
+        self.files.get_mut(&self.journals.number()).unwrap().extend(frame);
+    }
+
+    fn begin_journal(&mut self) {
+        let Some(beginning) = self.journals.beginning().unwrap() else { return };
+        self.journals.note_appended(beginning.len());
+        // As whoever begins one removes what is left behind it.
+        self.files.split_off(&self.journals.number());
+        self.files.insert(self.journals.number(), beginning);
+    }
+
+    /// A change of one's own while no peer is there: nothing is said of where the device stands.
+    fn note_own(&mut self, number: u64) {
+        let frame = self.journals.frame_of(&Changes { standings: None, ..change(number) }).unwrap();
+        self.append(&frame);
     }
 
     fn note(&mut self, numbers: impl IntoIterator<Item = u64>) {
@@ -53,6 +61,7 @@ impl Disk {
     }
 
     fn mark(&mut self) {
+        self.begin_journal();
         let mark = self.journals.mark_of(self.journals.number(), self.journals.len_bytes()).unwrap();
         self.append(&mark);
     }
@@ -273,4 +282,81 @@ fn a_journal_is_long_when_it_has_outgrown_half_of_the_copy() {
     assert!(!journals.is_long(), "the copy is larger");
     journals.note_appended(LEAST_BYTES as usize / 2);
     assert!(journals.is_long());
+}
+
+#[test]
+fn where_the_device_stood_does_not_count_again_in_a_later_life() {
+    // Half of what was noted is lost with the power, or a part of the last frame.
+    for is_power in [true, false] {
+        let mut disk = Disk::new();
+        disk.note(1..4);
+        disk.mark();
+        disk.note(4..6);
+        let boot = if is_power {
+            2
+        } else {
+            disk.files.get_mut(&0).unwrap().pop();
+            1
+        };
+        disk.begin(boot, false);
+        assert_eq!(disk.remembers().1, None);
+        disk.note_own(7);
+        disk.begin(boot, false);
+        assert_eq!(disk.remembers().1, None, "{is_power}");
+        disk.begin(boot, true);
+        assert_eq!(disk.remembers().1, None, "{is_power}");
+        disk.note(8..9);
+        disk.begin(boot, false);
+        assert_eq!(disk.remembers().1, Some(8), "it stands somewhere again");
+    }
+}
+
+#[test]
+fn where_the_device_stood_does_not_count_after_a_life_that_noted_nothing() {
+    let mut disk = Disk::new();
+    disk.note(1..3);
+    let number = disk.journals.begin_next();
+    disk.copy(number);
+    disk.begin(1, true);
+    assert!(disk.journals.is_copied() && disk.journals.is_told());
+    disk.note(3..6);
+    // The power fails before the disk has anything of that.
+    disk.files.clear();
+    disk.begin(2, false);
+    assert_eq!(disk.remembers(), (vec![1, 2], None));
+    assert!(!disk.journals.is_copied() && !disk.journals.is_told(), "the copy says where it stood");
+    disk.mark();
+    assert!(disk.journals.is_told());
+    disk.begin(2, true);
+    assert_eq!(disk.remembers(), (vec![1, 2], None));
+    let number = disk.journals.begin_next();
+    disk.copy(number);
+    assert!(disk.journals.is_copied() && disk.journals.is_told());
+}
+
+#[test]
+fn what_a_killed_life_has_noted_is_made_durable_by_one_that_notes_nothing() {
+    let mut disk = Disk::new();
+    disk.note(1..3);
+    disk.begin(1, false);
+    assert!(!disk.journals.is_copied());
+    disk.mark();
+    disk.begin(2, false);
+    assert_eq!(disk.remembers(), (vec![1, 2], None));
+    let mut disk = Disk::new();
+    disk.note(1..3);
+    disk.mark();
+    disk.begin(2, true);
+    assert_eq!(disk.remembers(), (vec![1, 2], Some(2)), "it is durable, the mark included");
+}
+
+#[test]
+fn a_journal_that_is_full_is_gone_on_with_in_the_next_also_without_a_copy() {
+    let mut journals = Disk::new().journals;
+    journals.note_appended(MOST_BYTES as usize);
+    assert!(!journals.is_full());
+    journals.note_appended(1);
+    assert!(journals.is_full());
+    assert_eq!(journals.begin_next(), 1);
+    assert!(!journals.is_full() && journals.is_long());
 }

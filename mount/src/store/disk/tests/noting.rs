@@ -1,69 +1,185 @@
-//! What is noted of a share on a disk that fails.
+//! What is noted of what is remembered, on a disk that refuses some of it or is about to lose its power.
 
-use super::super::trouble::{Fault, Trouble};
-use crate::store::{DiskStore, Store};
-use farshore_engine::path::RelPath;
-use farshore_engine::{AtPath, Changes, DeviceTag, Dot, Memory, Revision, Stated};
+use super::super::home::CLEAN;
+use super::super::journal;
+use super::super::trouble::{Done, Fault, Trouble};
+use super::super::{DiskStore, PRIVATE};
+use crate::store::Store;
+use farshore_engine::event::Position;
+use farshore_engine::{Changes, Memory, PeerId, Standing};
 use farshore_proto::ShareId;
+use farshore_proto::tree_file::MAX_TREE_BYTES;
 use rustix::io::Errno;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 const SHARE: ShareId = ShareId([1; 16]);
 
-/// Something has been removed at `number`.
-fn change(number: u64) -> Changes {
-    let path = RelPath::parse(format!("{number:04}").as_bytes()).unwrap();
-    let gone = Revision::removed(Dot { author: DeviceTag(7), counter: number }.into());
-    let at = AtPath { stated: Some(Stated { record: None, revision: gone }), held: None };
-    Changes { paths: [(path, at)].into(), standings: None }
+/// Longer than anything takes that ends at all.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The device stands at the event `seq` of its peer.
+fn change(seq: u64) -> Changes {
+    let standing = Standing { position: Position { epoch: 3, seq }, settled: 0 };
+    Changes { standings: Some([(PeerId([9; 32]), standing)].into()), ..Changes::default() }
 }
 
-/// All that was removed.
-fn remembered(store: &DiskStore) -> Vec<u64> {
-    let memory = store.memory(SHARE).unwrap_or_default();
-    memory.removed().iter().map(|(path, _)| path.to_string().parse().unwrap()).collect()
-}
-
-/// Notes three changes, makes a copy, and notes a fourth one meanwhile; call number `at` fails. Says whether there was one.
-async fn one_life(at: usize, fault: Fault) -> bool {
-    let (dir, trouble) = (tempfile::tempdir().unwrap(), Trouble::none());
-    let store = DiskStore::open_with(dir.path(), &trouble).unwrap();
-    assert_eq!(remembered(&store), Vec::<u64>::new());
-    trouble.plan(at, fault);
-    let (mut noted, mut memory) = (Vec::new(), Memory::default());
-    for number in 1..4 {
-        if store.note(SHARE, change(number)).await.is_ok() {
-            noted.push(number);
-        }
-        memory = memory.after(change(number)).unwrap();
-    }
-    // A mark that cannot be written makes a copy necessary, and nothing else.
-    let is_whole = store.sync_journal(SHARE).await.is_ok() && noted.len() == 3;
-    let number = store.begin_journal(SHARE).await.unwrap();
-    let noted_fourth = store.note(SHARE, change(4)).await.is_ok();
-    let is_copied = store.save_memory(SHARE, number, memory).await.is_ok();
-    drop(store);
-    let has_struck = trouble.heal();
-    let store = DiskStore::open(dir.path()).unwrap();
-    let mut expected = if is_copied { vec![1, 2, 3] } else { noted };
-    if noted_fourth && (is_copied || is_whole) {
-        expected.push(4);
-    }
-    assert_eq!(remembered(&store), expected, "call {at} fails");
-    // The next life goes on with that.
-    store.note(SHARE, change(9)).await.unwrap();
-    drop(store);
-    expected.push(9);
-    assert_eq!(remembered(&DiskStore::open(dir.path()).unwrap()), expected, "after call {at} has failed");
-    has_struck
+/// Where the next life believes that the device stands.
+fn stands(dir: &Path) -> Option<u64> {
+    let memory = DiskStore::open(dir).unwrap().memory(SHARE)?;
+    memory.standings().values().map(|standing| standing.position.seq).next()
 }
 
 #[tokio::test]
-async fn whatever_call_fails_what_was_noted_before_counts() {
-    for fault in [Fault::Error(Errno::IO), Fault::Error(Errno::NOSPC), Fault::Short(5)] {
-        let mut at = 0;
-        while one_life(at, fault).await {
-            at += 1;
+async fn whoever_could_not_note_something_is_not_believed_to_stand_where_it_stood_before() {
+    for (has_begun, ends_well) in [(true, false), (false, false), (true, true), (false, true)] {
+        for at in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let earlier = DiskStore::open(dir.path()).unwrap();
+            earlier.memory(SHARE);
+            earlier.note(SHARE, change(1)).await.unwrap();
+            drop(earlier);
+            assert_eq!(stands(dir.path()), Some(1), "it was killed");
+            let trouble = Trouble::none();
+            let store = DiskStore::open_with(dir.path(), &trouble).unwrap();
+            store.memory(SHARE);
+            if has_begun {
+                store.note(SHARE, change(2)).await.unwrap();
+            }
+            trouble.plan(at, Fault::Error(Errno::NOSPC));
+            let noted = store.note(SHARE, change(3)).await;
+            if !trouble.heal() {
+                noted.unwrap();
+                assert!(at > 0, "something was done to the disk");
+                break;
+            }
+            noted.unwrap_err();
+            store.note(SHARE, change(4)).await.unwrap_err();
+            if ends_well {
+                store.close().await.unwrap();
+            }
+            drop(store);
+            assert_eq!(stands(dir.path()), None, "call {at}, {has_begun}, {ends_well}");
         }
-        assert!(at > 10, "only {at} calls");
+    }
+}
+
+#[tokio::test]
+async fn after_a_copy_all_is_believed_that_could_not_be_noted_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let trouble = Trouble::none();
+    let store = DiskStore::open_with(dir.path(), &trouble).unwrap();
+    store.memory(SHARE);
+    trouble.plan(0, Fault::Error(Errno::NOSPC));
+    store.note(SHARE, change(1)).await.unwrap_err();
+    trouble.heal();
+    let number = store.begin_journal(SHARE).await.unwrap();
+    store.save_memory(SHARE, number, Memory::default().after(change(1)).unwrap()).await.unwrap();
+    store.note(SHARE, change(2)).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(stands(dir.path()), Some(2));
+}
+
+#[tokio::test]
+async fn what_was_noted_before_a_journal_that_is_too_long_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    for seq in 1..3 {
+        let store = DiskStore::open(dir.path()).unwrap();
+        store.memory(SHARE);
+        store.note(SHARE, change(seq)).await.unwrap();
+    }
+    assert_eq!(stands(dir.path()), Some(2));
+    let journal = std::fs::File::options().write(true).open(dir.path().join(PRIVATE).join("journal-1")).unwrap();
+    journal.set_len(MAX_TREE_BYTES + 1).unwrap();
+    let memory = DiskStore::open(dir.path()).unwrap().memory(SHARE);
+    assert_eq!(memory, Some(Memory::default()), "the first counts, but not where it says that the device stood");
+}
+
+#[tokio::test]
+async fn the_mark_of_what_is_durable_is_made_durable_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let trouble = Trouble::none();
+    let store = DiskStore::open_with(dir.path(), &trouble).unwrap();
+    store.memory(SHARE);
+    store.note(SHARE, change(1)).await.unwrap();
+    store.sync_journal(SHARE).await.unwrap();
+    let done = trouble.done();
+    let [.., Done::SyncAll, Done::Write(written, ..), Done::Sync(synced)] = &done[..] else { panic!("{done:?}") };
+    assert_eq!((written, synced), (&"journal-0".to_owned(), &"journal-0".to_owned()));
+}
+
+#[tokio::test]
+async fn a_copy_that_ends_late_does_not_replace_a_newer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DiskStore::open(dir.path()).unwrap();
+    store.memory(SHARE);
+    let memory = |seq| Memory::default().after(change(seq)).unwrap();
+    store.note(SHARE, change(1)).await.unwrap();
+    let older = store.begin_journal(SHARE).await.unwrap();
+    store.note(SHARE, change(2)).await.unwrap();
+    let newer = store.begin_journal(SHARE).await.unwrap();
+    store.save_memory(SHARE, newer, memory(2)).await.unwrap();
+    store.save_memory(SHARE, older, memory(1)).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(stands(dir.path()), Some(2));
+}
+
+#[tokio::test]
+async fn after_a_clean_stop_with_nothing_half_fetched_all_is_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DiskStore::open(dir.path()).unwrap();
+    store.memory(SHARE);
+    let number = store.begin_journal(SHARE).await.unwrap();
+    store.save_memory(SHARE, number, Memory::default().after(change(1)).unwrap()).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(stands(dir.path()), Some(1));
+    assert_eq!(stands(dir.path()), None, "nobody has closed it since");
+}
+
+#[tokio::test]
+async fn a_stop_is_no_clean_one_while_what_does_not_count_stands_there_as_if_it_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DiskStore::open(dir.path()).unwrap();
+    store.memory(SHARE);
+    let number = store.begin_journal(SHARE).await.unwrap();
+    store.save_memory(SHARE, number, Memory::default().after(change(1)).unwrap()).await.unwrap();
+    drop(store);
+    for says_so in [false, true] {
+        let store = DiskStore::open(dir.path()).unwrap();
+        assert_eq!(store.memory(SHARE), Some(Memory::default()), "it was killed after the copy");
+        assert!(!store.is_copied(SHARE));
+        if says_so {
+            store.sync_journal(SHARE).await.unwrap();
+        }
+        store.close().await.unwrap();
+        drop(store);
+        let is_clean = dir.path().join(PRIVATE).join(CLEAN).is_file();
+        assert_eq!((is_clean, stands(dir.path())), (says_so, None));
+    }
+}
+
+#[test]
+fn a_store_that_is_closed_while_a_copy_is_made_is_closed() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let home = DiskStore::open(dir.path()).unwrap().home.clone();
+        journal::load(&home, SHARE);
+        let (ended, ends) = mpsc::channel();
+        let copies = {
+            let (home, ended) = (home.clone(), ended.clone());
+            move || ended.send(journal::save(&home, SHARE, 0, &Memory::default()).is_ok())
+        };
+        // Not waited for if they wait for each other.
+        let copying = std::thread::spawn(copies);
+        let closing = std::thread::spawn(move || ended.send(super::super::saving::close(&home).is_ok()));
+        for _ in 0..2 {
+            ends.recv_timeout(PATIENCE).expect("they wait for each other");
+        }
+        copying.join().unwrap().unwrap();
+        closing.join().unwrap().unwrap();
     }
 }
