@@ -38,27 +38,16 @@ pub use journal::{Boot, JournalError, JournalFile, JournalHeader, encode_changes
 pub use members::{MAX_MEMBERS, Members, encode_members, parse_members};
 pub use memory_file::{MemoryFileError, decode_memory, encode_memory};
 pub use read::{Fetch, Frame, Hash, Hashes, Open, ReadReply, ReadRequest, Refusal, Whole};
-pub use tree::{batches, batches_in, parse_batch};
+pub use tree::{batches, parse_batch};
 pub use tree_file::{TreeFile, TreeFileError, TreeId};
 pub use verify::{Asked, AskedHashes};
 
-/// The first protocol version that this program speaks.
-pub const VERSION_MIN: u32 = 2;
+/// The first protocol version that this program speaks: whoever speaks an earlier one knows of no extended attributes, and would
+/// take them from all files that it writes.
+pub const VERSION_MIN: u32 = 5;
 
 /// The last protocol version that this program speaks.
 pub const VERSION_MAX: u32 = 5;
-
-/// The first protocol version in which small files can be asked for as a whole.
-pub const VERSION_WHOLE: u32 = 3;
-
-/// The first protocol version in which the owner of a share says who its members are.
-pub const VERSION_MEMBERS: u32 = 4;
-
-/// The first protocol version in which a device says that it has not got a file yet.
-pub const VERSION_NOT_YET: u32 = 4;
-
-/// The first protocol version in which extended attributes are told.
-pub const VERSION_XATTRS: u32 = 5;
 
 /// The largest message from a reader to an owner, in bytes: the longest path in its least compact form, and room.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;

@@ -244,7 +244,7 @@ pub enum Refusal {
     Gone,
     /// The owner cannot read the file.
     Io,
-    /// Who was asked knows these bytes, and has not got them, yet. Since [`crate::VERSION_NOT_YET`].
+    /// Who was asked knows these bytes, and has not got them, yet.
     NotYet,
 }
 

@@ -1,7 +1,7 @@
 //! The shared tree on the wire: batches of updates.
 
 use crate::v1::{self, event, record, tree_update};
-use crate::{MAX_BATCH_BYTES, MAX_BATCH_UPDATES, VERSION_MAX, VERSION_XATTRS};
+use crate::{MAX_BATCH_BYTES, MAX_BATCH_UPDATES};
 use crate::{path, xattrs};
 use bytes::Bytes;
 use farshore_engine::path::RelPath;
@@ -24,47 +24,9 @@ pub fn parse_batch(batch: v1::TreeBatch) -> Result<Vec<TreeUpdate>, PeerFault> {
 /// As many batches as it takes to keep each within its limits. One empty batch if there are no updates.
 #[must_use]
 pub fn batches(updates: &[TreeUpdate]) -> Vec<v1::TreeBatch> {
-    batches_in(VERSION_MAX, updates)
-}
-
-/// The same, for a peer with which this version of the protocol is spoken: what that does not have is left out.
-#[must_use]
-pub fn batches_in(version: u32, updates: &[TreeUpdate]) -> Vec<v1::TreeBatch> {
     let mut batches = Vec::new();
-    let encoded = updates.iter().map(|update| {
-        let mut update = encode_update(update);
-        if version < VERSION_XATTRS {
-            records_of(&mut update).for_each(|record| record.xattrs = None);
-        }
-        update
-    });
-    each_batch(encoded, |batch| batches.push(core::mem::take(batch)));
+    each_batch(updates.iter().map(encode_update), |batch| batches.push(core::mem::take(batch)));
     batches
-}
-
-/// All records that an update tells.
-fn records_of(update: &mut v1::TreeUpdate) -> impl Iterator<Item = &mut v1::Record> {
-    let (record, revision) = match &mut update.kind {
-        Some(tree_update::Kind::Entry(v1::Entry { record, revision, .. }))
-        | Some(tree_update::Kind::Event(v1::Event {
-            change:
-                Some(
-                    event::Change::Put(v1::Put { record, revision, .. })
-                    | event::Change::Rename(v1::Rename { record, revision, .. }),
-                ),
-            ..
-        })) => (record.as_mut(), revision.as_mut()),
-        Some(
-            tree_update::Kind::Begin(_)
-            | tree_update::Kind::End(_)
-            | tree_update::Kind::Removed(_)
-            | tree_update::Kind::Skip(_)
-            | tree_update::Kind::Event(v1::Event { change: None | Some(event::Change::Remove(_)), .. }),
-        )
-        | None => (None, None),
-    };
-    let others = revision.into_iter().flat_map(|revision| &mut revision.others);
-    record.into_iter().chain(others.filter_map(|other| other.record.as_mut()))
 }
 
 /// The same, one batch after the other. What is taken out of one need not be made anew for the next.

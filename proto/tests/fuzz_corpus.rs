@@ -178,7 +178,7 @@ fn seeds() -> Vec<(u8, Vec<u8>)> {
     let mut seeds = vec![
         (0, Hello::new(share, Some(Secret([2; 16])), "farshore 0.1").encode().encode_to_vec()),
         (0, Hello::new(share, None, "").encode().encode_to_vec()),
-        (1, Welcome { version: 2, epoch: 77, calls_back: false }.encode().encode_to_vec()),
+        (1, Welcome { version: 5, epoch: 77, calls_back: false }.encode().encode_to_vec()),
         (2, encode_watch(Position { epoch: 3, seq: 500 }).encode_to_vec()),
     ];
     for updates in [&listing[..], &events[..], &[]] {

@@ -42,14 +42,14 @@ fn hello() {
     let hello = Hello::new(share, Some(Secret([0x22; 16])), "a/1");
     assert_eq!(
         hex(&hello.encode()),
-        "080210051a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
+        "080510051a10111111111111111111111111111111112210222222222222222222222222222222222a03612f31"
     );
-    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080210051a1011111111111111111111111111111111");
+    assert_eq!(hex(&Hello::new(share, None, "").encode()), "080510051a1011111111111111111111111111111111");
     let member = Hello::new(share, None, "").of_member(vec!["a:1".into()]);
-    assert_eq!(hex(&member.encode()), "080210051a101111111111111111111111111111111132050a03613a31");
-    let welcome = Welcome { version: 2, epoch: 5, calls_back: false };
-    assert_eq!(hex(&welcome.encode()), "0802110500000000000000");
-    assert_eq!(hex(&Welcome { calls_back: true, ..welcome }.encode()), "08021105000000000000001801");
+    assert_eq!(hex(&member.encode()), "080510051a101111111111111111111111111111111132050a03613a31");
+    let welcome = Welcome { version: 5, epoch: 5, calls_back: false };
+    assert_eq!(hex(&welcome.encode()), "0805110500000000000000");
+    assert_eq!(hex(&Welcome { calls_back: true, ..welcome }.encode()), "08051105000000000000001801");
     assert_eq!(hex(&v1::GoodbyeRequest {}), "");
     assert_eq!(hex(&v1::GoodbyeReply {}), "");
 }

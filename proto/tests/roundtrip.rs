@@ -11,8 +11,8 @@ use farshore_proto::hello::{encode_watch, parse_watch};
 use farshore_proto::verify::seal;
 use farshore_proto::{
     Fetch, Hash, Hashes, Hello, MAX_BATCH_BYTES, MAX_BATCH_UPDATES, MAX_HASH_CHUNKS, MAX_REPLY_BYTES,
-    MAX_REQUEST_BYTES, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, VERSION_XATTRS, Welcome, Whole, batches,
-    batches_in, parse_any, parse_batch, v1,
+    MAX_REQUEST_BYTES, Open, ReadReply, ReadRequest, Refusal, Secret, ShareId, VERSION_MAX, Welcome, Whole, batches,
+    parse_any, parse_batch, v1,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -168,7 +168,7 @@ proptest! {
 
     #[test]
     fn welcome_and_watch(epoch in 1u64.., seq: u64, calls_back: bool) {
-        let welcome = Welcome { version: 2, epoch, calls_back };
+        let welcome = Welcome { version: VERSION_MAX, epoch, calls_back };
         prop_assert_eq!(Welcome::parse(&sent(&welcome.encode(), MAX_REPLY_BYTES)), Ok(welcome));
         let position = Position { epoch, seq };
         prop_assert_eq!(parse_watch(&sent(&encode_watch(position), MAX_REQUEST_BYTES)), position);
@@ -270,16 +270,6 @@ fn extended_attributes_go_in_one_message_also_where_much_stands_beside_each_othe
         assert_eq!(lens, [1, 1, 1]);
         assert_eq!(parse_batch(sent(&split[1], MAX_REPLY_BYTES)), Ok(vec![large]));
     }
-}
-
-#[test]
-fn who_does_not_know_of_extended_attributes_is_told_all_else() {
-    let [xattrs, _] = most_xattrs();
-    let told = [largest(Kind::Dir, xattrs), largest(Kind::Dir, Xattrs::default())];
-    let [new, old] = [VERSION_XATTRS, VERSION_XATTRS - 1].map(|version| batches_in(version, &told));
-    assert_eq!(new, batches(&told));
-    let heard: Vec<_> = old.into_iter().flat_map(|batch| parse_batch(batch).unwrap()).collect();
-    assert_eq!(heard, [told[1].clone(), told[1].clone()]);
 }
 
 #[test]

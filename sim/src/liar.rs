@@ -9,7 +9,7 @@ use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::{DeviceTag, Dot, Position, TreeUpdate, Xattrs};
 use farshore_proto::v1::farshore_server::{Farshore, FarshoreServer};
 use farshore_proto::verify::seal;
-use farshore_proto::{Fetch, Frame, MAX_REPLY_BYTES, ReadReply, ReadRequest, Welcome, batches, v1};
+use farshore_proto::{Fetch, Frame, MAX_REPLY_BYTES, ReadReply, ReadRequest, VERSION_MAX, Welcome, batches, v1};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use std::convert::Infallible;
@@ -140,7 +140,7 @@ impl Liar {
 #[tonic::async_trait]
 impl Farshore for Liar {
     async fn hello(&self, _: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
-        Ok(Response::new(Welcome { version: 2, epoch: 1, calls_back: false }.encode()))
+        Ok(Response::new(Welcome { version: VERSION_MAX, epoch: 1, calls_back: false }.encode()))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::TreeBatch, Status>>;

@@ -14,8 +14,8 @@ use farshore_engine::{ContentId, DialError, FetchError, PeerFault, PeerId, Posit
 use farshore_proto::hello::encode_watch;
 use farshore_proto::v1::farshore_client::FarshoreClient;
 use farshore_proto::{
-    Asked, Hello, MAX_HASH_CHUNKS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_WATCH_SILENCE_SECONDS, Members,
-    VERSION_WHOLE, Welcome, fault_of, parse_batch, parse_members, v1,
+    Asked, Hello, MAX_HASH_CHUNKS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_WATCH_SILENCE_SECONDS, Members, Welcome,
+    fault_of, parse_batch, parse_members, v1,
 };
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -217,7 +217,7 @@ impl Link {
     ) -> Result<(), FetchError> {
         let asked = Asked::new(chunk, frames, wanted.size_bytes);
         // What somebody waits for does not go behind many others.
-        if !urgent && asked.is_whole_file() && self.welcome.version >= VERSION_WHOLE {
+        if !urgent && asked.is_whole_file() {
             let shared = self.with_pools(&cancel, |pools| pools.stream_for_whole(self.way(), wanted))?;
             if let Some(stream) = shared {
                 return stream.whole(wanted, asked, cancel, on_frame).await;

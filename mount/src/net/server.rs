@@ -21,7 +21,7 @@ use farshore_engine::path::RelPath;
 use farshore_engine::record::Stamp;
 use farshore_engine::{Errno, PeerFault, PeerId, TreeUpdate, WatchCursor};
 use farshore_proto::v1::farshore_server::FarshoreServer;
-use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Members, Open, Refusal, VERSION_MIN, VERSION_NOT_YET};
+use farshore_proto::{Hello, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Members, Open, Refusal};
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use futures_util::{FutureExt, stream};
 use std::io;
@@ -264,8 +264,6 @@ pub(in crate::net) struct Visitor {
     pub(super) chunks: Arc<Semaphore>,
     /// When the connection ends.
     pub(super) line: LineEnd,
-    /// Which version of the protocol is spoken, once it was let in.
-    version: OnceLock<u32>,
     /// Set if it has said that it only looks on.
     looks_on: OnceLock<()>,
     /// Dropped when it asks for the members anew.
@@ -312,6 +310,16 @@ impl Stay {
     }
 }
 
+/// Why a peer does not get a file.
+pub(super) fn refusal(error: ServeError) -> Refusal {
+    match error {
+        ServeError::NotYet => Refusal::NotYet,
+        ServeError::Gone => Refusal::Gone,
+        ServeError::Stale => Refusal::Stale,
+        ServeError::Io => Refusal::Io,
+    }
+}
+
 impl Visitor {
     pub(super) fn receive(
         conn: Conn,
@@ -321,9 +329,8 @@ impl Visitor {
     ) -> Line<Arc<Visitor>> {
         let (phase, seen) = watch::channel(Phase::Outside { place });
         let chunks = Arc::new(Semaphore::new(MAX_CHUNKS_IN_MEMORY));
-        let (version, looks_on, hears_members) = (OnceLock::new(), OnceLock::new(), Mutex::default());
-        let visitor =
-            |line| Arc::new(Visitor { peer: conn.peer, chunks, line, version, looks_on, hears_members, phase });
+        let (looks_on, hears_members) = (OnceLock::new(), Mutex::default());
+        let visitor = |line| Arc::new(Visitor { peer: conn.peer, chunks, line, looks_on, hears_members, phase });
         let hang_up = async move {
             tokio::select! {
                 biased;
@@ -358,13 +365,10 @@ impl Visitor {
         })
     }
 
-    /// Lets the visitor in, to speak this version, or not. One that was dismissed meanwhile stays outside: the decision to
-    /// let it in may be older than that.
-    pub(super) fn end_greeting(&self, accepted: Option<u32>) {
-        if let Some(version) = accepted {
-            self.version.get_or_init(|| version);
-        }
-        self.advance(if accepted.is_some() { Phase::Inside } else { Phase::Away });
+    /// Lets the visitor in, or not. One that was dismissed meanwhile stays outside: the decision to let it in may be
+    /// older than that.
+    pub(super) fn end_greeting(&self, is_accepted: bool) {
+        self.advance(if is_accepted { Phase::Inside } else { Phase::Away });
     }
 
     /// It has not got the share in a folder of its own, although its device may have.
@@ -382,22 +386,6 @@ impl Visitor {
         *self.hears_members.lock().unwrap_or_else(PoisonError::into_inner) = Some(hearing);
         // Nothing is ever sent.
         ended.map(drop)
-    }
-
-    /// The version of the protocol that is spoken with it; the first one until it has said which it speaks.
-    pub(super) fn version(&self) -> u32 {
-        self.version.get().copied().unwrap_or(VERSION_MIN)
-    }
-
-    /// Why it does not get a file, in words that it knows.
-    pub(super) fn refusal(&self, error: ServeError) -> Refusal {
-        match error {
-            ServeError::NotYet if self.version() < VERSION_NOT_YET => Refusal::Gone,
-            ServeError::NotYet => Refusal::NotYet,
-            ServeError::Gone => Refusal::Gone,
-            ServeError::Stale => Refusal::Stale,
-            ServeError::Io => Refusal::Io,
-        }
     }
 
     /// Shows the visitor out: what it has under way goes on until the line is cut, nothing new begins.

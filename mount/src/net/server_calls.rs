@@ -2,7 +2,7 @@
 
 use super::CALL_LIMIT;
 use super::line::raised;
-use super::server::{Host, Visitor, denied};
+use super::server::{Host, Visitor, denied, refusal};
 use super::server_leases::Leases;
 use super::server_read;
 use super::server_wholes;
@@ -11,8 +11,8 @@ use farshore_proto::codec::status_of;
 use farshore_proto::hello::parse_watch;
 use farshore_proto::v1::farshore_server::Farshore;
 use farshore_proto::{
-    Hello, MAX_WATCH_SILENCE_SECONDS, ReadReply, ReadRequest, VERSION_MAX, VERSION_MEMBERS, VERSION_MIN, Welcome,
-    batches_in, choose_version, encode_members, v1,
+    Hello, MAX_WATCH_SILENCE_SECONDS, ReadReply, ReadRequest, VERSION_MAX, VERSION_MIN, Welcome, batches,
+    choose_version, encode_members, v1,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::collections::VecDeque;
@@ -47,7 +47,7 @@ impl Farshore for Calls {
             return Err(denied());
         }
         let answer = self.consider(&visitor, request.get_ref()).await;
-        visitor.end_greeting(answer.as_ref().ok().map(|welcome| welcome.version));
+        visitor.end_greeting(answer.is_ok());
         answer.map(|welcome| Response::new(welcome.encode()))
     }
 
@@ -59,7 +59,6 @@ impl Farshore for Calls {
         let following = Following {
             host: self.host.clone(),
             peer: visitor.peer,
-            version: visitor.version(),
             cursor: if visitor.looks_on() { cursor.looking_on() } else { cursor },
             ready: VecDeque::new(),
         };
@@ -117,7 +116,7 @@ impl Farshore for Calls {
                 replies.take_until(raised(self.stopped.clone())).boxed()
             }
             Err(error) => {
-                let refused = ReadReply::OpenRefused { reason: visitor.refusal(error) };
+                let refused = ReadReply::OpenRefused { reason: refusal(error) };
                 stream::iter([Ok(refused.encode())]).boxed()
             }
         };
@@ -146,7 +145,7 @@ impl Calls {
             )));
         };
         // Who has the share in a folder of its own says so to whoever introduces it to the others, and to nobody else.
-        if version >= VERSION_MEMBERS && hello.membership.is_none() && self.host.members().is_some() {
+        if hello.membership.is_none() && self.host.members().is_some() {
             visitor.note_looks_on();
         }
         match timeout(CALL_LIMIT, self.host.greet(peer, hello)).await {
@@ -170,7 +169,6 @@ pub(super) fn blame(peer: PeerId, fault: PeerFault) -> Status {
 struct Following {
     host: Arc<dyn Host>,
     peer: PeerId,
-    version: u32,
     cursor: WatchCursor,
     /// Made, but not sent yet.
     ready: VecDeque<v1::TreeBatch>,
@@ -186,7 +184,7 @@ impl Following {
         match timeout(patience, self.host.watch(self.peer, self.cursor.clone())).await {
             Ok(Ok((updates, cursor))) => {
                 self.cursor = cursor;
-                self.ready = batches_in(self.version, &updates).into();
+                self.ready = batches(&updates).into();
                 Ok(self.ready.pop_front().unwrap_or_default())
             }
             Ok(Err(errno)) => {

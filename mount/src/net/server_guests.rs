@@ -134,17 +134,17 @@ mod tests {
             line
         };
         let (first, second) = (enter(), enter());
-        first.info().end_greeting(Some(4));
+        first.info().end_greeting(true);
         assert_eq!(guests.present(), BTreeMap::from([(peer, 1)]));
         let stay = guests.stay_of(peer).unwrap();
         assert!(!stay.is_dismissed());
         assert_eq!(guests.dismiss(peer), 1, "the other was not in yet");
         assert!(stay.is_dismissed() && stay.over().now_or_never().is_some() && guests.stay_of(peer).is_none());
         // It was decided before, and is told now.
-        second.info().end_greeting(Some(4));
+        second.info().end_greeting(true);
         assert!(guests.present().is_empty() && !second.info().begin_greeting());
         let third = enter();
-        third.info().end_greeting(Some(4));
+        third.info().end_greeting(true);
         assert_eq!(guests.present(), BTreeMap::from([(peer, 1)]));
         drop((first, second, third));
         assert!(guests.present().is_empty());

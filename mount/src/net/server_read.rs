@@ -5,7 +5,7 @@
 //! chunk and one queue, both bounded, and its requests wait in the flow-control window.
 
 use super::LINE_END_GRACE;
-use super::server::Visitor;
+use super::server::{Visitor, refusal};
 use super::server_calls::blame;
 use super::server_leases::Held;
 use crate::folder::ServeError;
@@ -259,7 +259,7 @@ impl Reading {
             // The peer's word on the size led here; only the file's counts.
             Ok(data) if data.len() as u64 != len_bytes => Err(Refusal::Stale),
             Ok(data) => Ok((data, permit)),
-            Err(error) => Err(self.visitor.refusal(error)),
+            Err(error) => Err(refusal(error)),
         })
     }
 

@@ -4,7 +4,7 @@
 //! A small file costs little but the way to the disk and back. So what waits is taken together, as much as makes one
 //! chunk; and some of that is read at once, because a disk that was not asked before has them here and there.
 
-use super::server::{Host, Visitor};
+use super::server::{Host, Visitor, refusal};
 use super::server_calls::blame;
 use crate::folder::ServeError;
 use bytes::Bytes;
@@ -172,7 +172,7 @@ impl Wholes {
                 self.send(ReadReply::Done { request }, None);
             }
             Err(error) => {
-                let reason = self.visitor.refusal(error);
+                let reason = refusal(error);
                 self.send(ReadReply::Refused { request, reason }, None);
             }
         }

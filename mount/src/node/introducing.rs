@@ -7,7 +7,7 @@ use crate::net::server::Guests;
 use crate::net::transport::Listener;
 use crate::net::{Link, WatchEnd};
 use farshore_engine::{Command, Input, PeerEvent, PeerFault, PeerId};
-use farshore_proto::{Members, VERSION_MEMBERS};
+use farshore_proto::Members;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -123,9 +123,7 @@ impl Node {
     /// Hears who else has the share, if the peer of `link` is who says so. Returns if it breaks a rule.
     pub(super) async fn hear_members(&self, link: &Link) -> PeerFault {
         let us = match self.introducing.get() {
-            Some(Introducing::Hears { by, us }) if *by == link.peer() && link.welcome().version >= VERSION_MEMBERS => {
-                us
-            }
+            Some(Introducing::Hears { by, us }) if *by == link.peer() => us,
             Some(Introducing::Hears { .. } | Introducing::Tells(_)) | None => return std::future::pending().await,
         };
         loop {

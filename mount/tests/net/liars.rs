@@ -13,7 +13,7 @@ use farshore_proto::v1::farshore_server::{Farshore, FarshoreServer};
 use farshore_proto::verify::seal;
 use farshore_proto::{
     Fetch, Frame, Hashes, MAX_MEMBERS, MAX_REPLY_BYTES, Members, ReadReply, ReadRequest, UNREADABLE, VERSION_MAX,
-    VERSION_WHOLE, Welcome, Whole, v1,
+    Welcome, Whole, v1,
 };
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -42,8 +42,6 @@ struct Liar {
     batch: v1::TreeBatch,
     /// Who the members are, in turn.
     members: Vec<v1::MemberList>,
-    /// The protocol version that it speaks.
-    version: u32,
 }
 
 impl Liar {
@@ -55,7 +53,6 @@ impl Liar {
             hashes: Vec::new(),
             batch: v1::TreeBatch::default(),
             members: Vec::new(),
-            version: VERSION_MAX,
         }
     }
 }
@@ -63,7 +60,7 @@ impl Liar {
 #[tonic::async_trait]
 impl Farshore for Liar {
     async fn hello(&self, _: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
-        Ok(Response::new(Welcome { version: self.version, epoch: 1, calls_back: false }.encode()))
+        Ok(Response::new(Welcome { version: VERSION_MAX, epoch: 1, calls_back: false }.encode()))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::TreeBatch, Status>>;
@@ -457,10 +454,9 @@ impl tokio::io::AsyncWrite for Plain {
 
 /// Fetches 50 small files at once from a peer that answers with `lie`; says what each gave, and how many streams that took.
 async fn small_files(
-    version: u32,
     lie: impl Fn(Fetch) -> Vec<Result<ReadReply, Status>> + Send + Sync + 'static,
 ) -> (Vec<Result<Vec<u8>, FetchError>>, u32) {
-    let liar = Liar { version, ..Liar::new(lie) };
+    let liar = Liar::new(lie);
     let opened = liar.opened.clone();
     let (link, task) = link_to(FarshoreServer::new(liar)).await;
     let all: Vec<_> = (1..=50).map(|number| wanted(number, "a", number, 5)).collect();
@@ -475,12 +471,10 @@ fn small(request: u64, bytes: std::ops::Range<u64>) -> Vec<Result<ReadReply, Sta
 }
 
 #[tokio::test(start_paused = true)]
-async fn small_files_share_a_stream_unless_their_owner_is_too_old_for_that() {
-    for (version, streams) in [(VERSION_WHOLE, 1), (VERSION_WHOLE - 1, 50)] {
-        let (results, opened) = small_files(version, |Fetch { request, .. }| small(request, 0..5)).await;
-        assert!(results.iter().all(|result| *result == Ok(content(0..5).to_vec())), "{results:?}");
-        assert_eq!(opened, streams, "version {version}");
-    }
+async fn small_files_share_a_stream() {
+    let (results, opened) = small_files(|Fetch { request, .. }| small(request, 0..5)).await;
+    assert!(results.iter().all(|result| *result == Ok(content(0..5).to_vec())), "{results:?}");
+    assert_eq!(opened, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -503,7 +497,7 @@ async fn a_lie_about_one_small_file_harms_no_other() {
             7 => lie(request, bytes.clone()),
             _ => small(request, 0..5),
         };
-        let (results, opened) = small_files(VERSION_WHOLE, answer).await;
+        let (results, opened) = small_files(answer).await;
         let wrong: Vec<_> = results.iter().filter(|result| result.is_err()).collect();
         assert_eq!(wrong, [&Err(FetchError::Fault(expected))]);
         assert_eq!(opened, 1);

@@ -5,7 +5,7 @@ use crate::owner::{Owner, dial, hello, name, start};
 use farshore::net::{Link, Watch, WatchEnd};
 use farshore_engine::record::{FileTime, Kind, Record, Stamp};
 use farshore_engine::{DeviceTag, Dot, Errno, Position, TreeUpdate, WatchCursor, Xattrs};
-use farshore_proto::{Hello, Members, VERSION_MIN, VERSION_XATTRS};
+use farshore_proto::Members;
 
 fn entry(index: u64) -> TreeUpdate {
     let kind = Kind::File { size_bytes: index, stamp: Stamp(index) };
@@ -43,27 +43,22 @@ async fn updates_arrive_in_order_however_many() {
     assert_eq!(owner.cursors.lock().unwrap()[0], WatchCursor::at(position));
 }
 
-/// What an earlier version of the protocol does not have, it could not read, or would have no room for.
 #[tokio::test(start_paused = true)]
-async fn extended_attributes_are_told_to_who_knows_of_them() {
-    for (version, is_told) in [(VERSION_XATTRS, true), (VERSION_XATTRS - 1, false)] {
-        let owner = Owner::new();
-        let running = start(owner.clone()).await;
-        let hello = Hello { versions: VERSION_MIN..=version, ..hello() };
-        let link = within(Link::dial(&running.network, &["owner".into()], OWNER, &hello)).await.unwrap();
-        let plain = entry(1);
-        let TreeUpdate::Entry { path, record, revision } = plain.clone() else { panic!() };
-        // More than a batch of several has room for, with those of one more.
-        let xattrs = Xattrs::default().with(b"user.a", &[7; 65_536]).with(b"user.b", &[8; 60_000]);
-        let marked = TreeUpdate::Entry { path, record: Record { xattrs, ..record }, revision };
-        owner.tell(Ok(vec![marked.clone(), marked.clone(), marked.clone()]));
-        let mut watch = link.watch(Position::default()).await.unwrap();
-        let mut received = Vec::new();
-        while received.len() < 3 {
-            received.extend(within(watch.next()).await.unwrap());
-        }
-        assert_eq!(received, vec![if is_told { marked } else { plain }; 3]);
+async fn extended_attributes_are_told() {
+    let owner = Owner::new();
+    let running = start(owner.clone()).await;
+    let link = dial(&running.network).await.unwrap();
+    let TreeUpdate::Entry { path, record, revision } = entry(1) else { panic!() };
+    // More than a batch of several has room for, with those of one more.
+    let xattrs = Xattrs::default().with(b"user.a", &[7; 65_536]).with(b"user.b", &[8; 60_000]);
+    let marked = TreeUpdate::Entry { path, record: Record { xattrs, ..record }, revision };
+    owner.tell(Ok(vec![marked.clone(), marked.clone(), marked.clone()]));
+    let mut watch = link.watch(Position::default()).await.unwrap();
+    let mut received = Vec::new();
+    while received.len() < 3 {
+        received.extend(within(watch.next()).await.unwrap());
     }
+    assert_eq!(received, vec![marked; 3]);
 }
 
 /// The same device may have the share in a folder of its own, and it may not be told what it has changed there.
