@@ -213,6 +213,12 @@ impl View<'_> {
         Some(self.engine.held_at(path)?.facts.inode)
     }
 
+    /// Whether our own folder has what the tree says of a path.
+    #[must_use]
+    pub fn is_in_folder(&self, path: &RelPath) -> bool {
+        self.engine.tree.resolve(path.names()).is_some_and(|ino| self.engine.is_in_folder(ino))
+    }
+
     /// The entry at a path.
     #[must_use]
     pub fn resolve(&self, path: &RelPath) -> Option<Ino> {

@@ -79,7 +79,13 @@ fn is_in_name_only(record: &Record, tree: &Tree, team: &[Device]) -> bool {
     let is_possible = |version| works.is_forgetful() || works.is_ended(version) || works.is_handled(version);
     let has_it = |(path, named): (&RelPath, &Record)| {
         let is_the_same = matches!(named.kind, Kind::File { stamp: other, .. } if other == *stamp);
-        is_the_same && team.iter().any(|device| device.folder.seen(path).is_some_and(|seen| is_like(&seen, named)))
+        let holds = |device: &Device| {
+            let is_there = device.folder.seen(path).is_some_and(|seen| is_like(&seen, named));
+            let knows_it = || device.running.get().is_some_and(|node| node.view(|view| view.is_in_folder(path)));
+            // Who has forgotten what it had does not know that it is what others mean.
+            is_there && (!works.is_forgetful() || knows_it())
+        };
+        is_the_same && team.iter().any(holds)
     };
     works.by_stamp(*stamp).is_some_and(is_possible) && !tree.iter().any(has_it)
 }
