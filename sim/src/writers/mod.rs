@@ -1,7 +1,7 @@
 //! Worlds in which all write: an owner and those who have joined it, each with a folder of its own that is a replica of the share.
 //!
 //! Each host runs the same node, client and server as the program does over its folder ([`folder`]); programs write in all of
-//! them ([`programs`]), through a mount or behind it; what was written, and what somebody put an end to, is written down beside
+//! them (programs), through a mount or behind it; what was written, and what somebody put an end to, is written down beside
 //! ([`works`]), and in the end all folders and all trees are compared ([`referee`]). What happens is drawn from a seed
 //! ([`plan`]).
 
