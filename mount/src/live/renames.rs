@@ -126,14 +126,14 @@ impl Live {
         let target = self.inodes.path(to).ok_or(Errno::NAMETOOLONG)?;
         turn.must_be_ours()?;
         self.must_stay_away(&path)?;
-        if self.away_at(to).is_some() {
+        // What is there without being shown, because the folder held something older a moment ago, was seen by nobody.
+        let over = self.away_at(to).map(|_| Observation::Sighted { path: target.clone() });
+        if over.is_some() {
             self.must_stay_away(&target)?;
         }
-        self.teller.hear(vec![
-            Observation::Sighted { path: path.clone() },
-            Observation::Sighted { path: target.clone() },
-            Observation::Moved { from: path.clone(), to: target },
-        ]);
+        let sighted = Observation::Sighted { path: path.clone() };
+        let moved = Observation::Moved { from: path.clone(), to: target };
+        self.teller.hear([sighted].into_iter().chain(over).chain([moved]).collect());
         if self.away_at(to).is_none() || self.away_at(from).is_some() {
             // What several have made of these names is not moved before it is settled: the file comes, and is renamed here.
             return Err(Held::ForFile(path));

@@ -205,11 +205,7 @@ async fn work_away(stage: &Stage, lots: &mut Lots, at: &RelPath) {
             }
             note(&format!("rename to {to}"));
             folder.works().handle(version);
-            node.observe(vec![
-                Observation::Sighted { path: at.clone() },
-                Observation::Sighted { path: to.clone() },
-                Observation::Moved { from: at.clone(), to },
-            ]);
+            node.observe(vec![Observation::Sighted { path: at.clone() }, Observation::Moved { from: at.clone(), to }]);
         }
         2 => {
             note("chmod");
