@@ -257,6 +257,23 @@ fn what_is_away_and_cannot_be_renamed_stays_where_it_is() {
 }
 
 #[test]
+fn what_nobody_was_shown_is_not_replaced_by_what_is_renamed_over_it_while_it_is_away() {
+    let (mut hand, effect, ops) = being_published("g", &[("f", 700), ("g", 700)]);
+    end(&mut hand, effect, did(&ops, 41));
+    // A peer edits it, and here it is renamed away before the new bytes have come.
+    let before = Dot { author: DeviceTag::of(&Hand::PEER), counter: 1 };
+    let revision = Revision::after(&before.into(), Dot { counter: 2, ..before });
+    let record = file_record(900, 9);
+    hand.event(Change::Put { path: path("g"), record, revision, replaced: false });
+    observe(&mut hand, Observation::Missing { path: path("g") });
+    observe(&mut hand, Observation::Sighted { path: path("f") });
+    observe(&mut hand, Observation::Moved { from: path("f"), to: path("g") });
+    let view = hand.engine.view();
+    let size = |at| view.tree().find(|(there, _)| *there == path(at)).map(|(_, record)| record.size_bytes());
+    assert_eq!((size("g"), size("f")), (Some(900), Some(700)));
+}
+
+#[test]
 fn a_directory_is_renamed_as_one_while_something_is_put_into_it() {
     let (mut hand, effect, ops) = being_published("d/f", &[("d/f", 700), ("d/g", 700)]);
     observe(&mut hand, Observation::Sighted { path: path("d") });
