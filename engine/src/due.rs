@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::ids::Ino;
 use crate::path::RelPath;
 use crate::record::{Kind, Record, Stamp};
-use crate::tree::{Node, Origin};
+use crate::tree::{Node, Origin, Tree};
 use crate::version::Sibling;
 use core::ops::Bound;
 use std::collections::BTreeSet;
@@ -125,15 +125,16 @@ impl Engine {
             freed.insert(path.clone());
             freed.into_iter().for_each(|path| self.sort(path));
         }
-        let noted = self.replica.folder.due.wanted.len();
-        if noted > HARMLESS && noted as u64 > 2 * self.tree.len() {
-            let tree = &self.tree;
+        let tree = &self.tree;
+        let are_many = |noted: usize| noted > HARMLESS && noted as u64 > 2 * tree.len();
+        if are_many(self.replica.folder.due.wanted.len()) {
             let is_so = |(stamp, ino): &(Stamp, Ino)| tree.get(*ino).and_then(wanted_by) == Some(*stamp);
             self.replica.folder.due.wanted.retain(is_so);
         }
-        let beside = std::mem::take(&mut self.replica.folder.due.beside);
-        let is_so = |(stamp, ino): &(Stamp, Ino)| self.sibling_with(*ino, *stamp).is_some();
-        self.replica.folder.due.beside = beside.into_iter().filter(is_so).collect();
+        if are_many(self.replica.folder.due.beside.len()) {
+            let is_so = |(stamp, ino): &(Stamp, Ino)| sibling_with(tree, *ino, *stamp).is_some();
+            self.replica.folder.due.beside.retain(is_so);
+        }
         news
     }
 
@@ -152,16 +153,10 @@ impl Engine {
         due.beside.extend(beside);
     }
 
-    /// What stands beside what the tree says of an entry, and has these bytes.
-    fn sibling_with(&self, ino: Ino, stamp: Stamp) -> Option<&Sibling> {
-        let mut others = self.tree.get(ino)?.revision.others.iter();
-        others.find(|other| bytes_of(&other.record) == Some(stamp))
-    }
-
     /// The files that have these bytes and stand beside what the tree says of a path.
     pub(crate) fn standing_beside(&self, stamp: Stamp) -> impl Iterator<Item = (RelPath, &Sibling)> {
         let noted = self.replica.folder.due.beside.range((stamp, Ino(0))..=(stamp, Ino(u64::MAX)));
-        noted.filter_map(move |(_, ino)| Some((self.tree.path_of(*ino)?, self.sibling_with(*ino, stamp)?)))
+        noted.filter_map(move |(_, ino)| Some((self.tree.path_of(*ino)?, sibling_with(&self.tree, *ino, stamp)?)))
     }
 
     /// The files that are to have these bytes and do not have them in our folder.
@@ -172,6 +167,12 @@ impl Engine {
             Some((*ino, self.tree.path_of(*ino).filter(|_| is_so)?))
         })
     }
+}
+
+/// What stands beside what the tree says of an entry, and has these bytes.
+fn sibling_with(tree: &Tree, ino: Ino, stamp: Stamp) -> Option<&Sibling> {
+    let mut others = tree.get(ino)?.revision.others.iter();
+    others.find(|other| bytes_of(&other.record) == Some(stamp))
 }
 
 /// Which bytes it is that something has, if it has any.

@@ -62,14 +62,16 @@ impl FolderState {
         self.due.insert(path);
     }
 
-    /// What was seen at a path is older than what is known to be there: whoever saw it looked before that was done, and tells of it
-    /// afterwards. It is doubted once: a clock may have been set back.
-    pub(crate) fn is_doubted(&mut self, path: &RelPath, seen: Facts) -> bool {
-        let is_news = self.doubted.remove(path) != Some(seen);
-        if is_news {
+    /// Whether not to believe what was seen at a path. If it is older than what is known to be there, whoever saw it looked before
+    /// that was done, and tells of it afterwards. It is doubted once: a clock may have been set back.
+    pub(crate) fn is_doubted(&mut self, path: &RelPath, seen: Facts, known: Option<Facts>) -> bool {
+        let before = self.doubted.remove(path);
+        let is_older = known.is_some_and(|known| known.inode == seen.inode && seen.changed < known.changed);
+        let is_doubted = is_older && before != Some(seen);
+        if is_doubted {
             self.doubted.insert(path.clone(), seen);
         }
-        is_news
+        is_doubted
     }
 
     /// What is being done concerns this path: what is seen there now says nothing, and is looked at again.

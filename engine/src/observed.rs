@@ -23,8 +23,7 @@ impl Engine {
         }
         self.replica.folder.note_seen(path);
         let held = self.held_at(path);
-        let is_older = |held: &Held| held.facts.inode == seen.facts.inode && seen.facts.changed < held.facts.changed;
-        if held.as_ref().is_some_and(is_older) && self.replica.folder.is_doubted(path, seen.facts) {
+        if self.replica.folder.is_doubted(path, seen.facts, held.as_ref().map(|held| held.facts)) {
             return out.push(Output::Notice(Notice::LookAt { path: path.clone() }));
         }
         let before = held.as_ref().map(|held| (&held.record, held.facts));

@@ -224,12 +224,8 @@ impl Engine {
         let unless = match (&held.record.kind, &node.record.kind) {
             // It may be the same file, made known by two devices.
             (Kind::File { size_bytes, .. }, Kind::File { size_bytes: other, .. }) if size_bytes == other => {
-                match self.whole_content(ino) {
-                    Some(content) => Some(content),
-                    // There is nothing to compare it with.
-                    None if self.is_nowhere(ino) => None,
-                    None => return Next::Wait,
-                }
+                let Some(content) = self.whole_content(ino) else { return Next::Wait };
+                Some(content)
             }
             _ => None,
         };

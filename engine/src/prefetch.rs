@@ -53,8 +53,6 @@ pub(crate) struct Prefetch {
     pub(crate) in_vain: u32,
     /// Other entries that have the bytes of those that could not be had again and again.
     elsewhere: BTreeMap<Stamp, Ino>,
-    /// Those of which there is none: as far as is known, nobody has these bytes.
-    nowhere: BTreeSet<Ino>,
     /// Those whose bytes our own folder has under another name, from which they are to be renamed.
     passed: BTreeMap<Stamp, BTreeSet<Ino>>,
 }
@@ -250,25 +248,7 @@ impl Engine {
         let others = self.tree.iter().filter(|(ino, _)| !given_up.contains(ino));
         let others =
             others.filter_map(|(ino, node)| Some((stamp_of(node).filter(|stamp| wanted.contains(stamp))?, ino)));
-        let elsewhere: BTreeMap<Stamp, Ino> = others.collect();
-        let is_nowhere = |ino: &Ino| {
-            let stamp = self.tree.get(*ino).and_then(stamp_of);
-            stamp.is_some_and(|stamp| !elsewhere.contains_key(&stamp))
-        };
-        let nowhere: BTreeSet<Ino> = given_up.iter().copied().filter(is_nowhere).collect();
-        for path in nowhere.iter().filter_map(|ino| self.tree.path_of(*ino)) {
-            // What our folder has in its place need not wait to be compared.
-            if self.replica.folder.behind.contains(&path) {
-                self.replica.folder.note_due(path);
-            }
-        }
-        self.prefetch.elsewhere = elsewhere;
-        self.prefetch.nowhere = nowhere;
-    }
-
-    /// Whether nobody has the bytes of an entry, as far as is known: all who are there were asked again and again.
-    pub(crate) fn is_nowhere(&self, ino: Ino) -> bool {
-        self.prefetch.nowhere.contains(&ino)
+        self.prefetch.elsewhere = others.collect();
     }
 
     /// Another path with these bytes, if they could not be had again and again under the one that they are wanted at.

@@ -8,7 +8,6 @@ use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How much a program writes to its log before it looks whether others have seen it, in bytes. No whole number of chunks.
@@ -69,34 +68,35 @@ impl Drop for Pair {
 /// How often a program tries to write without rest on a machine that may have much else to do.
 const TRIES: usize = 10;
 
+/// How long a program writes without anybody seeing it. At the latest after five seconds somebody would.
+const UNSEEN: Duration = Duration::from_secs(2);
+
 impl Pair {
-    /// A program writes without rest for two seconds, and closes the file. Returns how many bytes the other side had seen of it
-    /// before that; `None` if the machine gave it a rest.
-    fn seen_before_the_end(&self, name: &str) -> Option<u64> {
+    /// A program appends to a new file of the guest's until `is_enough` says so of how many bytes the owner sees, and closes it.
+    /// Returns how many the owner saw before that, and the longest time between two writes.
+    fn write_until(&self, name: &str, mut is_enough: impl FnMut(u64) -> bool) -> (u64, Duration) {
         let mut log = File::options().create_new(true).append(true).open(self.guests_root().join(name)).unwrap();
         let seen = || fs::metadata(self.owners_root.join(name)).map_or(0, |seen| seen.len());
-        let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
-        let mut written_bytes = 0;
-        while begun.elapsed() < Duration::from_secs(2) {
+        let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+        let (mut written_bytes, mut before) = (0, 0);
+        eventually("enough is written", || {
             log.write_all(&[7; 10_000]).unwrap();
             written_bytes += 10_000;
-            thread::sleep(Duration::from_millis(5));
             longest = longest.max(last.elapsed());
             last = Instant::now();
-        }
-        let before = seen();
-        let is_fair = longest < Duration::from_millis(500) && begun.elapsed() < Duration::from_secs(4);
+            before = seen();
+            is_enough(before)
+        });
         drop(log);
         eventually("all of it is seen", || seen() == written_bytes);
-        is_fair.then_some(before)
+        (before, longest)
     }
 }
 
 #[test]
 fn what_is_written_shows_before_the_file_is_closed_if_that_is_wanted() {
     let Some(pair) = Pair::new(&["--push-on-write"], &["--push-on-write"]) else { return };
-    let mut tries = (0..TRIES).filter_map(|number| pair.seen_before_the_end(&format!("log {number}")));
-    assert!(tries.any(|seen| seen > 0), "nothing is seen of it while it is written");
+    pair.write_until("log", |seen| seen > 0);
     pair.log_grows(pair.guests_root().join("by the guest"), pair.owners_root.join("by the guest"), "owner");
     pair.log_grows(pair.owners_root.join("by the owner"), pair.guests_root().join("by the owner"), "reader");
     pair.stop();
@@ -105,7 +105,12 @@ fn what_is_written_shows_before_the_file_is_closed_if_that_is_wanted() {
 #[test]
 fn what_is_written_without_rest_shows_when_the_file_is_closed() {
     let Some(pair) = Pair::new(&[], &[]) else { return };
-    let seen = (0..TRIES).find_map(|number| pair.seen_before_the_end(&format!("log {number}")));
+    // A file that rests is told, and a busy machine gives it a rest.
+    let seen = (0..TRIES).find_map(|number| {
+        let begun = Instant::now();
+        let (seen, longest) = pair.write_until(&format!("log {number}"), |_| begun.elapsed() > UNSEEN);
+        (longest < UNSEEN / 4).then_some(seen)
+    });
     assert_eq!(seen, Some(0), "it is seen while it is written");
     pair.stop();
 }
